@@ -298,6 +298,7 @@ def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement)
         yield "the input is clipped; the clipped peaks are not restored"
     match = enhancement.output.loudness_match
     deficit = match.loudness_before - match.loudness_after
+    # Silence has a loudness of -inf, and no deficit.
     if match.peak_limited and math.isfinite(deficit):
         yield f"{deficit:.1f} LU quieter than the input, to keep the true peak under its ceiling"
     settings = enhancement.settings.render

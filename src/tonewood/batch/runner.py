@@ -67,6 +67,7 @@ def start_workers(workers: int | None, scheduler: str | None) -> "DaskWorkers | 
         from tonewood.batch.dask_backend import DaskWorkers
     except ImportError:
         raise MissingExtraError("--workers and --scheduler need Dask: pip install '.[cluster]'") from None
+    # By default a run with workers writes a table, which must not fail at its end.
     check_parquet_available()
     return DaskWorkers(workers, scheduler)
 
@@ -182,6 +183,7 @@ def _run_here(
         if isinstance(item, FileFailure):
             yield pending_item, _planning_failure(item)
             continue
+        # One more than the completed items, because a failed one that is retried is pending again.
         yield pending_item, FileStarted(total - len(pending), total, item.input)
         for event in run_guarded(task, item, model, previous):
             yield pending_item, event
@@ -207,6 +209,7 @@ def _run_on(
 
 
 def _final_result(task: Task, model: Model, pending_item: PendingItem) -> ItemResult:
+    # A worker can return one value, so progress events end here.
     *_, result = run_guarded(task, pending_item[0], model, pending_item[1])
     assert isinstance(result, ItemResult)
     return result

@@ -173,6 +173,7 @@ class EnhanceTask:
                     result = event
                 else:
                     yield event
+            # The audio last, as on a disk: if it exists, its recipe and picture do.
             uploads = ((result.recipe, recipe_url), (result.picture, picture_url), (output, url))
             for path, target in uploads:
                 if path is not None and target is not None:
@@ -192,7 +193,7 @@ def _find_uploaded(url: str, recipe_url: str, picture_url: str | None, key: Outp
     try:
         recipe = None if content is None else parse_recipe(content, recipe_url)
     except RecipeError:
-        recipe = None
+        recipe = None  # a damaged file is another output
     is_same = recipe is not None and key.matches(recipe)
     audio_exists = remote.url_exists(url)
     if audio_exists and is_same and (picture_url is None or remote.url_exists(picture_url)):
@@ -210,6 +211,7 @@ def _find_uploaded(url: str, recipe_url: str, picture_url: str | None, key: Outp
 
 def _enhancement_row(result: FileEnhanced) -> ResultRow:
     certificate = result.certificate
+    # Scores have columns of their own, for queries; the certificate as a whole is JSON.
     return ResultRow(
         path=str(result.input),
         output=str(result.output),
@@ -247,6 +249,7 @@ class ScoreTask:
         """Score a recording, unless its bytes are those of `previous`."""
         with remote.local_copy(item.input) as path:
             digest = file_sha256(path)
+            # By content, because a file may be replaced under the same name.
             if previous is not None and previous.sha256 == digest and previous.scorer is not None:
                 windows = tuple(json.loads(previous.details or "[]"))
                 score = Score(previous.scorer, previous.judge, windows)
@@ -287,4 +290,5 @@ def relabel_errors(location: Location, copy: Path) -> Iterator[None]:
     except TonewoodError as error:
         if isinstance(location, Path):
             raise
+        # The user does not know the temporary copy that the message names.
         raise type(error)(str(error).replace(printable(copy), printable(location))) from error

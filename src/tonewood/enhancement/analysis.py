@@ -38,7 +38,7 @@ from tonewood.utils.parallel import parallel_map
 
 # Frames analysed at once. Even, because pitch frames lie on every second frame.
 _ANALYSIS_BLOCK_FRAMES = 1024
-_ARRAY_BLOCK_SAMPLES = 1 << 16
+_ARRAY_BLOCK_SAMPLES = 1 << 16  # the blocks are views, so their size costs no memory
 
 
 class AudioSource(Protocol):
@@ -168,6 +168,7 @@ class ChunkAnalyzer:
 
     def __call__(self, chunk: Chunk[Samples]) -> ChunkAnalysis:
         """Analyse a chunk (channels, samples)."""
+        # Chunks last a whole number of samples at both rates (`frames_to_samples`), so nothing is rounded.
         rate = self.spectrum.rate
         wave = resample(to_mono(chunk.samples), self.rate, rate)
         offset, left_margin, core_size = (
@@ -184,10 +185,12 @@ class ChunkAnalyzer:
             )
             for block in split_chunk(mono, _ANALYSIS_BLOCK_FRAMES * hop, CONTEXT_FRAMES * hop)
         ]
+        # On the CPU, because the accumulator writes everything to disk.
         return ChunkAnalysis(
             wave=torch.from_numpy(np.ascontiguousarray(mono.core)),
             rows_db=torch.cat([rows for rows, _ in features], dim=1).cpu(),
             pitches=torch.cat([pitches for _, pitches in features], dim=1).cpu(),
+            # Loudness and peak are those of all channels, at the recording's own rate.
             loudness_blocks=measure_loudness_blocks(chunk, self.rate),
             peak=max(float(chunk.core.max()), -float(chunk.core.min())),
             n_samples=chunk.core_size,
@@ -228,12 +231,14 @@ class AnalysisAccumulator:
 
     def finish(self) -> Analysis:
         """Return the analysis of all chunks."""
+        # The mean of power, not of decibels: that is the level of the recording as a whole.
         mean = 10 * np.log10(self._power / self._rows.frames)
         return Analysis(
             self._wave,
             self._rows,
             self._pitches,
             ReferenceLevels(float(mean), self._loudest, self._pitch_power),
+            # The relative gate of BS.1770 depends on all blocks, so it is applied last.
             gated_loudness(self._loudness_blocks, self._rate),
             self._peak,
             self._samples,
@@ -309,6 +314,7 @@ def score_array(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
 
 def score_source(source: AudioSource, model: Model) -> Score:
     """Score a recording of any length."""
+    # Scorer and judge read levels only.
     rows_db = analyse_source(source, model, with_pitch=False).rows_db
     windows = score_recording(model.scorer, rows_db)
     judge = mean_score(model.judge, rows_db) if model.judge else None

@@ -27,7 +27,7 @@ from tonewood.settings import EnhanceSettings, NoteSettings, Settings
 from tonewood.utils.arrays import FloatArray
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each row of the found mask
-_MAX_EDIT_HZ = 20_000.0
+_MAX_EDIT_HZ = 20_000.0  # of hearing; the found mask ends at half the analysis rate, 8 kHz by default
 _NOTE_DEFAULTS = NoteSettings()
 
 
@@ -100,6 +100,7 @@ def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: floa
         gain = gain * (1 + (region.amount - 1) * coverage)  # 1 outside the region, its amount inside
     if edit.audible_notes:
         gain = gain + notes_mask(edit.audible_notes, row_hz, at_s)
+    # Up to the highest row, because notes may lie above the rows of the found mask.
     mask = Mask(gain.numpy(), hz, found_mask.hop_seconds, max(found_mask.top_hz, float(hz[-1])))
     return mask.clip(max_gain_db).quantize()
 
@@ -157,6 +158,7 @@ def compose_mask_range(
     _, end, first_s = _range_margins(length, rate, model, span.start, span.stop)
     hop = found_mask.hop_seconds
     first = round(first_s / hop)
+    # One frame beyond the end, because gains are interpolated between frames; `last` is exclusive.
     last = min(math.ceil(end / rate / hop) + 2, found_mask.frames)
     first = min(first, last - 1)
     part = found_mask.slice_frames(first, last)
@@ -171,12 +173,14 @@ def _range_margins(length: int, rate: int, model: Model, start: int, stop: int) 
     margin = 8 * window // hop + 8  # frames; the filter reaches four windows to each side
     begin = max(0, start // hop - margin) * hop
     end = min(length, (stop // hop + 1 + margin) * hop)
+    # Mask frames are those of the analysis rate; the frame before `begin` is needed to interpolate.
     step = spectrum.hop / spectrum.rate
     return begin, end, max(0, math.floor(begin / rate / step) - 1) * step
 
 
 def _region_as_note(region: EditRegion) -> Note:
     """Return a note with the shape and the smooth edges of a region."""
+    # The two ends may come in either order.
     low, high = min(region.low_hz, region.high_hz), max(region.low_hz, region.high_hz)
     start, end = min(region.start_s, region.end_s), max(region.start_s, region.end_s)
     return Note.model_construct(
@@ -208,6 +212,7 @@ def _note_profiles(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> tu
         single = StickyNotes(*(torch.tensor([value]) for value in (
             note.seconds, note.hz, note.width_s, note.height_hz, note.gain_db
         )))  # fmt: skip
+        # A ramp longer than the note would leave no part of it at full gain.
         smooth_hz = min(_NOTE_DEFAULTS.smooth_hz, note.height_hz / 2)
         smooth_s = min(_NOTE_DEFAULTS.smooth_ms / 1000, note.width_s / 2)
         pairs.append(single.profiles(row_hz, frame_s, smooth_hz, smooth_s))
@@ -268,6 +273,7 @@ class _PinnedMask:
 
     def mask(self) -> Tensor:
         """Return the mask [row, frame]: pinned where covered, else start plus the smoothed change."""
+        # Blended, so that the edges of a pinned note are as smooth as those of the note itself.
         free = self.start_db + moving_average(self.values, self.smooth_frames)
         return free + self.coverage * (self.pinned_db - free)
 
@@ -304,6 +310,7 @@ def search_around_pins(
     mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
     (segment,) = split_segments(len(frame_s), len(frame_s))
     smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)
+    # Starts from the prior, as a first search does; the found mask is only kept under the pins.
     steps = mask_search.steps(segment, _PinnedMask(prior_db, coverage, pinned_db, smooth_frames))
     step: SearchStep | None = None
     for step in steps:

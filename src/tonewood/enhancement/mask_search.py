@@ -36,7 +36,7 @@ from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate
 
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
-_MAX_SEARCH_MARGIN = 1_500
+_MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
 RENDER_FEEDBACK_MARGIN = 16  # frames that rendering and analysis reach to either side
 
 
@@ -65,6 +65,7 @@ def mask_scale(scorer: Scorer, spectrum: SpectrumSettings, method: EnhanceMethod
     """Return the rows for a method: the scorer's, or the bins of the spectrogram for `paper`."""
     bands = scorer.settings.bands
     if method == "paper":
+        # The paper's mask has one gain per bin of the spectrogram, and its scorer reads the bins.
         bands = bands.model_copy(update={"scale": "linear"})
         return MaskScale(bands, center_frequencies(bands, spectrum), scorer)
     return MaskScale(bands, center_frequencies(bands, spectrum), scorer.score)
@@ -153,6 +154,7 @@ class MaskSearch:
         settings, model, device = self.settings, self.model, self.device
         search = settings.search.replace(guide=self._guide_weight)
         start, stop = segment.padded_start, segment.padded_stop
+        # A seed for each segment: the result does not depend on the order in which threads take them.
         if generator is None:
             generator = torch.Generator().manual_seed(settings.seed + segment.start)
 
@@ -171,7 +173,9 @@ class MaskSearch:
         if search.listen and search.steps > 0:
             spectrum = model.settings.spectrum
             wave = self.analysis.wave.read(start * spectrum.hop, stop * spectrum.hop)
+            # Windows and bands overlap, so the rendered sound differs from the input plus the mask.
             feedback = render_feedback(wave.to(device), self.grid.scale, spectrum)
+        # At the median of the reference folder the recording sounds like a typical one of it.
         if search.stop_at_reference and search.score:
             stop_score = model.card.scorer.reference_scores.median
         for step in search_mask(
@@ -236,6 +240,7 @@ def find_mask(
     prior = find_prior_mask(
         "auto" if kind == "predicted" else kind, analysis, grid.hz, model, scratch_dir, device
     )
+    # The predictor gives the expected result of the search; the prior stays the centre of the penalty.
     departure_db = predict_departure(analysis, model, scratch_dir) if kind == "predicted" else None
     search = MaskSearch(model, settings, analysis, grid, prior, departure_db, device)
 
@@ -248,6 +253,7 @@ def find_mask(
                 yield step
             # Steps may end early in some segments; the last mask of each is the result.
             n_steps = max(n_steps, step.number)
+            # Quantized as in a recipe, so that rendering from the recipe gives the same bytes.
             mask = Mask(step.mask_db.cpu(), grid.hz, hop, spectrum.rate / 2)
             gains.append(mask.clip(settings.render.max_gain_db).quantize().gain_db)
     return FoundMask(Mask(gains, grid.hz, hop, spectrum.rate / 2), n_steps)

@@ -170,7 +170,7 @@ def expand_input(
         if isinstance(location, Path):
             return [*_expand_path(location, is_excluded)]
         return [*_expand_url(location)]
-    except (CallError, MissingExtraError):
+    except (CallError, MissingExtraError):  # a wrong call, not a bad input
         raise
     except TonewoodError as error:
         return [FileFailure(location, error)]
@@ -189,6 +189,7 @@ def _expand_url(url: str) -> list[InputRecording]:
     if not remote.is_url_folder(url):
         return [InputRecording(url, Path(remote.url_name(url)))]
     files = remote.list_url_files(url)
+    # A recipe beside a file shows that it is an output of an earlier run.
     outputs = {file.removesuffix(RECIPE_SUFFIX) for file in files if file.endswith(RECIPE_SUFFIX)}
     inside = [file for file in files if Path(file).suffix.lower() in readable_suffixes()]
     inside = [file for file in inside if file not in outputs]
@@ -247,6 +248,7 @@ class OutputKey:
         recipe = self._matching_recipe(output)
         if recipe is None or not output.exists():
             return None
+        # An output that was edited or cut off later has another hash.
         complete = recipe.output_sha256 == file_sha256(output)
         return recipe if complete and (picture is None or picture.exists()) else None
 
@@ -326,6 +328,7 @@ def check_outputs(source: Path, outputs: Sequence[Path], overwrite: bool) -> Non
             raise OutputError(f"{printable(path)} is a folder, not a file: name another output")
         if path.exists() and not overwrite:
             raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
+    # Missing folders are made in the nearest one that exists.
     folder = existing_parent(outputs[0])
     reason = "" if folder.is_dir() else f"{printable(folder)} is a file"
     if not reason and not os.access(folder, os.W_OK | os.X_OK):
@@ -354,7 +357,7 @@ def cleanup_on_error(outputs: Sequence[Path]) -> Iterator[list[Path]]:
     written: list[Path] = []
     try:
         yield written
-    except BaseException:
+    except BaseException:  # an interrupt too must leave no partial output
         for path in written:
             if path not in existing:
                 path.unlink(missing_ok=True)

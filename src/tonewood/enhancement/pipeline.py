@@ -118,6 +118,7 @@ def render_and_analyse(
         return RenderedAudio(None, analysis, unchanged, analysis.peak)
     spectrum = model.settings.spectrum
     renderer = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum, device)
+    # Scores and certificate read levels only.
     analyzer = analyzer_for(source, model, with_pitch=False, device=device)
     task = _RenderTask(renderer, analyzer, settings.matches_loudness)
     active_mask = effective_mask(mask, settings, spectrum)
@@ -133,6 +134,7 @@ def render_and_analyse(
         largest_peak = max(largest_peak, chunk.true_peak)
     output = accumulator.finish()
     match = match_loudness(analysis.loudness, output.loudness, level_db(largest_peak), settings)
+    # The samples are on disk without their gain, which is known only at their end.
     return RenderedAudio(samples, output, match, output.peak * float(match.factor))
 
 
@@ -299,9 +301,11 @@ def enhance_stream(
     source_distance = model.source_likeness.distance(analysis.rows_db)
     used = settings_for_preference_model(settings, model)
     if source_distance > 1 and not settings.force and settings.method != "paper":
+        # 0.5 is the border between the classes: 0 is the reference, 1 the source.
         sounds_like_source = mean_score(model.scorer, analysis.rows_db) >= 0.5
         static = sounds_like_source and model.learnt_priors is not None
         used = settings.replace(prior=dict(kind="static" if static else "none"), search=dict(steps=0))
+    # Settings that were changed above go through `find_mask`, which evaluates any prior.
     if one_pass and used is settings:
         found_mask = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
     else:
@@ -374,6 +378,7 @@ def build_recipe(
         Recipe that the mask was transferred from.
     """
     loudness = None
+    # Silence has a loudness of -inf, which JSON cannot hold.
     if math.isfinite(match.loudness_before) and math.isfinite(match.loudness_after):
         loudness = Change(before=match.loudness_before, after=match.loudness_after)
     return Recipe(

@@ -111,6 +111,7 @@ def apply_transfer(
         _check_same_duration(analysis.n_samples, source.rate, transfer.input)
         mask = transfer.mask
     elif varying == "none":
+        # A mask of one frame holds for all times, however long the other recording is.
         static = transfer.mask.slice_frames(0, 1)
         static = static.with_gains(mean_gain_db(transfer.mask)[:, None])
         mask = static.clip(settings.render.max_gain_db).quantize()
@@ -129,6 +130,7 @@ def _adapt_mask(
 ) -> Mask:
     """Combine a mask's static part with the variation over time of the model's prior mask."""
     grid, limit = mask_grid(analysis, model, "search"), settings.render.max_gain_db
+    # Gains are added row by row, so both masks must have the same rows.
     if len(grid.hz) != len(original.hz) or not np.allclose(grid.hz, original.hz):
         raise CallError(
             f"model {model.name} has {len(grid.hz)} frequency rows and the recipe {len(original.hz)}: use "
@@ -214,6 +216,7 @@ def render_recipe(
         write_output_audio(
             source, output, reader, blocks, recipe.input.samples, recipe.settings.render, overwrite=overwrite
         )
+    # Other versions of libsndfile or NumPy may round differently, which the user should know.
     digest = file_sha256(output)
     identical = None
     # The recipe's name contains that of its output, and so the output's format.
@@ -246,6 +249,7 @@ def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, outpu
                 f"(SHA-256 {digest[:8]}…, not {original.sha256[:8]}…): name {original.name}"
             )
         return recording
+    # By hash and not by name alone: the output often has its input's name.
     candidates = list(_input_candidates(path, original.name, output))
     for candidate in candidates:
         if file_sha256(candidate) == original.sha256:
@@ -259,5 +263,6 @@ def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, outpu
 
 def _input_candidates(path: Path, name: str, output: Path) -> Iterator[Path]:
     for folder in dict.fromkeys((path.parent, output.parent)):
+        # The name comes from a file, so folders in it are ignored.
         if (folder / Path(name).name).is_file():
             yield folder / Path(name).name
