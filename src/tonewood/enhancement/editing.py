@@ -246,7 +246,7 @@ def render_edit(
     found_certificate : Certificate
         Of the found mask; what it says about the input holds for every edit.
     """
-    render = settings.render.model_copy(update={"amount": edit.amount})
+    render = settings.render.replace(amount=edit.amount)
     output = render_through_mask(samples, rate, mask, render, model.settings.spectrum)
     rows = analyse_source(ArraySource(samples, rate), model, with_pitch=False).rows_db
     output_rows = analyse_source(ArraySource(output.samples, rate), model, with_pitch=False).rows_db

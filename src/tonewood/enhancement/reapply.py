@@ -5,7 +5,6 @@ model's prior computes a new one for another take. Stems of the same take may us
 their sum is what the mix would have become, because filtering by a fixed mask is linear.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from tonewood.dsp.chunking import LazyTimeSeries
 from tonewood.enhancement.analysis import Analysis, AudioSource, analyse_source
 from tonewood.enhancement.mask_search import FoundMask, mask_grid
 from tonewood.enhancement.output_files import (
+    AUDIO_OUTPUTS,
     check_outputs,
     cleanup_on_error,
     overwrites_input_error,
@@ -69,8 +69,7 @@ def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]
     varying = {"static": "none", "same": "same", "prior": recipe.prior}[mode]
     if mode == "prior" and recipe.prior not in _ADAPTIVE_PRIORS:
         varying = "none"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    record = TransferRecord(recipe=path.name, sha256=digest, varying=varying)
+    record = TransferRecord(recipe=path.name, sha256=file_sha256(path), varying=varying)
     return recipe, MaskTransfer(recipe.input, recipe.mask.to_mask(), record, recipe.model.digest)
 
 
@@ -202,10 +201,7 @@ def render_recipe(
     recipe = load_recipe(path)
     output = out / default_output_name(Path(Path(recipe.input.name).name)) if out.is_dir() else out
     if output.suffix.lower() not in WRITABLE_SUFFIXES:
-        raise OutputError(
-            f"{printable(output)} is not an audio file that can be written: "
-            "name one such as .wav or .flac, or an existing folder"
-        )
+        raise OutputError(f"{printable(output)} {AUDIO_OUTPUTS.suffix_rule}")
     source = _find_recipe_input(path, recipe, recording, output)
     if source.resolve() == output.resolve():
         raise overwrites_input_error(source, output)

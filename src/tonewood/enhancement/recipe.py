@@ -20,15 +20,6 @@ from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
 from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
 from tonewood.utils.atomic_write import atomic_path
 
-
-def count_json_values(text: bytes) -> int:
-    """Return an upper bound of the number of values in a JSON text, from its commas and brackets.
-
-    A megabyte of `[0,0,0` needs a hundred when it is parsed; counting first needs no memory.
-    """
-    return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
-
-
 RECIPE_SUFFIX = ".recipe.json"
 _RECIPE_PART_FRAMES = 6_000  # one minute
 _MAX_RECIPE_CELLS = 2**28  # of a mask: 15 hours at 48 rows; limits memory for damaged files
@@ -195,6 +186,14 @@ class Recipe(Settings):
             for number, part in enumerate(self.mask.parts if mask is None else pack_mask_parts(mask)):
                 out.write(f'{"," if number else ""}\n   "{part}"')
             out.write("\n  ]" + tail + "\n")
+
+
+def count_json_values(text: bytes) -> int:
+    """Return an upper bound of the number of values in a JSON text, from its commas and brackets.
+
+    A megabyte of `[0,0,0` needs a hundred when it is parsed; counting first needs no memory.
+    """
+    return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def load_recipe(path: Path) -> Recipe:
