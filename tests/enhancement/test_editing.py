@@ -30,7 +30,7 @@ NOTE = Note(id="n", seconds=2.0, hz=1_000.0, width_s=1.0, height_hz=800.0, gain_
 
 
 @pytest.fixture
-def found(rng: np.random.Generator) -> Mask:
+def found_mask(rng: np.random.Generator) -> Mask:
     """Return a mask of random gains, four seconds long."""
     hz = 700 * (10 ** (np.linspace(80, 2_800, 24) / 2595) - 1)
     gain = rng.normal(0, 6, (24, 401)).astype(np.float32)
@@ -45,26 +45,26 @@ def flat(mask: Mask) -> Mask:
     return Mask(np.zeros_like(mask.gain_db), mask.hz, mask.hop_seconds, mask.top_hz)
 
 
-def test_edit_without_notes_and_regions_returns_found_mask(found: Mask) -> None:
+def test_edit_without_notes_and_regions_returns_found_mask(found_mask: Mask) -> None:
     muted = NOTE.model_copy(update={"muted": True})
-    assert compose_mask(found, Edit(amount=0.3, notes=(muted,)), 30) is found
+    assert compose_mask(found_mask, Edit(amount=0.3, notes=(muted,)), 30) is found_mask
 
 
-def test_finer_rows_keep_the_found_mask(found: Mask) -> None:
-    whole = compose_mask(found, Edit(areas=(EditRegion(id="a", amount=1.0),)), 30)
+def test_finer_rows_keep_the_found_mask(found_mask: Mask) -> None:
+    whole = compose_mask(found_mask, Edit(areas=(EditRegion(id="a", amount=1.0),)), 30)
     hz, seconds = np.linspace(0, 16_000, 400), np.linspace(0, 5, 200)
-    below = hz <= found.hz[-1]
-    expected = found.gain_at(hz, seconds)
+    below = hz <= found_mask.hz[-1]
+    expected = found_mask.gain_at(hz, seconds)
     np.testing.assert_allclose(whole.gain_at(hz[below], seconds), expected[below], atol=0.015)
     # The fade above is straight in octaves, and between the finer rows in mel.
     np.testing.assert_allclose(whole.gain_at(hz, seconds), expected, rtol=0.02, atol=0.1)
 
 
-def test_note_adds_its_gain_at_its_centre_only(found: Mask) -> None:
-    whole = compose_mask(found, Edit(notes=(NOTE,)), 60)
-    assert at(whole, 1_000, 2.0) - at(found, 1_000, 2.0) == pytest.approx(6, abs=0.02)
+def test_note_adds_its_gain_at_its_centre_only(found_mask: Mask) -> None:
+    whole = compose_mask(found_mask, Edit(notes=(NOTE,)), 60)
+    assert at(whole, 1_000, 2.0) - at(found_mask, 1_000, 2.0) == pytest.approx(6, abs=0.02)
     for hz, seconds in ((1_000, 1.2), (1_000, 2.8), (300, 2.0), (2_000, 2.0)):
-        assert at(whole, hz, seconds) == pytest.approx(at(found, hz, seconds), abs=0.06)
+        assert at(whole, hz, seconds) == pytest.approx(at(found_mask, hz, seconds), abs=0.06)
 
 
 @given(
@@ -84,23 +84,23 @@ def test_note_of_any_shape_reaches_and_never_exceeds_its_gain(
     assert abs(at(whole, hz, seconds)) >= 0.9 * abs(gain) - 0.02
 
 
-def test_overlapping_notes_are_averaged(found: Mask) -> None:
+def test_overlapping_notes_are_averaged(found_mask: Mask) -> None:
     other = NOTE.model_copy(update={"id": "m", "gain_db": 2.0})
-    whole = compose_mask(flat(found), Edit(notes=(NOTE, other)), 30)
+    whole = compose_mask(flat(found_mask), Edit(notes=(NOTE, other)), 30)
     assert at(whole, 1_000, 2.0) == pytest.approx(4, abs=0.02)
 
 
-def test_region_scales_found_mask_but_not_notes(found: Mask) -> None:
+def test_region_scales_found_mask_but_not_notes(found_mask: Mask) -> None:
     area = EditRegion(id="a", start_s=1.0, end_s=3.0, low_hz=500, high_hz=2_000, amount=0.5)
-    whole = compose_mask(found, Edit(areas=(area,), notes=(NOTE,)), 60)
-    assert at(whole, 700, 1.3) == pytest.approx(at(found, 700, 1.3) / 2, abs=0.05)
-    assert at(whole, 5_000, 1.3) == pytest.approx(at(found, 5_000, 1.3), abs=0.05)
-    assert at(whole, 1_000, 2.0) == pytest.approx(at(found, 1_000, 2.0) / 2 + 6, abs=0.05)
+    whole = compose_mask(found_mask, Edit(areas=(area,), notes=(NOTE,)), 60)
+    assert at(whole, 700, 1.3) == pytest.approx(at(found_mask, 700, 1.3) / 2, abs=0.05)
+    assert at(whole, 5_000, 1.3) == pytest.approx(at(found_mask, 5_000, 1.3), abs=0.05)
+    assert at(whole, 1_000, 2.0) == pytest.approx(at(found_mask, 1_000, 2.0) / 2 + 6, abs=0.05)
 
 
-def test_gains_stay_within_the_limit(found: Mask) -> None:
+def test_gains_stay_within_the_limit(found_mask: Mask) -> None:
     loud = NOTE.model_copy(update={"gain_db": 30.0})
-    assert compose_mask(found, Edit(notes=(loud,)), 12).largest_db <= 12.001
+    assert compose_mask(found_mask, Edit(notes=(loud,)), 12).largest_db <= 12.001
 
 
 def test_note_changes_a_tone_by_its_gain(model: Model, tone: Callable[..., Any]) -> None:
@@ -116,15 +116,15 @@ def test_note_changes_a_tone_by_its_gain(model: Model, tone: Callable[..., Any])
 @pytest.mark.parametrize("span", [range(0, 700), range(20_001, 29_000), range(60_000, 64_000)])
 @pytest.mark.parametrize("rate", [RATE, 22_050])
 def test_rendered_range_equals_that_range_of_the_whole(
-    model: Model, play: Callable[..., Any], found: Mask, span: range, rate: int
+    model: Model, play: Callable[..., Any], found_mask: Mask, span: range, rate: int
 ) -> None:
     wave = play(4, rate, 2)
     span = range(span.start, min(span.stop, wave.shape[1]))
     edit = Edit(amount=0.7, notes=(NOTE,), areas=(EditRegion(id="a", high_hz=900, amount=0.2),))
-    whole = compose_mask(found, edit, 30).scale(edit.amount)
+    whole = compose_mask(found_mask, edit, 30).scale(edit.amount)
     expected = filter_recording(wave, rate, whole.gain_at, model.settings.spectrum)[:, span.start : span.stop]
-    part = compose_mask_range(found, edit, 30, wave.shape[1], rate, model, span)
-    assert part.gain_db.shape[1] < found.gain_db.shape[1] or rate == RATE
+    part = compose_mask_range(found_mask, edit, 30, wave.shape[1], rate, model, span)
+    assert part.gain_db.shape[1] < found_mask.gain_db.shape[1] or rate == RATE
     output = render_range(wave, rate, part, model, span.start, span.stop)
     np.testing.assert_allclose(output, expected, atol=5e-5)  # a step of 0.01 dB may round otherwise
 
