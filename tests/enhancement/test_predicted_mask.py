@@ -223,7 +223,9 @@ def test_train_onto_accepts_no_other_change(
     sides = ("--reference", training_folders.reference, "--source", training_folders.source)
     ran = run("train", *sides, "--onto", model_file, "-o", tmp_path / "a.tonewood", *more)
     assert ran.code == 2
-    assert ran.err.startswith("tonewood: --onto needs --predictor and accepts no other change of the model")
+    assert ran.err == (
+        "tonewood: --onto needs --predictor and accepts no other change of the model: omit the other options\n"
+    )
 
 
 def test_enhance_without_predictor_fails_in_one_line(
