@@ -224,7 +224,8 @@ def test_train_onto_accepts_no_other_change(
     ran = run("train", *sides, "--onto", model_file, "-o", tmp_path / "a.tonewood", *more)
     assert ran.code == 2
     assert ran.err == (
-        "tonewood: --onto needs --predictor and accepts no other change of the model: omit the other options\n"
+        "tonewood: --onto needs --predictor and accepts no other change of the model: omit the other "
+        "options\n"
     )
 
 
