@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -263,11 +264,38 @@ def render_edit(
     return EditResult(mask, output, certificate)
 
 
+class _Pins(NamedTuple):
+    """Pinned notes on the grid of a search, each [row, frame].
+
+    Attributes
+    ----------
+    coverage : Tensor
+        0 outside of the notes, 1 inside.
+    notes_db : Tensor
+        Mask of the notes that are not muted.
+    mask_db : Tensor
+        Found mask and notes together: what stays under the pins.
+    """
+
+    coverage: Tensor
+    notes_db: Tensor
+    mask_db: Tensor
+
+
+def _place_pins(found_mask: Mask, pinned: tuple[Note, ...], hz: FloatArray, frames: int) -> _Pins:
+    frame_s = torch.arange(frames) * found_mask.hop_seconds
+    row_hz = torch.from_numpy(hz).float()
+    audible = tuple(note for note in pinned if not note.muted)
+    notes_db = notes_mask(audible, row_hz, frame_s) if audible else torch.zeros(len(row_hz), frames)
+    found_db = torch.from_numpy(found_mask.gain_at(hz, frame_s.double().numpy()))
+    return _Pins(note_coverage(pinned, row_hz, frame_s), notes_db, found_db + notes_db)
+
+
 class _PinnedMask:
     """Mask parametrisation that is fixed under pinned notes and free elsewhere."""
 
-    def __init__(self, start_db: Tensor, coverage: Tensor, pinned_db: Tensor, smooth_frames: int) -> None:
-        self.start_db, self.coverage, self.pinned_db = start_db, coverage, pinned_db
+    def __init__(self, start_db: Tensor, pins: _Pins, smooth_frames: int) -> None:
+        self.start_db, self.pins = start_db, pins
         self.smooth_frames = smooth_frames
         self.values = torch.zeros_like(start_db, requires_grad=True)
 
@@ -275,7 +303,7 @@ class _PinnedMask:
         """Return the mask [row, frame]: pinned where covered, else start plus the smoothed change."""
         # Blended, so that the edges of a pinned note are as smooth as those of the note itself.
         free = self.start_db + moving_average(self.values, self.smooth_frames)
-        return free + self.coverage * (self.pinned_db - free)
+        return free + self.pins.coverage * (self.pins.mask_db - free)
 
 
 def search_around_pins(
@@ -295,28 +323,24 @@ def search_around_pins(
     settings = settings_for_preference_model(settings, model)
     recording = analyse_source(ArraySource(samples, rate), model)
     grid = mask_grid(recording, model, settings.method)
-    frame_s = torch.arange(recording.rows_db.frames) * found_mask.hop_seconds
-    row_hz = torch.from_numpy(grid.hz).float()
-    audible = tuple(note for note in pinned if not note.muted)
-    notes = notes_mask(audible, row_hz, frame_s) if audible else torch.zeros(len(row_hz), len(frame_s))
-    coverage = note_coverage(pinned, row_hz, frame_s)
-    pinned_db = torch.from_numpy(found_mask.gain_at(grid.hz, frame_s.double().numpy())) + notes
+    frames = recording.rows_db.frames
+    pins = _place_pins(found_mask, pinned, grid.hz, frames)
     prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model)
-    prior_db = prior.mask_db.read(0, len(frame_s))
+    prior_db = prior.mask_db.read(0, frames)
 
     # Under the pins the mask stays, so its distance from the prior must not count there.
-    centre_db = TensorTimeSeries(prior_db + coverage * (pinned_db - prior_db))
+    centre_db = TensorTimeSeries(prior_db + pins.coverage * (pins.mask_db - prior_db))
     search_settings = settings.replace(search=dict(stop_at_reference=False))
     mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
-    (segment,) = split_segments(len(frame_s), len(frame_s))
+    (segment,) = split_segments(frames, frames)
     smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)
     # Starts from the prior, as a first search does; the found mask is only kept under the pins.
-    steps = mask_search.steps(segment, _PinnedMask(prior_db, coverage, pinned_db, smooth_frames))
+    steps = mask_search.steps(segment, _PinnedMask(prior_db, pins, smooth_frames))
     step: SearchStep | None = None
     for step in steps:
         yield step
     assert step is not None
-    gain = (step.mask_db - notes).detach().numpy().astype(np.float32)
+    gain = (step.mask_db - pins.notes_db).detach().numpy().astype(np.float32)
     mask = Mask(gain, grid.hz, found_mask.hop_seconds, model.settings.spectrum.rate / 2)
     mask = mask.clip(settings.render.max_gain_db).quantize()
     # The result is rendered with the notes, but its mask is stored without: the user can still move them.

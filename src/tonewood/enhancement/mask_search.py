@@ -151,49 +151,49 @@ class MaskSearch:
         generator : torch.Generator, optional
             Seeded by the settings and the segment's start if None.
         """
-        settings, model, device = self.settings, self.model, self.device
-        search = settings.search.replace(guide=self._guide_weight)
+        search = self.settings.search.replace(guide=self._guide_weight)
         start, stop = segment.padded_start, segment.padded_stop
         # A seed for each segment: the result does not depend on the order in which threads take them.
         if generator is None:
-            generator = torch.Generator().manual_seed(settings.seed + segment.start)
-
-        # Where the mask starts.
-        prior_db = self.prior.mask_db.read(start, stop).to(device)
+            generator = torch.Generator().manual_seed(self.settings.seed + segment.start)
+        prior_db = self.prior.mask_db.read(start, stop).to(self.device)
         if parametrisation is None:
             start_db = prior_db
             if self.departure_db is not None:
-                start_db = prior_db + self.departure_db.read(start, stop).to(device)
+                start_db = prior_db + self.departure_db.read(start, stop).to(self.device)
             parametrisation = self._parametrise(start_db, generator)
-
-        # What the objective consists of.
-        guide_energy = feedback = stop_score = None
-        if self.guide is not None:
-            guide_energy = partial(self.guide.energy, level_db=self.prior.level_db)
-        if search.listen and search.steps > 0:
-            spectrum = model.settings.spectrum
-            wave = self.analysis.wave.read(start * spectrum.hop, stop * spectrum.hop)
-            # Windows and bands overlap, so the rendered sound differs from the input plus the mask.
-            feedback = render_feedback(wave.to(device), self.grid.scale, spectrum)
-        # At the median of the reference folder the recording sounds like a typical one of it.
+        stop_score = None
         if search.stop_at_reference and search.score:
-            stop_score = model.card.scorer.reference_scores.median
+            # At the median of the reference folder the recording sounds like a typical one of it.
+            stop_score = self.model.card.scorer.reference_scores.median
         for step in search_mask(
             self.grid.scale.score,
-            self.grid.levels_db.read(start, stop).to(device),
+            self.grid.levels_db.read(start, stop).to(self.device),
             parametrisation,
             prior_db,
             search,
-            window_frames=model.scorer.crop_frames,
-            max_gain_db=settings.render.max_gain_db,
+            window_frames=self.model.scorer.crop_frames,
+            max_gain_db=self.settings.render.max_gain_db,
             generator=generator,
-            guide_energy=guide_energy,
-            render_feedback=feedback,
+            guide_energy=self._guide_energy(),
+            render_feedback=self._render_feedback(start, stop),
             loudest_db=self.analysis.levels.loudest_db,
             stop_score=stop_score,
         ):
             core_db = step.mask_db[:, segment.core]
             yield replace(step, mask_db=core_db, offset=segment.start, total_frames=self.frames)
+
+    def _guide_energy(self) -> ScoreFunction | None:
+        return None if self.guide is None else partial(self.guide.energy, level_db=self.prior.level_db)
+
+    def _render_feedback(self, start: int, stop: int) -> RenderFeedback | None:
+        """Return the rendering of a range of frames; None if the search does not use it."""
+        if not (self.settings.search.listen and self.settings.search.steps > 0):
+            return None
+        # Windows and bands overlap, so the rendered sound differs from the input plus the mask.
+        spectrum = self.model.settings.spectrum
+        wave = self.analysis.wave.read(start * spectrum.hop, stop * spectrum.hop)
+        return render_feedback(wave.to(self.device), self.grid.scale, spectrum)
 
     def _parametrise(self, start_db: Tensor, generator: torch.Generator) -> Parametrisation:
         """Return the parameters that the settings' prior asks for: cells, or gains of sticky notes."""
