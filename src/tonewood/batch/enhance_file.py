@@ -163,22 +163,7 @@ def _enhance_new(
         else:
             enhancement = event
     assert enhancement is not None
-    recording = InputRecord(
-        name=printable(source.name),
-        sha256=file_sha256(source),
-        rate=reader.rate,
-        channels=reader.channels,
-        samples=enhancement.input_analysis.n_samples,
-    )
-    match = enhancement.output.loudness_match
-    mask_record = MaskRecord.without_parts(enhancement.mask)
-    recipe = build_recipe(recording, model, enhancement, match, mask_record, key.carried)
-    # The key was computed before the work: an output must not be attributed to other audio.
-    if recipe.input.sha256 != key.input_sha256:
-        raise AudioError(
-            f"{printable(source)} changed while it was processed: wait until it is complete, then run "
-            "the same command again"
-        )
+    recipe = _build_file_recipe(source, reader, model, enhancement, key)
     _write_outputs(source, paths, reader, model, enhancement, recipe, options, unfinished)
     yield replace(
         result_from_recipe(recipe, source, *paths),
@@ -205,6 +190,29 @@ def _enhancement_events(
         from tonewood.enhancement.reapply import apply_transfer
 
         yield apply_transfer(reader, model, transfer, settings, scratch_dir)
+
+
+def _build_file_recipe(
+    source: Path, reader: AudioReader, model: Model, enhancement: StreamedEnhancement, key: OutputKey
+) -> Recipe:
+    """Return the recipe without its mask; AudioError if the recording changed during the work."""
+    recording = InputRecord(
+        name=printable(source.name),
+        sha256=file_sha256(source),
+        rate=reader.rate,
+        channels=reader.channels,
+        samples=enhancement.input_analysis.n_samples,
+    )
+    match = enhancement.output.loudness_match
+    mask_record = MaskRecord.without_parts(enhancement.mask)
+    recipe = build_recipe(recording, model, enhancement, match, mask_record, key.carried)
+    # The key was computed before the work: an output must not be attributed to other audio.
+    if recipe.input.sha256 != key.input_sha256:
+        raise AudioError(
+            f"{printable(source)} changed while it was processed: wait until it is complete, then run "
+            "the same command again"
+        )
+    return recipe
 
 
 def _write_outputs(

@@ -14,9 +14,9 @@ from torch import Tensor
 from tonewood.dsp.chunking import TensorTimeSeries, split_segments
 from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
-from tonewood.enhancement.analysis import ArraySource, analyse_source
+from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_rendering
-from tonewood.enhancement.mask_search import MaskSearch, mask_grid
+from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid
 from tonewood.enhancement.pipeline import Enhancement, settings_for_preference_model
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
 from tonewood.mask.certificate import Certificate
@@ -306,6 +306,23 @@ class _PinnedMask:
         return free + self.pins.coverage * (self.pins.mask_db - free)
 
 
+def _search_free_cells(
+    recording: Analysis, grid: MaskGrid, model: Model, pins: _Pins, settings: EnhanceSettings
+) -> Iterator[SearchStep]:
+    """Search the mask of a whole recording, except where pinned notes cover it."""
+    frames = recording.rows_db.frames
+    prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model)
+    prior_db = prior.mask_db.read(0, frames)
+    # Under the pins the mask stays, so its distance from the prior must not count there.
+    centre_db = TensorTimeSeries(prior_db + pins.coverage * (pins.mask_db - prior_db))
+    search_settings = settings.replace(search=dict(stop_at_reference=False))
+    mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
+    (segment,) = split_segments(frames, frames)
+    smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)
+    # Starts from the prior, as a first search does; the found mask is only kept under the pins.
+    return mask_search.steps(segment, _PinnedMask(prior_db, pins, smooth_frames))
+
+
 def search_around_pins(
     samples: NDArray[np.float32],
     rate: int,
@@ -323,21 +340,9 @@ def search_around_pins(
     settings = settings_for_preference_model(settings, model)
     recording = analyse_source(ArraySource(samples, rate), model)
     grid = mask_grid(recording, model, settings.method)
-    frames = recording.rows_db.frames
-    pins = _place_pins(found_mask, pinned, grid.hz, frames)
-    prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model)
-    prior_db = prior.mask_db.read(0, frames)
-
-    # Under the pins the mask stays, so its distance from the prior must not count there.
-    centre_db = TensorTimeSeries(prior_db + pins.coverage * (pins.mask_db - prior_db))
-    search_settings = settings.replace(search=dict(stop_at_reference=False))
-    mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
-    (segment,) = split_segments(frames, frames)
-    smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)
-    # Starts from the prior, as a first search does; the found mask is only kept under the pins.
-    steps = mask_search.steps(segment, _PinnedMask(prior_db, pins, smooth_frames))
+    pins = _place_pins(found_mask, pinned, grid.hz, recording.rows_db.frames)
     step: SearchStep | None = None
-    for step in steps:
+    for step in _search_free_cells(recording, grid, model, pins, settings):
         yield step
     assert step is not None
     gain = (step.mask_db - pins.notes_db).detach().numpy().astype(np.float32)
