@@ -70,6 +70,7 @@ class ExplainTask:
 
 def _page_title(page: Path, out: Path) -> Path:
     """Return a page's path below the output folder, or its name, without suffix."""
+    # The output is a single page if it was named as a file.
     inside = page.relative_to(out) if page != out and page.is_relative_to(out) else page
     return inside.with_suffix("")
 

@@ -152,6 +152,7 @@ def _enhance_new(
     start_time = time.perf_counter()
     unfinished = not options.overwrite and key.is_unfinished(paths.audio)
     outputs = [path for path in paths if path is not None]
+    # The recipe of an unfinished output may be replaced by an equal one.
     check_outputs(source, [paths.audio] if unfinished else outputs, options.overwrite)
     reader = AudioReader(source)
     AudioFormat.for_path(paths.audio, reader.format)  # raises before the work if the suffix is not writable
@@ -187,7 +188,7 @@ def _enhancement_events(
     if transfer is None:
         yield from enhance_stream(reader, model, settings, device=device, scratch_dir=scratch_dir)
     else:
-        from tonewood.enhancement.reapply import apply_transfer
+        from tonewood.enhancement.reapply import apply_transfer  # for `apply` only
 
         yield apply_transfer(reader, model, transfer, settings, scratch_dir)
 
@@ -310,6 +311,7 @@ def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement)
     if match.peak_limited and math.isfinite(deficit):
         yield f"{deficit:.1f} LU quieter than the input, to keep the true peak under its ceiling"
     settings = enhancement.settings.render
+    # A matched output keeps its ceiling; any other may clip.
     if not settings.matches_loudness and enhancement.output.peak > 1:
         remedy = "leave out --no-match to prevent this"
         if settings.match:  # a part of the recording is changed, and its level is not matched

@@ -84,6 +84,7 @@ def run_guarded(
     try:
         for event in task.run(item, model, previous):
             if isinstance(event, ItemResult):
+                # Of this run, even if the result is that of an earlier one.
                 took = round(time.perf_counter() - start_time, 3)
                 event = event._replace(row=replace(event.row, took=took))
             yield event
@@ -178,6 +179,7 @@ class EnhanceTask:
             for path, target in uploads:
                 if path is not None and target is not None:
                     remote.upload_file(Path(path), target, overwrite=self.options.overwrite)
+        # The result names the URLs, not the temporary files.
         yield replace(result, output=url, recipe=recipe_url, picture=picture_url)
 
 
@@ -276,7 +278,7 @@ class CountingReader(AudioReader):
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield blocks (channels, samples), as `AudioReader` does."""
-        self.n_samples = 0
+        self.n_samples = 0  # audio may be read several times
         for block in super().blocks():
             self.n_samples += block.shape[1]
             yield block

@@ -97,6 +97,7 @@ class TruncatedSource:
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield blocks until the duration is reached."""
         remaining = round(self.seconds * self.rate)
+        # Later blocks are not read: a long recording costs no more than its beginning.
         for block in self.source.blocks():
             yield block[:, :remaining]
             remaining -= block.shape[1]
@@ -192,6 +193,7 @@ class ChunkAnalyzer:
             pitches=torch.cat([pitches for _, pitches in features], dim=1).cpu(),
             # Loudness and peak are those of all channels, at the recording's own rate.
             loudness_blocks=measure_loudness_blocks(chunk, self.rate),
+            # Without `abs`, which would copy the chunk.
             peak=max(float(chunk.core.max()), -float(chunk.core.min())),
             n_samples=chunk.core_size,
         )
@@ -222,7 +224,7 @@ class AnalysisAccumulator:
         level = frame_levels(chunk.rows_db)
         self._power += total_power(level)
         self._loudest = max(self._loudest, float(level.max()))
-        if chunk.pitches.shape[1]:
+        if chunk.pitches.shape[1]:  # empty if pitches are not computed
             self._pitches.append(chunk.pitches)
             self._pitch_power = max(self._pitch_power, float(chunk.pitches.max()))
         self._loudness_blocks.append(chunk.loudness_blocks)

@@ -109,6 +109,7 @@ def adversarial_judge_score(
     limits = settings.certificate
     if limits.control_steps == 0:
         return None
+    # An excerpt is searched at once, in bounded time and memory.
     excerpt = rows_db.read(0, model.settings.spectrum.to_frames(limits.control_seconds))
     # Without penalties every cell is free: what is found is noise, not an EQ.
     generator = torch.Generator().manual_seed(settings.seed)

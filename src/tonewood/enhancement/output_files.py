@@ -87,6 +87,7 @@ def sidecar_path(output: Path, suffix: str = RECIPE_SUFFIX) -> Path:
 
 
 def _is_enhanced_file(path: Path, out: Location) -> bool:
+    # Resolved, because the folder may be reached through a link.
     return (
         isinstance(out, Path) and sidecar_path(path).exists() and path.resolve().is_relative_to(out.resolve())
     )
@@ -117,6 +118,7 @@ def plan_jobs(
     """
     single = len(inputs) == 1 and not _is_folder(inputs[0])
     is_folder = isinstance(out, Path) and out.is_dir()
+    # A folder may be called `takes.wav`; a URL has a suffix as a path has.
     names_file = Path(str(out)).suffix.lower() in kind.suffixes and not is_folder
     exists_as_file = isinstance(out, Path) and out.exists() and not is_folder
     if single and names_file:
@@ -264,7 +266,7 @@ class OutputKey:
     def _matching_recipe(self, output: Path) -> Recipe | None:
         try:
             recipe = load_recipe(sidecar_path(output))
-        except RecipeError:
+        except RecipeError:  # none, or a damaged one
             return None
         return recipe if self.matches(recipe) else None
 

@@ -203,7 +203,7 @@ class Enhancement(EnhancementResult):
 
     def _repr_html_(self) -> str:
         """Return verdict, player, spectrogram and mask as HTML for notebooks."""
-        from tonewood import html_report
+        from tonewood import html_report  # only notebooks need it
 
         score, judge = self.scorer, self.judge
         rows = [
@@ -341,6 +341,7 @@ def render_and_certify(
     applied = effective_mask(found_mask.mask, settings.render, spectrum)
     scorer_hz = center_frequencies(model.settings.scorer.bands, spectrum)
     rendered = RenderedMask(
+        # On the scorer's rows, whatever grid the method found the mask on.
         mask_db=resample_mask(applied, scorer_hz, spectrum.hop / spectrum.rate, analysis.rows_db.frames),
         roughness_db=applied.roughness_db,
         input_db=analysis.rows_db,
@@ -435,6 +436,7 @@ def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> En
     if model.learnt_priors is not None or settings.method != "search":
         return settings
     defaults = EnhanceSettings()
+    # A value that differs from the default was chosen by the user, and stays.
     search = {
         name: getattr(PREFERENCE_SEARCH, name)
         for name in SearchSettings.model_fields

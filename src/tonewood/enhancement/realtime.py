@@ -286,6 +286,7 @@ def open_sound_card(
             samplerate=rate or round(sides[0]["default_samplerate"]),
             blocksize=block,
             device=tuple(side["index"] for side in sides),
+            # The stream has as many outputs as inputs.
             channels=min(_MAX_CARD_CHANNELS, sides[0]["max_input_channels"], sides[1]["max_output_channels"]),
             dtype="float32",
             latency="low",
