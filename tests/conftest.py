@@ -38,7 +38,6 @@ INTEGRATION_FOLDERS = (
     "listening",
     "numerics",
     "studio",
-    "workflow",
 )
 UNIT_MODULES = {"test_container.py", "test_prose.py", "test_settings.py"}
 

@@ -1,4 +1,4 @@
-"""Faults for real, on loopback: whatever dies, every input ends with one output or one reason."""
+"""Real faults on this machine: each input ends with one complete output or one reason."""
 
 import os
 import resource
@@ -42,15 +42,15 @@ PATIENCE = 300.0  # seconds, after which a test fails instead of hanging
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[DaskWorkers]:
-    """Two workers."""
-    with DaskWorkers(2) as crew:
-        yield crew
+def pool() -> Iterator[DaskWorkers]:
+    """Return two workers."""
+    with DaskWorkers(2) as pool:
+        yield pool
 
 
 @pytest.fixture
 def takes(tmp_path: Path, play: Play) -> Path:
-    """A folder of eight recordings."""
+    """Return a folder of eight recordings."""
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(8):
@@ -59,7 +59,7 @@ def takes(tmp_path: Path, play: Play) -> Path:
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait, but not for ever."""
+    """Wait until a condition is true."""
     end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end, "nothing happened"
@@ -71,7 +71,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def check_whole(takes: Path, out: Path, failed: Sequence[str] = ()) -> None:
-    """Every input has one whole output or one listed reason, and nothing else is there."""
+    """Check that each input has one complete output or one listed reason, and nothing else exists."""
     rows = results_table.read_results(out / runner.RESULTS_TABLE_NAME)
     inputs = sorted(str(path) for path in takes.iterdir())
     assert sorted(row.path for row in rows) == inputs
@@ -93,23 +93,23 @@ def spread(
     out: Path,
     task: EnhanceTask,
     model: Model,
-    crew: DaskWorkers | None,
+    pool: DaskWorkers | None,
     retries: int = 2,
 ) -> list[Any]:
     units = plan_jobs([takes], out)
     table = out / runner.RESULTS_TABLE_NAME
-    events = runner.run_batch(units, task, model, workers=crew, table=table, retries=retries)
+    events = runner.run_batch(units, task, model, workers=pool, table=table, retries=retries)
     return [event for event in events if not isinstance(event, runner.BatchProgress)]
 
 
-def test_workers_make_what_one_process_makes(
-    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
+def test_workers_give_the_outputs_of_one_process(
+    tmp_path: Path, takes: Path, model: Model, pool: DaskWorkers
 ) -> None:
     plain = tmp_path / "plain"
     for event in runner.run_batch(plan_jobs([takes], plain), EnhanceTask(SETTINGS), model):
         assert not isinstance(event, FileFailure)
     out = tmp_path / "out"
-    assert len(spread(takes, out, EnhanceTask(SETTINGS), model, crew)) == 8
+    assert len(spread(takes, out, EnhanceTask(SETTINGS), model, pool)) == 8
     check_whole(takes, out)
     output = tree(out)
     del output[runner.RESULTS_TABLE_NAME]
@@ -118,14 +118,14 @@ def test_workers_make_what_one_process_makes(
 
 @dataclass(frozen=True)
 class Dying(EnhanceTask):
-    """Its process is killed in the middle of some files, so many times each."""
+    """Task whose process is killed in the middle of some files, a number of times each."""
 
     victims: tuple[str, ...] = ()
     times: int = 1
     notes: str = ""
 
     def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
-        """Write half an output and be killed; or do the work."""
+        """Write half an output and be killed, or do the work."""
         assert isinstance(item.input, Path)
         assert isinstance(item.output, Path)
         died = sorted(Path(self.notes).glob(f"{item.input.name}.*"))
@@ -138,42 +138,42 @@ class Dying(EnhanceTask):
         yield from super().run(item, model, previous)
 
 
-def test_a_worker_killed_in_the_middle_of_a_file(
-    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
+def test_file_of_a_killed_worker_is_tried_again(
+    tmp_path: Path, takes: Path, model: Model, pool: DaskWorkers
 ) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
     task = Dying(SETTINGS, victims=("take3.wav",), notes=str(notes))
-    events = spread(takes, out, task, model, crew)
+    events = spread(takes, out, task, model, pool)
     assert not [event for event in events if isinstance(event, FileFailure)]
     tries = {
         Path(row.path).name: row.tries for row in results_table.read_results(out / runner.RESULTS_TABLE_NAME)
     }
     assert tries.pop("take3.wav") == 2
-    assert not list(out.glob(".tonewood-*"))  # what the dead one left went with the next write
-    assert all(item.from_earlier_run for item in spread(takes, out, EnhanceTask(SETTINGS), model, crew))
+    assert not list(out.glob(".tonewood-*"))  # the next write removed what the killed worker left
+    assert all(item.from_earlier_run for item in spread(takes, out, EnhanceTask(SETTINGS), model, pool))
     check_whole(takes, out)
 
 
-def test_a_file_that_kills_every_worker_is_listed_and_the_others_are_done(
-    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
+def test_file_that_kills_every_worker_is_listed_and_others_are_done(
+    tmp_path: Path, takes: Path, model: Model, pool: DaskWorkers
 ) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
     (takes / "bad.wav").write_text("no audio")
     task = Dying(SETTINGS, victims=("take3.wav",), times=99, notes=str(notes))
-    lost = [item for item in spread(takes, out, task, model, crew, 1) if isinstance(item, FileFailure)]
+    lost = [item for item in spread(takes, out, task, model, pool, 1) if isinstance(item, FileFailure)]
     why = {Path(item.input).name: str(item.error) for item in lost}
     assert set(why) == {"bad.wav", "take3.wav"}
     assert "take3.wav: the worker process died" in why["take3.wav"]
     assert len(list(notes.iterdir())) == 2  # the first try, and one more
-    spread(takes, out, EnhanceTask(SETTINGS), model, crew)
+    spread(takes, out, EnhanceTask(SETTINGS), model, pool)
     check_whole(takes, out, ["bad.wav"])
 
 
 @dataclass(frozen=True)
 class Filling(EnhanceTask):
-    """The disk holds no file of more than so many bytes."""
+    """Task on a disk that has no space for larger files."""
 
     bytes: int = 0
 
@@ -188,26 +188,28 @@ class Filling(EnhanceTask):
 
 
 @pytest.mark.parametrize("room", [100, 50_000])
-def test_a_disk_that_fills(tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers, room: int) -> None:
+def test_full_disk_fails_files_and_leaves_nothing(
+    tmp_path: Path, takes: Path, model: Model, pool: DaskWorkers, room: int
+) -> None:
     out = tmp_path / "out"
-    lost = list(spread(takes, out, Filling(SETTINGS, bytes=room), model, crew, 0))
+    lost = list(spread(takes, out, Filling(SETTINGS, bytes=room), model, pool, 0))
     assert len(lost) == 8
     for item in lost:
         assert isinstance(item, FileFailure)
         assert "is full: free some space" in str(item.error)
     assert set(tree(out)) == {runner.RESULTS_TABLE_NAME}
-    spread(takes, out, EnhanceTask(SETTINGS), model, crew)
+    spread(takes, out, EnhanceTask(SETTINGS), model, pool)
     check_whole(takes, out)
 
 
 @dataclass(frozen=True)
 class Slow(EnhanceTask):
-    """The first process to start waits in its first file until others have done five."""
+    """Task that waits in the first process until the others have done five files."""
 
     notes: str = ""
 
     def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
-        """Do the work, and note who did."""
+        """Do the work, and note which process did."""
         who = Path(self.notes) / "slow"
         try:
             with who.open("x") as stream:
@@ -222,12 +224,12 @@ class Slow(EnhanceTask):
         yield from super().run(item, model, previous)
 
 
-def test_a_slow_worker_keeps_little_from_the_others(
-    tmp_path: Path, takes: Path, model: Model, crew: DaskWorkers
+def test_slow_worker_does_not_hold_back_the_others(
+    tmp_path: Path, takes: Path, model: Model, pool: DaskWorkers
 ) -> None:
     notes, out = tmp_path / "notes", tmp_path / "out"
     notes.mkdir()
-    spread(takes, out, Slow(SETTINGS, notes=str(notes)), model, crew)
+    spread(takes, out, Slow(SETTINGS, notes=str(notes)), model, pool)
     check_whole(takes, out)
     assert len(list(notes.glob("*.wav.*"))) == 8  # each once
     assert len(list(notes.glob("*.True"))) < len(list(notes.glob("*.False")))
@@ -241,9 +243,11 @@ def cli(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: Path) -> None:
+def test_run_continues_after_its_client_was_killed(
+    tmp_path: Path, takes: Path, model: Model, model_file: Path
+) -> None:
     out = tmp_path / "out"
-    # Long enough to be in the middle of, and last.
+    # The last two are so long that the client is killed during one of them.
     for number in (6, 7):
         wave = np.tile(soundfile.read(takes / f"take{number}.wav")[0], 150)
         soundfile.write(takes / f"take{number}.wav", wave, 16_000)
@@ -280,7 +284,7 @@ def test_a_client_killed(tmp_path: Path, takes: Path, model: Model, model_file: 
 
 
 def workers_of(client: int) -> list[int]:
-    """Worker processes of a client that live."""
+    """Return the running worker processes of a client."""
     actual = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
@@ -299,12 +303,14 @@ def free_port() -> int:
         return int(actual.getsockname()[1])
 
 
-def dask(what: str, *arguments: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *map(str, arguments)]
+def dask(role: str, *arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"distributed.cli.dask_{role}", *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
-def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) -> None:
+def test_run_continues_after_the_scheduler_was_restarted(
+    tmp_path: Path, takes: Path, model_file: Path
+) -> None:
     out, port = tmp_path / "out", free_port()
     address = f"tcp://127.0.0.1:{port}"
     place = ("--host", "127.0.0.1", "--port", port, "--no-dashboard")
@@ -346,14 +352,14 @@ def test_a_scheduler_restarted(tmp_path: Path, takes: Path, model_file: Path) ->
 # --- Other commands
 
 
-def test_scores_by_workers_are_those_of_one_process(
-    takes: Path, model: Model, crew: DaskWorkers, tmp_path: Path
+def test_workers_give_the_scores_of_one_process(
+    takes: Path, model: Model, pool: DaskWorkers, tmp_path: Path
 ) -> None:
     units = [FileJob(path) for path in sorted(takes.iterdir())]
     (takes / "take7.wav").write_text("no audio")
     table = tmp_path / "t.parquet"
     actual: list[dict[str, Any]] = []
-    for workers in (None, crew, crew):  # the third goes by the table of the second
+    for workers in (None, pool, pool):  # the third run uses the table of the second
         where = table if workers else None
         events = list(runner.run_batch(units, ScoreTask(), model, workers=workers, table=where))
         actual.append({str(event.input): event.score for event in events if isinstance(event, FileScored)})
@@ -362,7 +368,7 @@ def test_scores_by_workers_are_those_of_one_process(
     assert len(actual[0]) == 7
 
 
-def test_explanations_by_workers_are_those_of_one_process(
+def test_workers_give_the_explanations_of_one_process(
     tmp_path: Path, takes: Path, model_file: Path, run: Callable[..., Any]
 ) -> None:
     for path in sorted(takes.iterdir())[2:]:
@@ -379,7 +385,7 @@ def test_explanations_by_workers_are_those_of_one_process(
     assert {name: out[name] for name in plain} == plain
 
 
-def test_pairs_by_workers_are_those_of_one_process(
+def test_workers_give_the_measurements_of_one_process(
     tmp_path: Path, takes: Path, model_file: Path, play: Play, run: Callable[..., Any]
 ) -> None:
     good = tmp_path / "good"
@@ -399,9 +405,9 @@ def test_pairs_by_workers_are_those_of_one_process(
     assert [row.seconds for row in results_table.read_results(table)] == [4.0, 4.0]
 
 
-@pytest.mark.parametrize(("failures", "told"), [(0, ""), (2, ""), (99, "does not answer any more")])
+@pytest.mark.parametrize(("failures", "message"), [(0, ""), (2, ""), (99, "does not answer any more")])
 def test_worker_may_die_while_it_receives_the_model(
-    failures: int, told: str, model: Model, monkeypatch: pytest.MonkeyPatch
+    failures: int, message: str, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying:
         status = "running"
@@ -415,10 +421,10 @@ def test_worker_may_die_while_it_receives_the_model(
                 raise CommClosedError("in <TCP>: Stream is closed")
 
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    crew, client = DaskWorkers(1), Dying()
-    crew.client = client
-    with pytest.raises(ClusterError, match=told) if told else nullcontext():
-        crew.broadcast_model(model)
+    pool, client = DaskWorkers(1), Dying()
+    pool.client = client
+    with pytest.raises(ClusterError, match=message) if message else nullcontext():
+        pool.broadcast_model(model)
     assert client.asked == min(failures + 1, 5)
 
 
@@ -426,7 +432,7 @@ def test_worker_may_die_while_it_receives_the_model(
     "address", ["nowhere", "", "tcp://", "tcp://host", "http://host:1", "tcp://host:port"]
 )
 def test_invalid_scheduler_address_is_refused_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that could not be made complains for 40 s when it goes."""
+    """A client for such an address would log errors for 40 s when it is closed."""
     monkeypatch.setattr(dask_backend, "Client", None)
     with (
         pytest.raises(CallError, match="is not an address of a scheduler"),

@@ -15,8 +15,7 @@ from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import file_sha256
 from tonewood.enhancement import reapply
 from tonewood.enhancement.analysis import ArraySource
-from tonewood.enhancement.recipe import Recipe
-from tonewood.enhancement.recipe import load_recipe as load_recipe
+from tonewood.enhancement.recipe import Recipe, load_recipe
 from tonewood.errors import AudioError
 from tonewood.export import export
 from tonewood.export.diff import compare_corrections
@@ -39,15 +38,15 @@ def take(tmp_path: Path, play: Play) -> Path:
 
 
 @pytest.fixture
-def made(tmp_path: Path, take: Path, run: Run, model_file: Path) -> Path:
-    """An output; its recipe lies beside it."""
+def output(tmp_path: Path, take: Path, run: Run, model_file: Path) -> Path:
+    """Return an output with its recipe."""
     out = tmp_path / "out" / "take.wav"
     ran = run("enhance", take, "-o", out, "-m", model_file, *FORCE)
     assert ran.code == 0, ran.err
     return out
 
 
-def beside(path: Path) -> Path:
+def recipe_path(path: Path) -> Path:
     return path.with_name(path.name + ".recipe.json")
 
 
@@ -66,7 +65,7 @@ def beside(path: Path) -> Path:
         (".wav", "PCM_16", ("--only", "dynamics-of-bands", "--method", "paper")),
     ],
 )
-def test_a_recipe_gives_the_same_bytes_again(
+def test_rendered_recipe_has_the_same_bytes(
     tmp_path: Path,
     play: Play,
     run: Run,
@@ -78,7 +77,7 @@ def test_a_recipe_gives_the_same_bytes_again(
     first, out = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     soundfile.write(first, play(1.2, 24_000, 2).T, 24_000, subtype)
     assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, *more).code == 0
-    ran = run("render", beside(out), "-o", tmp_path / f"c{suffix}", "--json")
+    ran = run("render", recipe_path(out), "-o", tmp_path / f"c{suffix}", "--json")
     assert ran.code == 0, ran.err
     assert (tmp_path / f"c{suffix}").read_bytes() == out.read_bytes()
     (line,) = ran.objects
@@ -87,37 +86,39 @@ def test_a_recipe_gives_the_same_bytes_again(
     assert line["sha256"] == file_sha256(out)
 
 
-def test_recording_is_found_beside_recipe_or_output(tmp_path: Path, take: Path, made: Path, run: Run) -> None:
-    recipe, elsewhere = beside(made), tmp_path / "elsewhere"
+def test_recording_is_found_beside_recipe_or_output(
+    tmp_path: Path, take: Path, output: Path, run: Run
+) -> None:
+    recipe, elsewhere = recipe_path(output), tmp_path / "elsewhere"
     elsewhere.mkdir()
-    # Beside the recipe lies the output of that name, which is not the recording.
+    # Next to the recipe is the output of that name, which is not the recording.
     lost = run("render", recipe, "-o", elsewhere / "x.wav")
     assert lost.code == 1
     assert "there is no take.wav with the recipe's SHA-256 beside" in lost.err
     assert lost.err.count("\n") == 1
     assert list(elsewhere.iterdir()) == []
     assert run("render", recipe, "-o", take.parent / "again.wav").code == 0
-    assert (take.parent / "again.wav").read_bytes() == made.read_bytes()
+    assert (take.parent / "again.wav").read_bytes() == output.read_bytes()
     assert run("render", recipe, take, "-o", elsewhere).code == 0
-    assert (elsewhere / "take.wav").read_bytes() == made.read_bytes()
+    assert (elsewhere / "take.wav").read_bytes() == output.read_bytes()
     shutil.copy(recipe, take.parent / "r.recipe.json")
     assert run("render", take.parent / "r.recipe.json", "-o", elsewhere / "z.wav").code == 0
 
 
-def test_wrong_recording_is_one_error(tmp_path: Path, made: Path, take: Path, play: Play, run: Run) -> None:
+def test_wrong_recording_is_one_error(tmp_path: Path, output: Path, take: Path, play: Play, run: Run) -> None:
     other = tmp_path / "other.wav"
     soundfile.write(other, play(1.5, seed=9).T, 16_000)
-    ran = run("render", beside(made), other, "-o", tmp_path / "x.wav")
+    ran = run("render", recipe_path(output), other, "-o", tmp_path / "x.wav")
     assert ran.code == 1
     assert "other.wav is not the recording that take.wav.recipe.json was made from" in ran.err
     assert ran.err.count("\n") == 1
     for arguments, code, reason in (
-        ((beside(made), take, "-o", take), 1, "is the input itself"),
-        ((beside(made), take, "-o", made), 1, "exists: name another output or pass --overwrite"),
-        ((beside(made), take, "-o", tmp_path / "x.txt"), 1, "is not an audio file"),
+        ((recipe_path(output), take, "-o", take), 1, "is the input itself"),
+        ((recipe_path(output), take, "-o", output), 1, "exists: name another output or pass --overwrite"),
+        ((recipe_path(output), take, "-o", tmp_path / "x.txt"), 1, "is not an audio file"),
         ((take, "-o", tmp_path / "x.wav"), 1, "is not a Tonewood recipe"),
-        ((beside(made), tmp_path / "no.wav", "-o", tmp_path / "x.wav"), 1, "no.wav"),
-        ((beside(made),), 2, "Missing option"),
+        ((recipe_path(output), tmp_path / "no.wav", "-o", tmp_path / "x.wav"), 1, "no.wav"),
+        ((recipe_path(output),), 2, "Missing option"),
     ):
         ran = run("render", *arguments)
         assert ran.code == code, ran.err
@@ -125,8 +126,8 @@ def test_wrong_recording_is_one_error(tmp_path: Path, made: Path, take: Path, pl
     assert not (tmp_path / "x.wav").exists()
 
 
-def test_different_output_bytes_are_reported(tmp_path: Path, made: Path, take: Path, run: Run) -> None:
-    tree = json.loads(beside(made).read_text())
+def test_different_output_bytes_are_reported(tmp_path: Path, output: Path, take: Path, run: Run) -> None:
+    tree = json.loads(recipe_path(output).read_text())
     tree["output_sha256"] = "0" * 64
     changed = tmp_path / "take.wav.recipe.json"
     changed.write_text(json.dumps(tree))
@@ -134,7 +135,7 @@ def test_different_output_bytes_are_reported(tmp_path: Path, made: Path, take: P
     assert ran.code == 0
     assert ran.objects[0]["same"] is False
     assert "the bytes differ from the first output" in ran.err
-    # Another format has other bytes, and nobody wonders.
+    # In another format the bytes differ in any case.
     assert reapply.render_recipe(changed, take, tmp_path / "x.flac").identical is None
 
 
@@ -142,18 +143,18 @@ def test_different_output_bytes_are_reported(tmp_path: Path, made: Path, take: P
 
 
 def test_other_take_gets_static_part_and_its_own_adaptive_part(
-    tmp_path: Path, made: Path, play: Play, run: Run, model_file: Path
+    tmp_path: Path, output: Path, play: Play, run: Run, model_file: Path
 ) -> None:
     other = tmp_path / "other.wav"
     soundfile.write(other, play(2.1, 16_000, seed=21).T, 16_000)
     out = tmp_path / "applied" / "other.wav"
-    ran = run("apply", beside(made), other, "-o", out, "-m", model_file, "--json")
+    ran = run("apply", recipe_path(output), other, "-o", out, "-m", model_file, "--json")
     assert ran.code == 0, ran.err
     (line,) = ran.objects
-    first, second = load_recipe(beside(made)), load_recipe(beside(out))
+    first, second = load_recipe(recipe_path(output)), load_recipe(recipe_path(out))
     assert line["carried"] == {
         "recipe": "take.wav.recipe.json",
-        "sha256": file_sha256(beside(made)),
+        "sha256": file_sha256(recipe_path(output)),
         "varying": "auto",
     }
     assert second.carried is not None
@@ -164,21 +165,24 @@ def test_other_take_gets_static_part_and_its_own_adaptive_part(
     assert np.abs(means[0] - means[1])[inside].max() < 0.006  # a hundredth, halved, and rounding
     assert second.mask.to_mask().roughness_db > 0
     assert second.mask.frames > first.mask.frames
-    assert run("render", beside(out), other, "-o", tmp_path / "again.wav").code == 0
+    assert run("render", recipe_path(out), other, "-o", tmp_path / "again.wav").code == 0
     assert (tmp_path / "again.wav").read_bytes() == out.read_bytes()
-    fields = run("apply", beside(made), other, "-o", tmp_path / "t.wav", "-m", model_file)
+    fields = run("apply", recipe_path(output), other, "-o", tmp_path / "t.wav", "-m", model_file)
     assert "the static part of take.wav.recipe.json; the adaptive part comes from prior auto" in fields.out
 
 
 def test_static_mode_is_constant_over_time(
-    tmp_path: Path, made: Path, play: Play, run: Run, model_file: Path
+    tmp_path: Path, output: Path, play: Play, run: Run, model_file: Path
 ) -> None:
     other, out = tmp_path / "other.wav", tmp_path / "o.wav"
     soundfile.write(other, play(1.1, 16_000, seed=21).T, 16_000)
-    ran = run("apply", beside(made), other, "-o", out, "-m", model_file, "--static-only", "--json")
+    ran = run("apply", recipe_path(output), other, "-o", out, "-m", model_file, "--static-only", "--json")
     assert ran.code == 0, ran.err
     assert ran.objects[0]["carried"]["varying"] == "none"
-    mask, first = load_recipe(beside(out)).mask.to_mask(), load_recipe(beside(made)).mask.to_mask()
+    mask, first = (
+        load_recipe(recipe_path(out)).mask.to_mask(),
+        load_recipe(recipe_path(output)).mask.to_mask(),
+    )
     assert mask.gain_db.shape[1] == 1
     mean = first.gain_db.mean(axis=1, dtype=float)
     assert np.abs(mask.gain_db[:, 0] - mean).max() < 0.006
@@ -212,28 +216,30 @@ def test_stems_with_the_same_mask_add_up_to_the_enhanced_mix(
 
 
 def test_same_mask_needs_the_same_length(
-    tmp_path: Path, made: Path, take: Path, play: Play, run: Run, model_file: Path
+    tmp_path: Path, output: Path, take: Path, play: Play, run: Run, model_file: Path
 ) -> None:
     short = tmp_path / "short.wav"
     soundfile.write(short, play(1.4, 22_050).T, 22_050)
     out = tmp_path / "stems"
-    ran = run("apply", beside(made), short, take, "-o", out, "-m", model_file, "--same-mask")
+    ran = run("apply", recipe_path(output), short, take, "-o", out, "-m", model_file, "--same-mask")
     assert ran.code == 1
     assert "the recording lasts 1.400 s, the recipe's 1.500 s; the same mask fits only stems" in ran.err
     assert "1 of 2 failed, 1 done" in ran.err
-    assert (out / "take.wav").read_bytes() == made.read_bytes()
+    assert (out / "take.wav").read_bytes() == output.read_bytes()
 
 
-def test_apply_names_the_mismatch(tmp_path: Path, made: Path, take: Path, run: Run, model_file: Path) -> None:
+def test_apply_reports_wrong_options_and_models(
+    tmp_path: Path, output: Path, take: Path, run: Run, model_file: Path
+) -> None:
     out = tmp_path / "x.wav"
-    both = run("apply", beside(made), take, "-o", out, "--static-only", "--same-mask")
+    both = run("apply", recipe_path(output), take, "-o", out, "--static-only", "--same-mask")
     assert both.code == 2
     assert "cannot be used together" in both.err
-    # The model's name is no bundled one: `tiny` lies elsewhere.
-    unnamed = run("apply", beside(made), take, "-o", out)
+    # The recipe's model, `tiny`, is not a bundled one.
+    unnamed = run("apply", recipe_path(output), take, "-o", out)
     assert unnamed.code == 1
     assert "tiny is neither a model file nor a bundled model" in unnamed.err
-    other = run("apply", beside(made), take, "-o", out, "-m", "cello")
+    other = run("apply", recipe_path(output), take, "-o", out, "-m", "cello")
     assert other.code == 0
     assert "warning: the recipe was made with another model than cello" in other.err
 
@@ -244,7 +250,7 @@ def test_static_prior_transfers_its_static_part(
     out = tmp_path / "p.wav"
     ran = run("enhance", take, "-o", out, "-m", model_file, "--method", "paper", "--steps", "1")
     assert ran.code == 0, ran.err
-    _, carried = reapply.load_transfer(beside(out), "prior")
+    _, carried = reapply.load_transfer(recipe_path(out), "prior")
     assert carried.record.varying == "none"
 
 
@@ -252,13 +258,13 @@ def test_time_span_is_not_transferred(tmp_path: Path, take: Path, run: Run, mode
     out = tmp_path / "p.wav"
     span = ("--between", "100:6000", "--from", "0.2", "--to", "1")
     assert run("enhance", take, "-o", out, "-m", model_file, *FORCE, *span).code == 0
-    recipe = load_recipe(beside(out))
+    recipe = load_recipe(recipe_path(out))
     assert reapply.transfer_settings(recipe, "same").render.aspect == recipe.settings.render.aspect
     other = reapply.transfer_settings(recipe, "prior").render.aspect
     assert (other.between, other.start_s, other.end_s) == ((100, 6_000), None, None)
 
 
-def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) -> None:
+def test_invalid_time_or_band_options_are_reported(take: Path, run: Run, model_file: Path) -> None:
     out = take.parent / "x.wav"
     ran = run("enhance", take, "-o", out, "-m", model_file, *FORCE, "--from", "1:00")
     assert ran.code == 1
@@ -275,8 +281,8 @@ def test_a_span_past_the_end_is_named(take: Path, run: Run, model_file: Path) ->
         assert ran.err.count("\n") == 1
 
 
-def test_a_shorter_recording_than_the_mask_raises_without_files(made: Path, model: Model, play: Play) -> None:
-    recipe, carried = reapply.load_transfer(beside(made), "same")
+def test_apply_transfer_refuses_another_duration(output: Path, model: Model, play: Play) -> None:
+    recipe, carried = reapply.load_transfer(recipe_path(output), "same")
     with pytest.raises(AudioError, match="fits only stems of the same take"):
         reapply.apply_transfer(
             ArraySource(play(0.5), 16_000),
@@ -289,8 +295,8 @@ def test_a_shorter_recording_than_the_mask_raises_without_files(made: Path, mode
 # --- diff
 
 
-def test_recipe_has_no_difference_from_itself(made: Path, run: Run) -> None:
-    ran = run("diff", beside(made), made, "--json")
+def test_recipe_has_no_difference_from_itself(output: Path, run: Run) -> None:
+    ran = run("diff", recipe_path(output), output, "--json")
     assert ran.code == 0, ran.err
     (line,) = ran.objects
     assert line["line"] == "no difference"
@@ -299,22 +305,22 @@ def test_recipe_has_no_difference_from_itself(made: Path, run: Run) -> None:
     assert {item["change_db"] for item in line["registers"]} == {0}
 
 
-def test_half_the_amount_is_half_the_decibels(
-    tmp_path: Path, take: Path, made: Path, run: Run, model_file: Path
+def test_half_amount_halves_the_differences(
+    tmp_path: Path, take: Path, output: Path, run: Run, model_file: Path
 ) -> None:
     half = tmp_path / "half.wav"
     assert run("enhance", take, "-o", half, "-m", model_file, *FORCE, "--amount", 0.5).code == 0
-    (line,) = run("diff", beside(made), half, "--json").objects
+    (line,) = run("diff", recipe_path(output), half, "--json").objects
     for item in line["registers"]:
         assert item["b_db"] == pytest.approx(item["a_db"] / 2, abs=0.011)
     assert {"name": "render.amount", "a": 1.0, "b": 0.5} in line["stated"]
-    fields = run("diff", made, half).out
+    fields = run("diff", output, half).out
     assert "render.amount: 1.0 → 0.5" in fields
     assert "presence" in fields
     assert "2000–6000" in fields
 
 
-def test_models_differ_by_their_averages(run: Run) -> None:
+def test_diff_of_models_compares_averages(run: Run) -> None:
     ran = run("diff", "cello", "soundfont-cello", "--json")
     assert ran.code == 0, ran.err
     (line,) = ran.objects
@@ -329,7 +335,7 @@ def flat(gain_db: float, frames: int = 400) -> Mask:
     return Mask(np.full((60, frames), gain_db, dtype=np.float32), hz, 0.01, 8_000.0)
 
 
-def test_a_flat_mask_is_the_same_in_every_register_below_its_top() -> None:
+def test_flat_mask_has_equal_gain_in_all_registers() -> None:
     gains = gain_by_register(flat(3.0), np.array([0.0, 1.0]))
     assert gains[:5] == pytest.approx(np.full((5, 2), 3.0), abs=1e-4)
     assert gains[6, 0] < 1  # air: the mask fades above 8 kHz
@@ -346,8 +352,8 @@ def test_largest_difference_is_located() -> None:
     assert actual.gain_db == pytest.approx(4.0, abs=0.4)
 
 
-def test_changed_time_is_named(made: Path) -> None:
-    one = export.load_correction(str(made))
+def test_changed_time_is_named(output: Path) -> None:
+    one = export.load_correction(str(output))
     mask = one.mask
     gain = mask.gain_db.copy()
     rows = (mask.hz > 2_000) & (mask.hz < 6_000)
@@ -363,8 +369,8 @@ def test_changed_time_is_named(made: Path) -> None:
     assert "more presence" in actual.line
 
 
-def test_a_recipe_knows_how_long_its_recording_is(made: Path) -> None:
-    actual = export.load_correction(str(beside(made)))
+def test_a_recipe_knows_how_long_its_recording_is(output: Path) -> None:
+    actual = export.load_correction(str(recipe_path(output)))
     assert isinstance(actual.recipe, Recipe)
     assert actual.seconds == pytest.approx(1.5)
     assert export.load_correction("cello").seconds is None

@@ -28,17 +28,17 @@ def mask(gain: np.ndarray[Any, Any]) -> Mask:
 
 
 @pytest.fixture(scope="module")
-def made(model: Model, play: Callable[..., Any]) -> Recipe:
+def saved_recipe(model: Model, play: Callable[..., Any]) -> Recipe:
     """A recipe as the workflow makes it."""
     folder = Path(tempfile.mkdtemp())
     path = folder / "Stück.wav"
     soundfile.write(path, play(0.5)[0], 16_000)
     settings = EnhanceSettings().replace(search=dict(steps=1))
-    *_, done = enhance_file(path, folder / "out" / path.name, model, settings)
-    assert isinstance(done, FileEnhanced)
-    found = load_recipe(Path(done.recipe))
+    *_, result = enhance_file(path, folder / "out" / path.name, model, settings)
+    assert isinstance(result, FileEnhanced)
+    result_recipe = load_recipe(Path(result.recipe))
     shutil.rmtree(folder)
-    return found
+    return result_recipe
 
 
 @given(
@@ -48,7 +48,7 @@ def made(model: Model, play: Callable[..., Any]) -> Recipe:
         elements=st.integers(-6000, 6000),
     )
 )
-def test_a_rounded_mask_comes_back_bit_for_bit(cells: np.ndarray[Any, Any]) -> None:
+def test_quantized_mask_survives_its_record_exactly(cells: np.ndarray[Any, Any]) -> None:
     first = mask(cells / 500).quantize()
     back = MaskRecord.from_mask(first).to_mask()
     np.testing.assert_array_equal(back.gain_db, first.gain_db)
@@ -57,13 +57,13 @@ def test_a_rounded_mask_comes_back_bit_for_bit(cells: np.ndarray[Any, Any]) -> N
     assert back.gain_db.dtype == np.float32
 
 
-def test_a_recipe_comes_back_whole(tmp_path: Path, made: Recipe) -> None:
+def test_recipe_survives_its_file(tmp_path: Path, saved_recipe: Recipe) -> None:
     path = tmp_path / "a.wav.recipe.json"
-    made.save(path)
-    assert load_recipe(path) == made
+    saved_recipe.save(path)
+    assert load_recipe(path) == saved_recipe
     assert json.loads(path.read_text("utf-8"))["input"]["name"] == "Stück.wav"
     with pytest.raises(OutputError, match="exists"):
-        made.save(path)
+        saved_recipe.save(path)
 
 
 def test_recipe_of_earlier_version_loads_and_saves_unchanged(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_recipe_of_earlier_version_loads_and_saves_unchanged(tmp_path: Path) -> 
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
 
 
-def test_a_long_mask_is_unpacked_in_parts() -> None:
+def test_long_mask_is_unpacked_in_parts() -> None:
     cells = np.random.default_rng(0).integers(-6000, 6000, (3, 13_001))
     first = mask(cells / 500).quantize()
     long = MaskRecord.from_mask(first).to_mask()
@@ -87,7 +87,7 @@ def test_a_long_mask_is_unpacked_in_parts() -> None:
         np.testing.assert_array_equal(long.slice_frames(begin, end).gain_db, first.gain_db[:, begin:end])
 
 
-def test_a_recipe_is_small() -> None:
+def test_record_of_ten_minutes_is_small() -> None:
     # Ten minutes of a mask that changes all the time.
     drift = np.cumsum(np.full((48, 60_000), 0.01), axis=1) % 18
     assert len("".join(MaskRecord.from_mask(mask(drift)).parts)) < 5e5
@@ -97,14 +97,14 @@ def test_a_recipe_is_small() -> None:
     "content",
     [b"", b"{}", b"[1]", b"\xff\xfe", b"not json", b'{"format": "tonewood-recipe"}'],
 )
-def test_other_files_are_no_recipes(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a\nb.json"
     path.write_bytes(content)
     with pytest.raises(RecipeError, match=r"a\\nb\.json is not a Tonewood recipe, or is damaged$"):
         load_recipe(path)
 
 
-def test_places_without_a_recipe(tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no\.json cannot be read \(no such file"):
         load_recipe(tmp_path / "no.json")
     with pytest.raises(RecipeError, match=r"cannot be read \(is a directory"):
@@ -121,9 +121,9 @@ def test_places_without_a_recipe(tmp_path: Path) -> None:
     ],
 )
 def test_altered_recipes_are_refused(
-    tmp_path: Path, made: Recipe, change: dict[str, Any], reason: str
+    tmp_path: Path, saved_recipe: Recipe, change: dict[str, Any], reason: str
 ) -> None:
-    tree = made.model_dump(mode="json")
+    tree = saved_recipe.model_dump(mode="json")
     path = tmp_path / "a.json"
     path.write_text(json.dumps(tree | change))
     with pytest.raises(RecipeError, match=reason):

@@ -1,7 +1,5 @@
-"""Runs that were stopped and are started again."""
+"""Repeated runs: finished outputs are kept, interrupted ones are completed, leftovers are removed."""
 
-import fcntl
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from tonewood.enhancement.output_files import FileFailure, FileJob, plan_jobs
 from tonewood.errors import OutputError
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.utils import atomic_write
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
@@ -46,7 +43,7 @@ def results(jobs: Sequence[FileJob | FileFailure], model: Model) -> list[Any]:
 
 
 def state(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Content and time of every file."""
+    """Return content and modification time of every file."""
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -54,17 +51,17 @@ def state(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_what_is_done_is_not_done_again(tmp_path: Path, takes: Path, run: Run, model_file: Path) -> None:
+def test_finished_outputs_are_not_made_again(tmp_path: Path, takes: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "out"
     command = ("enhance", takes, "-o", out, "-m", model_file, *FEW)
     first = run(*command, "--json")
-    assert [it["already"] for it in first.objects] == [False, False]
+    assert [item["already"] for item in first.objects] == [False, False]
     before = state(out)
     (out / "take1.wav").unlink()
     (out / "take1.wav.recipe.json").unlink()
     again = run(*command, "--json")
     assert again.code == 0, again.err
-    assert [it["already"] for it in again.objects] == [True, False]
+    assert [item["already"] for item in again.objects] == [True, False]
     after = state(out)
     assert {name: content for name, (content, _) in after.items()} == {
         name: content for name, (content, _) in before.items()
@@ -75,22 +72,22 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, takes: Path, run: Run, m
     assert f"already  {out / 'take0.wav'}" in run(*command).out
 
 
-@pytest.mark.parametrize("what", ["input", "settings", "model", "output", "picture"])
-def test_what_differs_is_refused_as_ever(
-    tmp_path: Path, takes: Path, play: Play, run: Run, model_file: Path, what: str
+@pytest.mark.parametrize("changed_part", ["input", "settings", "model", "output", "picture"])
+def test_output_of_other_input_or_settings_is_not_replaced(
+    tmp_path: Path, takes: Path, play: Play, run: Run, model_file: Path, changed_part: str
 ) -> None:
     out = tmp_path / "out"
     command: tuple[object, ...] = ("enhance", takes, "-o", out, *FEW)
     assert run(*command, "-m", model_file).code == 0
     model: object = model_file
-    if what == "input":
+    if changed_part == "input":
         for number in range(2):
             soundfile.write(takes / f"take{number}.wav", play(1.0, seed=7 + number).T, 16_000)
-    elif what == "settings":
+    elif changed_part == "settings":
         command = (*command, "--amount", "0.5")
-    elif what == "model":
+    elif changed_part == "model":
         model = "soundfont-cello"
-    elif what == "output":
+    elif changed_part == "output":
         for number in range(2):
             soundfile.write(out / f"take{number}.wav", play(1.0, seed=7).T, 16_000)
     else:
@@ -102,43 +99,43 @@ def test_what_differs_is_refused_as_ever(
     assert state(out) == before
 
 
-def test_a_run_killed_before_the_sound_takes_its_name_is_finished_by_the_next(
-    tmp_path: Path, takes: Path, model: Model
-) -> None:
+def test_recipe_without_audio_is_completed_by_the_next_run(tmp_path: Path, takes: Path, model: Model) -> None:
     out = tmp_path / "out"
-    laid = plan_jobs([takes], out)
-    whole = results(laid, model)
+    jobs = plan_jobs([takes], out)
+    first_run = results(jobs, model)
     before = state(out)
-    Path(whole[0].output).unlink()  # its recipe came first
-    again = results(laid, model)
-    assert [it.from_earlier_run for it in again] == [False, True]
-    assert {name: it[0] for name, it in state(out).items()} == {name: it[0] for name, it in before.items()}
+    Path(first_run[0].output).unlink()  # its recipe came first
+    again = results(jobs, model)
+    assert [item.from_earlier_run for item in again] == [False, True]
+    assert {name: item[0] for name, item in state(out).items()} == {
+        name: item[0] for name, item in before.items()
+    }
 
 
-def test_the_sound_comes_last(
+def test_audio_is_published_last(
     tmp_path: Path, takes: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Whatever an interruption leaves, where the sound is all of it is.
-    seen: list[bool] = []
+    # Whatever an interruption leaves: if the audio exists, its recipe does.
+    audio_existed: list[bool] = []
     save = recipe.Recipe.save
 
     def spy(self: recipe.Recipe, path: Path, **more: Any) -> None:
         sound = path.with_name(path.name.removesuffix(recipe.RECIPE_SUFFIX))
-        seen.append(sound.exists())
+        audio_existed.append(sound.exists())
         save(self, path, **more)
 
     monkeypatch.setattr(recipe.Recipe, "save", spy)
-    laid = plan_jobs([takes], tmp_path / "out")
-    done = results(laid, model)
-    assert seen == [False, False]
-    for it in done:
-        assert recipe.load_recipe(Path(it.recipe)).output_sha256 == recording.file_sha256(it.output)
+    jobs = plan_jobs([takes], tmp_path / "out")
+    done = results(jobs, model)
+    assert audio_existed == [False, False]
+    for item in done:
+        assert recipe.load_recipe(Path(item.recipe)).output_sha256 == recording.file_sha256(item.output)
 
 
-def test_a_failure_takes_nothing_of_anothers_with_it(
+def test_failure_keeps_files_of_a_concurrent_run(
     tmp_path: Path, takes: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two runs at once: the other's recipe appears while this one works.
+    # Two runs at once: the other writes its recipe during this one.
     out = tmp_path / "out"
     side = out / "take0.wav.recipe.json"
 
@@ -154,99 +151,47 @@ def test_a_failure_takes_nothing_of_anothers_with_it(
     assert not (out / "take0.wav").exists()
 
 
-def test_what_killed_writers_left_is_swept_and_what_others_write_is_not(tmp_path: Path) -> None:
-    left = tmp_path / ".tonewood-0123456789abcdef.wav"
-    left.write_bytes(b"half")
-    other = tmp_path / ".tonewood-0123456789abcdef0.wav"  # no name that we give
-    other.write_bytes(b"half")
-    empty = tmp_path / ".tonewood-0123456789abcdee.wav"
-    empty.touch()  # killed as soon as it was made, by a clock that has been set back since
-    os.utime(empty, (2**33, 2**33))
-    folder = tmp_path / ".tonewood-0123456789abcded"
-    (folder / "stimuli").mkdir(parents=True)
-    with atomic_write.atomic_path(tmp_path / "take.wav") as temporary:
-        temporary.write_bytes(b"some of it")
-        atomic_write.remove_stale_temporaries([tmp_path, tmp_path / "absent"])
-        assert temporary.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "take.wav"]
-    left.write_bytes(b"half")
-    with left.open("wb") as held:
-        held.write(b"half")
-        held.flush()
-        fcntl.flock(held, fcntl.LOCK_EX)
-        atomic_write.remove_stale_temporaries([tmp_path])
-        assert left.exists()
-    atomic_write.remove_stale_temporaries([tmp_path])
-    assert not left.exists()
-
-
-def test_a_writer_that_is_swept_before_it_holds_its_file_makes_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock = atomic_write.try_lock
-    swept: list[int] = []
-
-    def late(opened: int) -> bool | None:
-        if not swept:
-            swept.append(opened)
-            atomic_write.remove_stale_temporaries([tmp_path])
-            assert not list(tmp_path.glob(".tonewood-*"))
-        return lock(opened)
-
-    monkeypatch.setattr(atomic_write, "try_lock", late)
-    atomic_write.write_bytes(tmp_path / "a.bin", b"all of it")
-    assert (tmp_path / "a.bin").read_bytes() == b"all of it"
-    swept.clear()
-    with atomic_write.temporary_folder(tmp_path) as folder:
-        assert folder.is_dir()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
-
-
-def test_whatever_is_written_first_sweeps_its_folder(tmp_path: Path) -> None:
-    (tmp_path / ".tonewood-0123456789abcdef.png").write_bytes(b"half")
-    atomic_write.write_bytes(tmp_path / "a.bin", b"")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
-
-
-def test_a_recipe_that_waits_stays_until_there_is_another(
+def test_output_published_by_a_concurrent_run_is_kept(
     tmp_path: Path, takes: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Another run has written its recipe, and its sound is about to take its name.
+    # Another run has written its recipe and is about to publish its audio.
     out = tmp_path / "out"
-    laid = plan_jobs([takes], out)[:1]
-    assert isinstance(results(laid, model)[-1], FileEnhanced)
+    jobs = plan_jobs([takes], out)[:1]
+    assert isinstance(results(jobs, model)[-1], FileEnhanced)
     before = state(out)
     sound = out / "take0.wav"
     content = sound.read_bytes()
     sound.unlink()
-    found = pipeline.enhance_stream
+    enhance_stream = pipeline.enhance_stream
 
     def slow(*given: Any, **more: Any) -> Any:
-        yield from found(*given, **more)
+        yield from enhance_stream(*given, **more)
         assert (out / "take0.wav.recipe.json").exists()
-        sound.write_bytes(content)  # now it has
+        sound.write_bytes(content)  # the other run publishes
 
     monkeypatch.setattr(enhance_file, "enhance_stream", slow)
-    (event,) = results(laid, model)
+    (event,) = results(jobs, model)
     assert isinstance(event, FileEnhanced)
     assert event.from_earlier_run
-    assert {name: it[0] for name, it in state(out).items()} == {name: it[0] for name, it in before.items()}
+    assert {name: item[0] for name, item in state(out).items()} == {
+        name: item[0] for name, item in before.items()
+    }
 
 
-@pytest.mark.parametrize("what", ["changed", "gone"])
-def test_an_input_that_changes_while_it_is_worked_on(
+@pytest.mark.parametrize("change", ["changed", "gone"])
+def test_input_that_changes_during_the_work_is_an_error(
     tmp_path: Path,
     takes: Path,
     play: Play,
     model: Model,
     monkeypatch: pytest.MonkeyPatch,
-    what: str,
+    change: str,
 ) -> None:
-    found = pipeline.enhance_stream
+    enhance_stream = pipeline.enhance_stream
 
     def slow(*given: Any, **more: Any) -> Any:
-        yield from found(*given, **more)
-        if what == "gone":
+        yield from enhance_stream(*given, **more)
+        if change == "gone":
             (takes / "take0.wav").unlink()
         else:
             soundfile.write(takes / "take0.wav", play(1.0, seed=5).T, 16_000)
@@ -255,12 +200,14 @@ def test_an_input_that_changes_while_it_is_worked_on(
     out = tmp_path / "out"
     (event,) = results(plan_jobs([takes], out)[:1], model)
     assert isinstance(event, FileFailure)
-    told = "changed while it was processed" if what == "changed" else "does not exist"
-    assert told in str(event.error)
+    expected = "changed while it was processed" if change == "changed" else "does not exist"
+    assert expected in str(event.error)
     assert not out.exists()
 
 
-def test_a_run_sweeps_its_folders(tmp_path: Path, takes: Path, model_file: Path, run: Run) -> None:
+def test_run_removes_stale_temporaries_of_its_output_folders(
+    tmp_path: Path, takes: Path, model_file: Path, run: Run
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     left = out / ".tonewood-0123456789abcdef.wav"

@@ -46,6 +46,7 @@ class ExplainTask:
         source, page = item.input, item.output
         assert isinstance(source, Path)
         assert isinstance(page, Path)
+        # The table has the figures of the summary page, but the page itself may have been removed.
         if previous is not None and page.exists() and previous.sha256 == file_sha256(source):
             figures = ExplanationFigures.model_validate(json.loads(previous.details or "{}")["figures"])
             yield ItemResult(previous, (SkippedExplanation(source, page), figures))
@@ -69,6 +70,7 @@ class ExplainTask:
 
 def _page_title(page: Path, out: Path) -> Path:
     """Return a page's path below the output folder, or its name, without suffix."""
+    # The output is a single page if it was named as a file.
     inside = page.relative_to(out) if page != out and page.is_relative_to(out) else page
     return inside.with_suffix("")
 
@@ -103,6 +105,7 @@ class MeasureTask:
         # The table does not contain audio, so a pair whose audio is needed is measured again.
         if previous is not None and previous.sha256 == digest and not item.keep_audio:
             summary = json.loads(previous.details or "{}")
+            # The row has one hash only, that of the source; the reference's is among the details.
             if summary.get("reference_sha256") == reference_digest:
                 yield ItemResult(previous, PairResult.from_summary(item.files, summary))
                 return

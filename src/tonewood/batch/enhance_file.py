@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import AudioReader
@@ -116,55 +116,87 @@ def enhance_file(
     TonewoodError
         The file cannot be enhanced; no partial output is left.
     """
-    recipe_path = sidecar_path(output)
     picture_path = sidecar_path(output, ".png") if options.plot else None
+    paths = _OutputPaths(output, sidecar_path(output), picture_path)
     record = transfer.record if transfer else None
     key = OutputKey(file_sha256(source), model.digest, settings, record)
     recipe = None if options.overwrite else key.find_finished(output, picture_path)
     if recipe is None:
         try:
-            yield from _enhance_new(source, output, picture_path, model, key, options, transfer)
+            yield from _enhance_new(source, paths, model, key, options, transfer)
             return
         except OutputError:
             # A concurrent run into the same folder may have published the same output first.
             recipe = None if options.overwrite else key.find_finished(output, picture_path)
             if recipe is None:
                 raise
-    yield result_from_recipe(recipe, source, output, recipe_path, picture_path)
+    yield result_from_recipe(recipe, source, *paths)
+
+
+class _OutputPaths(NamedTuple):
+    """Files made from one recording."""
+
+    audio: Path
+    recipe: Path
+    picture: Path | None
 
 
 def _enhance_new(
     source: Path,
-    output: Path,
-    picture_path: Path | None,
+    paths: _OutputPaths,
     model: Model,
     key: OutputKey,
     options: EnhanceOptions,
     transfer: "MaskTransfer | None",
 ) -> Iterator[SearchStep | FileEnhanced]:
-    start_time, settings, recipe_path = time.perf_counter(), key.settings, sidecar_path(output)
-    outputs = [path for path in (output, recipe_path, picture_path) if path]
-    unfinished = not options.overwrite and key.is_unfinished(output)
-    check_outputs(source, [output] if unfinished else outputs, options.overwrite)
+    start_time = time.perf_counter()
+    unfinished = not options.overwrite and key.is_unfinished(paths.audio)
+    outputs = [path for path in paths if path is not None]
+    # The recipe of an unfinished output may be replaced by an equal one.
+    check_outputs(source, [paths.audio] if unfinished else outputs, options.overwrite)
     reader = AudioReader(source)
-    AudioFormat.for_path(output, reader.format)  # raises before the work if the suffix is not writable
+    AudioFormat.for_path(paths.audio, reader.format)  # raises before the work if the suffix is not writable
 
-    # The output's disk has room for the output; the system's temporary folder may be small.
-    scratch_dir = existing_parent(output)
-    events: Iterable[SearchStep | StreamedEnhancement]
-    if transfer is None:
-        events = enhance_stream(reader, model, settings, device=options.device, scratch_dir=scratch_dir)
-    else:
-        from tonewood.enhancement.reapply import apply_transfer
-
-        events = [apply_transfer(reader, model, transfer, settings, scratch_dir)]
     enhancement: StreamedEnhancement | None = None
-    for event in events:
+    for event in _enhancement_events(reader, paths.audio, model, key.settings, options.device, transfer):
         if isinstance(event, SearchStep):
             yield event
         else:
             enhancement = event
     assert enhancement is not None
+    recipe = _build_file_recipe(source, reader, model, enhancement, key)
+    _write_outputs(source, paths, reader, model, enhancement, recipe, options, unfinished)
+    yield replace(
+        result_from_recipe(recipe, source, *paths),
+        seconds=round(time.perf_counter() - start_time, 2),
+        warnings=tuple(_enhancement_warnings(reader, enhancement)),
+        from_earlier_run=False,
+    )
+
+
+def _enhancement_events(
+    reader: AudioReader,
+    output: Path,
+    model: Model,
+    settings: EnhanceSettings,
+    device: str,
+    transfer: "MaskTransfer | None",
+) -> Iterator[SearchStep | StreamedEnhancement]:
+    """Search a mask and apply it, or apply a transferred one."""
+    # The output's disk has room for the output; the system's temporary folder may be small.
+    scratch_dir = existing_parent(output)
+    if transfer is None:
+        yield from enhance_stream(reader, model, settings, device=device, scratch_dir=scratch_dir)
+    else:
+        from tonewood.enhancement.reapply import apply_transfer  # for `apply` only
+
+        yield apply_transfer(reader, model, transfer, settings, scratch_dir)
+
+
+def _build_file_recipe(
+    source: Path, reader: AudioReader, model: Model, enhancement: StreamedEnhancement, key: OutputKey
+) -> Recipe:
+    """Return the recipe without its mask; AudioError if the recording changed during the work."""
     recording = InputRecord(
         name=printable(source.name),
         sha256=file_sha256(source),
@@ -172,53 +204,57 @@ def _enhance_new(
         channels=reader.channels,
         samples=enhancement.input_analysis.n_samples,
     )
+    match = enhancement.output.loudness_match
     mask_record = MaskRecord.without_parts(enhancement.mask)
-    recipe = build_recipe(recording, model, enhancement, mask_record, key.carried)
+    recipe = build_recipe(recording, model, enhancement, match, mask_record, key.carried)
     # The key was computed before the work: an output must not be attributed to other audio.
     if recipe.input.sha256 != key.input_sha256:
         raise AudioError(
             f"{printable(source)} changed while it was processed: wait until it is complete, then run "
             "the same command again"
         )
+    return recipe
 
-    # The recipe holds the audio's hash, so it is written between the audio and its publication.
+
+def _write_outputs(
+    source: Path,
+    paths: _OutputPaths,
+    reader: AudioReader,
+    model: Model,
+    enhancement: StreamedEnhancement,
+    recipe: Recipe,
+    options: EnhanceOptions,
+    unfinished: bool,
+) -> None:
+    """Write audio, recipe and picture.
+
+    Parameters
+    ----------
+    unfinished : bool
+        An equal recipe exists without its audio; it may be replaced.
+    """
     replace_existing = options.overwrite or unfinished
-    with cleanup_on_error(outputs) as written:
-
+    with cleanup_on_error([path for path in paths if path is not None]) as written:
+        # The recipe has the audio's hash, so it is written between the audio and its publication.
         def write_sidecars(audio: Path) -> None:
             recipe.model_copy(update={"output_sha256": file_sha256(audio)}).save(
-                recipe_path, overwrite=replace_existing, mask=enhancement.mask
+                paths.recipe, overwrite=replace_existing, mask=enhancement.mask
             )
-            written.append(recipe_path)
-            if picture_path:
-                _plot(picture_path, printable(source.name), model, enhancement, replace_existing)
-                written.append(picture_path)
+            written.append(paths.recipe)
+            if paths.picture:
+                _plot(paths.picture, recipe.input.name, model, enhancement, replace_existing)
+                written.append(paths.picture)
 
         write_output_audio(
             source,
-            output,
+            paths.audio,
             reader,
             enhancement.blocks(),
-            enhancement.input_analysis.n_samples,
-            settings.render,
+            recipe.input.samples,
+            recipe.settings.render,
             overwrite=options.overwrite,
             before_publish=write_sidecars,
         )
-    yield FileEnhanced(
-        input=source,
-        output=output,
-        recipe=recipe_path,
-        picture=picture_path,
-        certificate=enhancement.certificate,
-        prior=enhancement.prior,
-        steps=enhancement.steps,
-        gain_db=round(enhancement.loudness_match.gain_db, 2),
-        seconds=round(time.perf_counter() - start_time, 2),
-        warnings=tuple(_enhancement_warnings(reader, enhancement)),
-        sha256=recipe.input.sha256,
-        duration=recipe.input.samples / recipe.input.rate,
-        carried=recipe.carried,
-    )
 
 
 def _plot(
@@ -229,11 +265,11 @@ def _plot(
     plot_enhancement(
         path,
         enhancement.input_analysis.wave,
-        enhancement.output_analysis.wave,
+        enhancement.output.analysis.wave,
         enhancement.applied,
         enhancement.spectrum,
         title=enhancement_title(recording, model, enhancement.certificate.scorer),
-        after_gain_db=enhancement.loudness_match.gain_db,
+        after_gain_db=enhancement.output.loudness_match.gain_db,
         overwrite=overwrite,
     )
 
@@ -269,12 +305,14 @@ def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement)
         yield f"the input has {reader.tracks} audio tracks; the first was used"
     if reader.clipped:
         yield "the input is clipped; the clipped peaks are not restored"
-    match = enhancement.loudness_match
+    match = enhancement.output.loudness_match
     deficit = match.loudness_before - match.loudness_after
+    # Silence has a loudness of -inf, and no deficit.
     if match.peak_limited and math.isfinite(deficit):
         yield f"{deficit:.1f} LU quieter than the input, to keep the true peak under its ceiling"
     settings = enhancement.settings.render
-    if not settings.matches_loudness and enhancement.peak > 1:
+    # A matched output keeps its ceiling; any other may clip.
+    if not settings.matches_loudness and enhancement.output.peak > 1:
         remedy = "leave out --no-match to prevent this"
         if settings.match:  # a part of the recording is changed, and its level is not matched
             remedy = "the level of a part is not matched: lower the input first"

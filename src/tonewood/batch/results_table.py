@@ -27,7 +27,7 @@ from tonewood.utils.atomic_write import (
 
 PARTIAL_SUFFIX = ".partial"
 _GROUP_ROWS = 4_096  # rows of a group: readers of a large table load one group at a time
-_RUN_KEY = b"tonewood"
+_RUN_KEY = b"tonewood"  # of the metadata that identifies the run
 
 
 @dataclass(frozen=True)

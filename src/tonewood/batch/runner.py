@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 RESULTS_TABLE_NAME = "tonewood.parquet"
 
-PendingItem = tuple[Any, ResultRow | None]
-"""An item or a `FileFailure`, and the row of an earlier run."""
+
+class PendingItem(NamedTuple):
+    """An item (or a `FileFailure` of the planning) that is not done yet, and its row of an earlier run."""
+
+    item: Any
+    previous: ResultRow | None
 
 
 class BatchProgress(NamedTuple):
@@ -67,6 +71,7 @@ def start_workers(workers: int | None, scheduler: str | None) -> "DaskWorkers | 
         from tonewood.batch.dask_backend import DaskWorkers
     except ImportError:
         raise MissingExtraError("--workers and --scheduler need Dask: pip install '.[cluster]'") from None
+    # By default a run with workers writes a table, which must not fail at its end.
     check_parquet_available()
     return DaskWorkers(workers, scheduler)
 
@@ -143,13 +148,13 @@ def _run_items(
     started, total = time.monotonic(), len(items)
     completed, failed, audio_hours = 0, 0, 0.0
     tries: Counter[tuple[str, str]] = Counter()
-    pending = deque((item, finished.get(str(item.input))) for item in items)
+    pending = deque(PendingItem(item, finished.get(str(item.input))) for item in items)
     events = _run_here(task, model, pending) if workers is None else _run_on(workers, task, model, pending)
     for pending_item, event in events:
         if not isinstance(event, ItemResult):
             yield event
             continue
-        item, row = pending_item[0], event.row
+        item, row = pending_item.item, event.row
         if not isinstance(item, FileFailure):
             name = str(item.input), str(item.output)
             tries[name] += 1
@@ -164,7 +169,8 @@ def _run_items(
         failed += isinstance(event.event, FileFailure)
         audio_hours += (row.seconds or 0.0) / 3600
         elapsed = time.monotonic() - started
-        per_minute = 60 * audio_hours / elapsed
+        # A coarse clock may not have advanced if the first input could not even be planned.
+        per_minute = 60 * audio_hours / elapsed if elapsed else 0.0
         # Mean time per recording so far; the division is safe because one is completed.
         seconds_left = (total - completed) * elapsed / completed
         yield BatchProgress(completed, failed, total, audio_hours, per_minute, seconds_left)
@@ -181,6 +187,7 @@ def _run_here(
         if isinstance(item, FileFailure):
             yield pending_item, _planning_failure(item)
             continue
+        # One more than the completed items, because a failed one that is retried is pending again.
         yield pending_item, FileStarted(total - len(pending), total, item.input)
         for event in run_guarded(task, item, model, previous):
             yield pending_item, event
@@ -192,21 +199,22 @@ def _run_on(
     """Run items on workers; what cannot be processed at all comes first."""
     # Rotates the queue once: what stays in it can be sent to workers.
     for _ in range(len(pending)):
-        item, previous = pending.popleft()
-        if isinstance(item, FileFailure):
-            yield (item, previous), _planning_failure(item)
+        pending_item = pending.popleft()
+        if isinstance(pending_item.item, FileFailure):
+            yield pending_item, _planning_failure(pending_item.item)
         else:
-            pending.append((item, previous))
+            pending.append(pending_item)
     workers.broadcast_model(model)
     for pending_item, result in workers.run(partial(_final_result, task), model.digest, pending):
         if isinstance(result, TonewoodError):  # the worker died, or could not be reached
-            item = pending_item[0]
+            item = pending_item.item
             result = failed_item(item, type(result)(f"{printable(item.input)}: {result}"))
         yield pending_item, result
 
 
 def _final_result(task: Task, model: Model, pending_item: PendingItem) -> ItemResult:
-    *_, result = run_guarded(task, pending_item[0], model, pending_item[1])
+    # A worker can return one value, so progress events end here.
+    *_, result = run_guarded(task, pending_item.item, model, pending_item.previous)
     assert isinstance(result, ItemResult)
     return result
 

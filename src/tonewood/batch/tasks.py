@@ -84,6 +84,7 @@ def run_guarded(
     try:
         for event in task.run(item, model, previous):
             if isinstance(event, ItemResult):
+                # Of this run, even if the result is that of an earlier one.
                 took = round(time.perf_counter() - start_time, 3)
                 event = event._replace(row=replace(event.row, took=took))
             yield event
@@ -173,10 +174,12 @@ class EnhanceTask:
                     result = event
                 else:
                     yield event
+            # The audio last, as on a disk: if it exists, its recipe and picture do.
             uploads = ((result.recipe, recipe_url), (result.picture, picture_url), (output, url))
             for path, target in uploads:
                 if path is not None and target is not None:
                     remote.upload_file(Path(path), target, overwrite=self.options.overwrite)
+        # The result names the URLs, not the temporary files.
         yield replace(result, output=url, recipe=recipe_url, picture=picture_url)
 
 
@@ -192,7 +195,7 @@ def _find_uploaded(url: str, recipe_url: str, picture_url: str | None, key: Outp
     try:
         recipe = None if content is None else parse_recipe(content, recipe_url)
     except RecipeError:
-        recipe = None
+        recipe = None  # a damaged file is another output
     is_same = recipe is not None and key.matches(recipe)
     audio_exists = remote.url_exists(url)
     if audio_exists and is_same and (picture_url is None or remote.url_exists(picture_url)):
@@ -210,6 +213,7 @@ def _find_uploaded(url: str, recipe_url: str, picture_url: str | None, key: Outp
 
 def _enhancement_row(result: FileEnhanced) -> ResultRow:
     certificate = result.certificate
+    # Scores have columns of their own, for queries; the certificate as a whole is JSON.
     return ResultRow(
         path=str(result.input),
         output=str(result.output),
@@ -247,6 +251,7 @@ class ScoreTask:
         """Score a recording, unless its bytes are those of `previous`."""
         with remote.local_copy(item.input) as path:
             digest = file_sha256(path)
+            # By content, because a file may be replaced under the same name.
             if previous is not None and previous.sha256 == digest and previous.scorer is not None:
                 windows = tuple(json.loads(previous.details or "[]"))
                 score = Score(previous.scorer, previous.judge, windows)
@@ -273,7 +278,7 @@ class CountingReader(AudioReader):
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield blocks (channels, samples), as `AudioReader` does."""
-        self.n_samples = 0
+        self.n_samples = 0  # audio may be read several times
         for block in super().blocks():
             self.n_samples += block.shape[1]
             yield block
@@ -287,4 +292,5 @@ def relabel_errors(location: Location, copy: Path) -> Iterator[None]:
     except TonewoodError as error:
         if isinstance(location, Path):
             raise
+        # The user does not know the temporary copy that the message names.
         raise type(error)(str(error).replace(printable(copy), printable(location))) from error

@@ -162,6 +162,15 @@ def mean_power_db(levels_db: Tensor) -> Tensor:
     return (power - math.log(levels_db.shape[-1])) / _NEPERS_PER_DB
 
 
+def total_power(levels_db: Tensor) -> float:
+    """Return the sum of the powers of frame levels [frame] in dB, in double precision.
+
+    Sums of consecutive chunks add up to that of the whole; float32 would lose quiet frames of a long
+    recording.
+    """
+    return float((levels_db.double() * _NEPERS_PER_DB).exp().sum())
+
+
 # --- Features: levels and fine structure
 
 

@@ -25,6 +25,7 @@ from tonewood.dsp.features import (
     chunk_size_for,
     compute_chunk_features,
     frame_levels,
+    total_power,
 )
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, measure_loudness_blocks
 from tonewood.model.model import Model
@@ -37,7 +38,7 @@ from tonewood.utils.parallel import parallel_map
 
 # Frames analysed at once. Even, because pitch frames lie on every second frame.
 _ANALYSIS_BLOCK_FRAMES = 1024
-_ARRAY_BLOCK_SAMPLES = 1 << 16
+_ARRAY_BLOCK_SAMPLES = 1 << 16  # the blocks are views, so their size costs no memory
 
 
 class AudioSource(Protocol):
@@ -96,6 +97,7 @@ class TruncatedSource:
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield blocks until the duration is reached."""
         remaining = round(self.seconds * self.rate)
+        # Later blocks are not read: a long recording costs no more than its beginning.
         for block in self.source.blocks():
             yield block[:, :remaining]
             remaining -= block.shape[1]
@@ -167,6 +169,7 @@ class ChunkAnalyzer:
 
     def __call__(self, chunk: Chunk[Samples]) -> ChunkAnalysis:
         """Analyse a chunk (channels, samples)."""
+        # Chunks last a whole number of samples at both rates (`frames_to_samples`), so nothing is rounded.
         rate = self.spectrum.rate
         wave = resample(to_mono(chunk.samples), self.rate, rate)
         offset, left_margin, core_size = (
@@ -183,11 +186,14 @@ class ChunkAnalyzer:
             )
             for block in split_chunk(mono, _ANALYSIS_BLOCK_FRAMES * hop, CONTEXT_FRAMES * hop)
         ]
+        # On the CPU, because the accumulator writes everything to disk.
         return ChunkAnalysis(
             wave=torch.from_numpy(np.ascontiguousarray(mono.core)),
             rows_db=torch.cat([rows for rows, _ in features], dim=1).cpu(),
             pitches=torch.cat([pitches for _, pitches in features], dim=1).cpu(),
+            # Loudness and peak are those of all channels, at the recording's own rate.
             loudness_blocks=measure_loudness_blocks(chunk, self.rate),
+            # Without `abs`, which would copy the chunk.
             peak=max(float(chunk.core.max()), -float(chunk.core.min())),
             n_samples=chunk.core_size,
         )
@@ -216,10 +222,9 @@ class AnalysisAccumulator:
         self._wave.append(chunk.wave)
         self._rows.append(chunk.rows_db)
         level = frame_levels(chunk.rows_db)
-        # In double precision, because float32 would lose quiet frames of a long recording.
-        self._power += float((level.double() * (np.log(10) / 10)).exp().sum())
+        self._power += total_power(level)
         self._loudest = max(self._loudest, float(level.max()))
-        if chunk.pitches.shape[1]:
+        if chunk.pitches.shape[1]:  # empty if pitches are not computed
             self._pitches.append(chunk.pitches)
             self._pitch_power = max(self._pitch_power, float(chunk.pitches.max()))
         self._loudness_blocks.append(chunk.loudness_blocks)
@@ -228,12 +233,14 @@ class AnalysisAccumulator:
 
     def finish(self) -> Analysis:
         """Return the analysis of all chunks."""
+        # The mean of power, not of decibels: that is the level of the recording as a whole.
         mean = 10 * np.log10(self._power / self._rows.frames)
         return Analysis(
             self._wave,
             self._rows,
             self._pitches,
             ReferenceLevels(float(mean), self._loudest, self._pitch_power),
+            # The relative gate of BS.1770 depends on all blocks, so it is applied last.
             gated_loudness(self._loudness_blocks, self._rate),
             self._peak,
             self._samples,
@@ -309,6 +316,7 @@ def score_array(samples: NDArray[np.float32], rate: int, model: Model) -> Score:
 
 def score_source(source: AudioSource, model: Model) -> Score:
     """Score a recording of any length."""
+    # Scorer and judge read levels only.
     rows_db = analyse_source(source, model, with_pitch=False).rows_db
     windows = score_recording(model.scorer, rows_db)
     judge = mean_score(model.judge, rows_db) if model.judge else None

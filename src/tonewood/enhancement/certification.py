@@ -42,6 +42,7 @@ def measure_input(rows_db: TimeSeries, model: Model, settings: EnhanceSettings) 
     return InputMeasurements(
         scorer=mean_score(model.scorer, rows_db),
         judge=None if judge is None else mean_score(judge, rows_db),
+        # A search of its own, so edits take its result from the first certificate (`of_certificate`).
         judge_fooled=None if judge is None else adversarial_judge_score(rows_db, model, judge, settings),
         unlikeness=model.source_likeness.distance(rows_db),
         unlike_reference=model.reference_likeness.distance(rows_db),
@@ -79,6 +80,7 @@ def certify_rendering(
         ),
         caveats=listener_caveats(model),
     )
+    # The judge also scores smoothed and static versions of the mask.
     judge_score = partial(mean_score, model.judge) if model.judge is not None else None
     return certify(measurements, rendered.input_db, rendered.mask_db, judge_score, settings)
 
@@ -86,6 +88,7 @@ def certify_rendering(
 def listener_caveats(model: Model) -> tuple[str, ...]:
     """Return the doubts about a model learnt from listeners: it may agree with them by chance."""
     listeners = model.card.ears
+    # Chance agrees half of the time; an interval above that excludes it.
     if listeners is None or listeners.agreement_interval[0] > 0.5:
         return ()
     low, high = (100 * end for end in listeners.agreement_interval)
@@ -106,6 +109,7 @@ def adversarial_judge_score(
     limits = settings.certificate
     if limits.control_steps == 0:
         return None
+    # An excerpt is searched at once, in bounded time and memory.
     excerpt = rows_db.read(0, model.settings.spectrum.to_frames(limits.control_seconds))
     # Without penalties every cell is free: what is found is noise, not an EQ.
     generator = torch.Generator().manual_seed(settings.seed)
@@ -113,6 +117,7 @@ def adversarial_judge_score(
     unpenalised = SearchSettings(
         score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
     )
+    # Against the scorer, because the search minimises its score; the judge was not asked during it.
     problem = SearchProblem(
         model.scorer.score,
         excerpt,

@@ -1,8 +1,9 @@
 """Edit a mask with notes and regions, render the edit, and search again around pinned notes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,9 @@ from torch import Tensor
 from tonewood.dsp.chunking import TensorTimeSeries, split_segments
 from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
-from tonewood.enhancement.analysis import ArraySource, analyse_source
+from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_rendering
-from tonewood.enhancement.mask_search import MaskSearch, mask_grid
+from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid
 from tonewood.enhancement.pipeline import Enhancement, settings_for_preference_model
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
 from tonewood.mask.certificate import Certificate
@@ -27,7 +28,7 @@ from tonewood.settings import EnhanceSettings, NoteSettings, Settings
 from tonewood.utils.arrays import FloatArray
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each row of the found mask
-_MAX_EDIT_HZ = 20_000.0
+_MAX_EDIT_HZ = 20_000.0  # of hearing; the found mask ends at half the analysis rate, 8 kHz by default
 _NOTE_DEFAULTS = NoteSettings()
 
 
@@ -100,6 +101,7 @@ def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: floa
         gain = gain * (1 + (region.amount - 1) * coverage)  # 1 outside the region, its amount inside
     if edit.audible_notes:
         gain = gain + notes_mask(edit.audible_notes, row_hz, at_s)
+    # Up to the highest row, because notes may lie above the rows of the found mask.
     mask = Mask(gain.numpy(), hz, found_mask.hop_seconds, max(found_mask.top_hz, float(hz[-1])))
     return mask.clip(max_gain_db).quantize()
 
@@ -114,9 +116,9 @@ def refine_rows(hz: FloatArray) -> FloatArray:
     return mel_to_hz(np.concatenate([fine, above]))
 
 
-def notes_mask(notes: tuple[Note, ...], row_hz: Tensor, frame_s: Tensor) -> Tensor:
+def notes_mask(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
     """Return the mask [row, frame] in dB of notes alone."""
-    rows, frames = _note_profiles(list(notes), row_hz, frame_s)
+    rows, frames = _note_profiles(notes, row_hz, frame_s)
     return render_sticky_notes(torch.tensor([note.gain_db for note in notes]), rows, frames)
 
 
@@ -157,6 +159,7 @@ def compose_mask_range(
     _, end, first_s = _range_margins(length, rate, model, span.start, span.stop)
     hop = found_mask.hop_seconds
     first = round(first_s / hop)
+    # One frame beyond the end, because gains are interpolated between frames; `last` is exclusive.
     last = min(math.ceil(end / rate / hop) + 2, found_mask.frames)
     first = min(first, last - 1)
     part = found_mask.slice_frames(first, last)
@@ -171,12 +174,14 @@ def _range_margins(length: int, rate: int, model: Model, start: int, stop: int) 
     margin = 8 * window // hop + 8  # frames; the filter reaches four windows to each side
     begin = max(0, start // hop - margin) * hop
     end = min(length, (stop // hop + 1 + margin) * hop)
+    # Mask frames are those of the analysis rate; the frame before `begin` is needed to interpolate.
     step = spectrum.hop / spectrum.rate
     return begin, end, max(0, math.floor(begin / rate / step) - 1) * step
 
 
 def _region_as_note(region: EditRegion) -> Note:
     """Return a note with the shape and the smooth edges of a region."""
+    # The two ends may come in either order.
     low, high = min(region.low_hz, region.high_hz), max(region.low_hz, region.high_hz)
     start, end = min(region.start_s, region.end_s), max(region.start_s, region.end_s)
     return Note.model_construct(
@@ -189,7 +194,7 @@ def _region_as_note(region: EditRegion) -> Note:
     )
 
 
-def note_coverage(notes: list[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
+def note_coverage(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
     """Return the coverage [row, frame] of each cell by notes, 0 to 1."""
     if not notes:
         return torch.zeros(len(row_hz), len(frame_s))
@@ -201,13 +206,14 @@ def note_coverage(notes: list[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
     return coverage
 
 
-def _note_profiles(notes: list[Note], row_hz: Tensor, frame_s: Tensor) -> tuple[Tensor, Tensor]:
+def _note_profiles(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> tuple[Tensor, Tensor]:
     """Return profiles [note, row] and [note, frame]; edges are at most half as wide as the note."""
     pairs = []
     for note in notes:
         single = StickyNotes(*(torch.tensor([value]) for value in (
             note.seconds, note.hz, note.width_s, note.height_hz, note.gain_db
         )))  # fmt: skip
+        # A ramp longer than the note would leave no part of it at full gain.
         smooth_hz = min(_NOTE_DEFAULTS.smooth_hz, note.height_hz / 2)
         smooth_s = min(_NOTE_DEFAULTS.smooth_ms / 1000, note.width_s / 2)
         pairs.append(single.profiles(row_hz, frame_s, smooth_hz, smooth_s))
@@ -241,34 +247,80 @@ def render_edit(
     found_certificate : Certificate
         Of the found mask; what it says about the input holds for every edit.
     """
-    render = settings.render.model_copy(update={"amount": edit.amount})
+    render = settings.render.replace(amount=edit.amount)
     output = render_through_mask(samples, rate, mask, render, model.settings.spectrum)
-    rows = analyse_source(ArraySource(samples, rate), model).rows_db
+    rows = analyse_source(ArraySource(samples, rate), model, with_pitch=False).rows_db
+    output_rows = analyse_source(ArraySource(output.samples, rate), model, with_pitch=False).rows_db
     frames = np.arange(rows.frames) * mask.hop_seconds
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
     rendered = RenderedMask(
         mask_db=TensorTimeSeries(torch.from_numpy(mask.gain_at(hz, frames)) * edit.amount),
         roughness_db=mask.roughness_db * edit.amount,
         input_db=rows,
-        output_db=analyse_source(ArraySource(output.samples, rate), model).rows_db,
+        output_db=output_rows,
     )
     before = InputMeasurements.of_certificate(found_certificate)
     certificate = certify_rendering(rendered, before, model, settings.certificate)
     return EditResult(mask, output, certificate)
 
 
+class _Pins(NamedTuple):
+    """Pinned notes on the grid of a search, each [row, frame].
+
+    Attributes
+    ----------
+    coverage : Tensor
+        0 outside of the notes, 1 inside.
+    notes_db : Tensor
+        Mask of the notes that are not muted.
+    mask_db : Tensor
+        Found mask and notes together: what stays under the pins.
+    """
+
+    coverage: Tensor
+    notes_db: Tensor
+    mask_db: Tensor
+
+
+def _place_pins(found_mask: Mask, pinned: tuple[Note, ...], hz: FloatArray, frames: int) -> _Pins:
+    frame_s = torch.arange(frames) * found_mask.hop_seconds
+    row_hz = torch.from_numpy(hz).float()
+    audible = tuple(note for note in pinned if not note.muted)
+    notes_db = notes_mask(audible, row_hz, frame_s) if audible else torch.zeros(len(row_hz), frames)
+    found_db = torch.from_numpy(found_mask.gain_at(hz, frame_s.double().numpy()))
+    return _Pins(note_coverage(pinned, row_hz, frame_s), notes_db, found_db + notes_db)
+
+
 class _PinnedMask:
     """Mask parametrisation that is fixed under pinned notes and free elsewhere."""
 
-    def __init__(self, start_db: Tensor, coverage: Tensor, pinned_db: Tensor, smooth_frames: int) -> None:
-        self.start_db, self.coverage, self.pinned_db = start_db, coverage, pinned_db
+    def __init__(self, start_db: Tensor, pins: _Pins, smooth_frames: int) -> None:
+        self.start_db, self.pins = start_db, pins
         self.smooth_frames = smooth_frames
         self.values = torch.zeros_like(start_db, requires_grad=True)
 
     def mask(self) -> Tensor:
         """Return the mask [row, frame]: pinned where covered, else start plus the smoothed change."""
+        # Blended, so that the edges of a pinned note are as smooth as those of the note itself.
         free = self.start_db + moving_average(self.values, self.smooth_frames)
-        return free + self.coverage * (self.pinned_db - free)
+        return free + self.pins.coverage * (self.pins.mask_db - free)
+
+
+def _search_free_cells(
+    recording: Analysis, grid: MaskGrid, model: Model, pins: _Pins, settings: EnhanceSettings
+) -> Iterator[SearchStep]:
+    """Search the mask of a whole recording, except where pinned notes cover it."""
+    frames = recording.rows_db.frames
+    prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model)
+    prior_db = prior.mask_db.read(0, frames)
+    # Under the pins the mask stays, so its distance from the prior must not count there.
+    centre_db = TensorTimeSeries(prior_db + pins.coverage * (pins.mask_db - prior_db))
+    search_settings = settings.replace(search=dict(stop_at_reference=False))
+    mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
+    (segment,) = split_segments(frames, frames)
+    smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)
+    # Starts from the prior, as a first search does; the found mask is only kept under the pins.
+    return mask_search.steps(segment, _PinnedMask(prior_db, pins, smooth_frames))
 
 
 def search_around_pins(
@@ -288,27 +340,12 @@ def search_around_pins(
     settings = settings_for_preference_model(settings, model)
     recording = analyse_source(ArraySource(samples, rate), model)
     grid = mask_grid(recording, model, settings.method)
-    frame_s = torch.arange(recording.rows_db.frames) * found_mask.hop_seconds
-    row_hz = torch.from_numpy(grid.hz).float()
-    audible = tuple(note for note in pinned if not note.muted)
-    notes = notes_mask(audible, row_hz, frame_s) if audible else torch.zeros(len(row_hz), len(frame_s))
-    coverage = note_coverage(list(pinned), row_hz, frame_s)
-    pinned_db = torch.from_numpy(found_mask.gain_at(grid.hz, frame_s.double().numpy())) + notes
-    prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model)
-    prior_db = prior.mask_db.read(0, len(frame_s))
-
-    # Under the pins the mask stays, so its distance from the prior must not count there.
-    centre_db = TensorTimeSeries(prior_db + coverage * (pinned_db - prior_db))
-    search_settings = settings.replace(search=dict(stop_at_reference=False))
-    mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
-    (segment,) = split_segments(len(frame_s), len(frame_s))
-    smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)
-    steps = mask_search.steps(segment, _PinnedMask(prior_db, coverage, pinned_db, smooth_frames))
+    pins = _place_pins(found_mask, pinned, grid.hz, recording.rows_db.frames)
     step: SearchStep | None = None
-    for step in steps:
+    for step in _search_free_cells(recording, grid, model, pins, settings):
         yield step
     assert step is not None
-    gain = (step.mask_db - notes).detach().numpy().astype(np.float32)
+    gain = (step.mask_db - pins.notes_db).detach().numpy().astype(np.float32)
     mask = Mask(gain, grid.hz, found_mask.hop_seconds, model.settings.spectrum.rate / 2)
     mask = mask.clip(settings.render.max_gain_db).quantize()
     # The result is rendered with the notes, but its mask is stored without: the user can still move them.
@@ -316,13 +353,12 @@ def search_around_pins(
     composed = compose_mask(mask, edit, settings.render.max_gain_db)
     result = render_edit(samples, rate, model, composed, edit, settings, certificate)
     yield Enhancement(
-        samples=result.rendered.samples,
-        rate=rate,
         mask=mask,
         prior=settings.prior.kind,
         steps=step.number,
         certificate=result.certificate,
-        rendered=result.rendered,
         settings=settings,
         spectrum=model.settings.spectrum,
+        rate=rate,
+        rendered=result.rendered,
     )

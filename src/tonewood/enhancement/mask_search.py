@@ -37,7 +37,7 @@ from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate
 
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
-_MAX_SEARCH_MARGIN = 1_500
+_MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
 RENDER_FEEDBACK_MARGIN = 16  # frames that rendering and analysis reach to either side
 
 
@@ -66,6 +66,7 @@ def mask_scale(scorer: Scorer, spectrum: SpectrumSettings, method: EnhanceMethod
     """Return the rows for a method: the scorer's, or the bins of the spectrogram for `paper`."""
     bands = scorer.settings.bands
     if method == "paper":
+        # The paper's mask has one gain per bin of the spectrogram, and its scorer reads the bins.
         bands = bands.model_copy(update={"scale": "linear"})
         return MaskScale(bands, center_frequencies(bands, spectrum), scorer)
     return MaskScale(bands, center_frequencies(bands, spectrum), scorer.score)
@@ -151,44 +152,47 @@ class MaskSearch:
         generator : torch.Generator, optional
             Seeded by the settings and the segment's start if None.
         """
-        settings, model, device = self.settings, self.model, self.device
-        search = settings.search.replace(guide=self._guide_weight)
+        search = self.settings.search.replace(guide=self._guide_weight)
         start, stop = segment.padded_start, segment.padded_stop
+        # A seed for each segment: the result does not depend on the order in which threads take them.
         if generator is None:
-            generator = torch.Generator().manual_seed(settings.seed + segment.start)
-
-        # Where the mask starts.
-        prior_db = self.prior.mask_db.read(start, stop).to(device)
+            generator = torch.Generator().manual_seed(self.settings.seed + segment.start)
+        prior_db = self.prior.mask_db.read(start, stop).to(self.device)
         if parametrisation is None:
             start_db = prior_db
             if self.departure_db is not None:
-                start_db = prior_db + self.departure_db.read(start, stop).to(device)
+                start_db = prior_db + self.departure_db.read(start, stop).to(self.device)
             parametrisation = self._parametrise(start_db, generator)
-
-        # What the objective consists of.
-        guide_energy = feedback = stop_score = None
-        if self.guide is not None:
-            guide_energy = partial(self.guide.energy, level_db=self.prior.level_db)
-        if search.listen and search.steps > 0:
-            spectrum = model.settings.spectrum
-            wave = self.analysis.wave.read(start * spectrum.hop, stop * spectrum.hop)
-            feedback = render_feedback(wave.to(device), self.grid.scale, spectrum)
+        stop_score = None
         if search.stop_at_reference and search.score:
-            stop_score = model.card.scorer.reference_scores.median
+            # At the median of the reference folder the recording sounds like a typical one of it.
+            stop_score = self.model.card.scorer.reference_scores.median
         problem = SearchProblem(
             self.grid.scale.score,
-            self.grid.levels_db.read(start, stop).to(device),
+            self.grid.levels_db.read(start, stop).to(self.device),
             prior_db,
             search,
-            window_frames=model.scorer.crop_frames,
-            max_gain_db=settings.render.max_gain_db,
-            guide_energy=guide_energy,
-            render_feedback=feedback,
+            window_frames=self.model.scorer.crop_frames,
+            max_gain_db=self.settings.render.max_gain_db,
+            guide_energy=self._guide_energy(),
+            render_feedback=self._render_feedback(start, stop),
             loudest_db=self.analysis.levels.loudest_db,
         )
         for step in search_mask(problem, parametrisation, generator, stop_score=stop_score):
             core_db = step.mask_db[:, segment.core]
             yield replace(step, mask_db=core_db, offset=segment.start, total_frames=self.frames)
+
+    def _guide_energy(self) -> ScoreFunction | None:
+        return None if self.guide is None else partial(self.guide.energy, level_db=self.prior.level_db)
+
+    def _render_feedback(self, start: int, stop: int) -> RenderFeedback | None:
+        """Return the rendering of a range of frames; None if the search does not use it."""
+        if not (self.settings.search.listen and self.settings.search.steps > 0):
+            return None
+        # Windows and bands overlap, so the rendered sound differs from the input plus the mask.
+        spectrum = self.model.settings.spectrum
+        wave = self.analysis.wave.read(start * spectrum.hop, stop * spectrum.hop)
+        return render_feedback(wave.to(self.device), self.grid.scale, spectrum)
 
     def _parametrise(self, start_db: Tensor, generator: torch.Generator) -> Parametrisation:
         """Return the parameters that the settings' prior asks for: cells, or gains of sticky notes."""
@@ -235,6 +239,7 @@ def find_mask(
     prior = find_prior_mask(
         "auto" if kind == "predicted" else kind, analysis, grid.hz, model, scratch_dir, device
     )
+    # The predictor gives the expected result of the search; the prior stays the centre of the penalty.
     departure_db = predict_departure(analysis, model, scratch_dir) if kind == "predicted" else None
     search = MaskSearch(model, settings, analysis, grid, prior, departure_db, device)
 
@@ -247,6 +252,7 @@ def find_mask(
                 yield step
             # Steps may end early in some segments; the last mask of each is the result.
             n_steps = max(n_steps, step.number)
+            # Quantized as in a recipe, so that rendering from the recipe gives the same bytes.
             mask = Mask(step.mask_db.cpu(), grid.hz, hop, spectrum.rate / 2)
             gains.append(mask.clip(settings.render.max_gain_db).quantize().gain_db)
     return FoundMask(Mask(gains, grid.hz, hop, spectrum.rate / 2), n_steps)

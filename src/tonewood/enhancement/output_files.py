@@ -61,7 +61,7 @@ class FileStarted(NamedTuple):
 
 @dataclass(frozen=True)
 class OutputKind:
-    """How a command names its outputs, and how it recognises earlier ones among its inputs.
+    """Names of a command's outputs, and the test for earlier outputs among its inputs.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class OutputKind:
     name : callable
         Returns the output's path below the output folder for an input's path below its folder.
     is_earlier_output : callable
-        Tells whether a file is an output of an earlier run into a folder.
+        Returns whether a file is an output of an earlier run into a folder.
     """
 
     suffixes: Collection[str]
@@ -87,6 +87,7 @@ def sidecar_path(output: Path, suffix: str = RECIPE_SUFFIX) -> Path:
 
 
 def _is_enhanced_file(path: Path, out: Location) -> bool:
+    # Resolved, because the folder may be reached through a link.
     return (
         isinstance(out, Path) and sidecar_path(path).exists() and path.resolve().is_relative_to(out.resolve())
     )
@@ -117,6 +118,7 @@ def plan_jobs(
     """
     single = len(inputs) == 1 and not _is_folder(inputs[0])
     is_folder = isinstance(out, Path) and out.is_dir()
+    # A folder may be called `takes.wav`; a URL has a suffix as a path has.
     names_file = Path(str(out)).suffix.lower() in kind.suffixes and not is_folder
     exists_as_file = isinstance(out, Path) and out.exists() and not is_folder
     if single and names_file:
@@ -171,7 +173,7 @@ def expand_input(
         if isinstance(location, Path):
             return [*_expand_path(location, is_excluded)]
         return [*_expand_url(location)]
-    except (CallError, MissingExtraError):
+    except (CallError, MissingExtraError):  # a wrong call, not a bad input
         raise
     except TonewoodError as error:
         return [FileFailure(location, error)]
@@ -190,6 +192,7 @@ def _expand_url(url: str) -> list[InputRecording]:
     if not remote.is_url_folder(url):
         return [InputRecording(url, Path(remote.url_name(url)))]
     files = remote.list_url_files(url)
+    # A recipe beside a file shows that it is an output of an earlier run.
     outputs = {file.removesuffix(RECIPE_SUFFIX) for file in files if file.endswith(RECIPE_SUFFIX)}
     inside = [file for file in files if Path(file).suffix.lower() in readable_suffixes()]
     inside = [file for file in inside if file not in outputs]
@@ -248,6 +251,7 @@ class OutputKey:
         recipe = self._matching_recipe(output)
         if recipe is None or not output.exists():
             return None
+        # An output that was edited or cut off later has another hash.
         complete = recipe.output_sha256 == file_sha256(output)
         return recipe if complete and (picture is None or picture.exists()) else None
 
@@ -262,7 +266,7 @@ class OutputKey:
     def _matching_recipe(self, output: Path) -> Recipe | None:
         try:
             recipe = load_recipe(sidecar_path(output))
-        except RecipeError:
+        except RecipeError:  # none, or a damaged one
             return None
         return recipe if self.matches(recipe) else None
 
@@ -327,6 +331,7 @@ def check_outputs(source: Path, outputs: Sequence[Path], overwrite: bool) -> Non
             raise OutputError(f"{printable(path)} is a folder, not a file: name another output")
         if path.exists() and not overwrite:
             raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
+    # Missing folders are made in the nearest one that exists.
     folder = existing_parent(outputs[0])
     reason = "" if folder.is_dir() else f"{printable(folder)} is a file"
     if not reason and not os.access(folder, os.W_OK | os.X_OK):
@@ -355,7 +360,7 @@ def cleanup_on_error(outputs: Sequence[Path]) -> Iterator[list[Path]]:
     written: list[Path] = []
     try:
         yield written
-    except BaseException:
+    except BaseException:  # an interrupt too must leave no partial output
         for path in written:
             if path not in existing:
                 path.unlink(missing_ok=True)

@@ -48,7 +48,7 @@ from tonewood.mask.render import (
 )
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, Settings, SpectrumSettings
+from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, SpectrumSettings
 from tonewood.utils.arrays import to_mono
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
@@ -119,6 +119,7 @@ def render_and_analyse(
         return RenderedAudio(None, analysis, unchanged, analysis.peak)
     spectrum = model.settings.spectrum
     renderer = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum, device)
+    # Scores and certificate read levels only.
     analyzer = analyzer_for(source, model, with_pitch=False, device=device)
     task = _RenderTask(renderer, analyzer, settings.matches_loudness)
     active_mask = effective_mask(mask, settings, spectrum)
@@ -134,18 +135,33 @@ def render_and_analyse(
         largest_peak = max(largest_peak, chunk.true_peak)
     output = accumulator.finish()
     match = match_loudness(analysis.loudness, output.loudness, level_db(largest_peak), settings)
+    # The samples are on disk without their gain, which is known only at their end.
     return RenderedAudio(samples, output, match, output.peak * float(match.factor))
 
 
 @dataclass(frozen=True, eq=False)
-class Enhancement:
+class EnhancementResult:
+    """Mask of an enhancement and its certificate, without the audio; fields as in `Enhancement`."""
+
+    mask: Mask
+    prior: str
+    steps: int
+    certificate: Certificate
+    settings: EnhanceSettings
+    spectrum: SpectrumSettings
+
+    @property
+    def applied(self) -> Mask:
+        """Mask that was applied: the selected component, times the amount."""
+        return effective_mask(self.mask, self.settings.render, self.spectrum)
+
+
+@dataclass(frozen=True, eq=False)
+class Enhancement(EnhancementResult):
     """Result of an enhancement, in memory.
 
     Parameters
     ----------
-    samples : float32 array (channels, samples)
-    rate : int
-        Of input and output, Hz.
     mask : Mask
         Found mask; `applied` is the part of it that `settings.render` selects.
     prior : str
@@ -154,32 +170,27 @@ class Enhancement:
         Search steps.
     certificate : Certificate
         Scores of input and output (0 sounds like the reference), and checks of the change.
-    rendered : RenderResult
-        Loudness and gain.
     settings : EnhanceSettings
     spectrum : SpectrumSettings
         The model's analysis; the mask lives on its frames.
+    rate : int
+        Of input and output, Hz.
+    rendered : RenderResult
+        Output, its loudness and gain.
     """
 
-    samples: NDArray[np.float32]
     rate: int
-    mask: Mask
-    prior: str
-    steps: int
-    certificate: Certificate
     rendered: RenderResult
-    settings: EnhanceSettings
-    spectrum: SpectrumSettings
 
     @property
-    def loudness_match(self) -> LoudnessMatch:
-        """Loudness and gain."""
-        return self.rendered
+    def samples(self) -> NDArray[np.float32]:
+        """Output (channels, samples)."""
+        return self.rendered.samples
 
     @property
     def applied(self) -> Mask:
-        """Mask that was applied: the selected component, times the amount."""
-        return effective_mask(self.mask, self.settings.render, self.spectrum).load()
+        """Mask that was applied, in memory."""
+        return super().applied.load()
 
     @property
     def scorer(self) -> Change:
@@ -193,7 +204,7 @@ class Enhancement:
 
     def _repr_html_(self) -> str:
         """Return verdict, player, spectrogram and mask as HTML for notebooks."""
-        from tonewood import html_report
+        from tonewood import html_report  # only notebooks need it
 
         score, judge = self.scorer, self.judge
         rows = [
@@ -211,45 +222,29 @@ class Enhancement:
 
 
 @dataclass(frozen=True, eq=False)
-class StreamedEnhancement:
+class StreamedEnhancement(EnhancementResult):
     """Result of an enhancement of any length; audio and mask are on disk.
 
     Parameters
     ----------
-    input_analysis, output_analysis : Analysis
-    loudness_match : LoudnessMatch
-        Loudness and gain.
-    peak : float
-        Largest sample of the output; 1.0 is full scale.
-    mask, prior, steps, certificate, settings, spectrum
-        As in `Enhancement`.
+    source : AudioSource
+        Input.
+    input_analysis : Analysis
+    output : RenderedAudio
     """
 
+    source: AudioSource
     input_analysis: Analysis
-    output_analysis: Analysis
-    mask: Mask
-    prior: str
-    steps: int
-    certificate: Certificate
-    loudness_match: LoudnessMatch
-    peak: float
-    settings: EnhanceSettings
-    spectrum: SpectrumSettings
-    _source: AudioSource
-    _samples: DiskArray | None
-
-    @property
-    def applied(self) -> Mask:
-        """Mask that was applied: the selected component, times the amount."""
-        return effective_mask(self.mask, self.settings.render, self.spectrum)
+    output: RenderedAudio
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield the output in blocks (channels, samples)."""
-        if self._samples is None:
-            yield from self._source.blocks()
+        samples = self.output.samples
+        if samples is None:
+            yield from self.source.blocks()
             return
-        for segment in split_segments(self._samples.frames, _OUTPUT_BLOCK_SAMPLES):
-            yield self._samples.read(segment.start, segment.stop).numpy() * self.loudness_match.factor
+        for segment in split_segments(samples.frames, _OUTPUT_BLOCK_SAMPLES):
+            yield samples.read(segment.start, segment.stop).numpy() * self.output.loudness_match.factor
 
 
 def enhance_array(
@@ -266,20 +261,17 @@ def enhance_array(
             yield event
         else:
             result = event
+    # At amount 0 the input itself, not a copy of its blocks.
     output = samples if settings.render.amount == 0 else np.concatenate(list(result.blocks()), axis=1)
-    match = result.loudness_match
     yield Enhancement(
-        samples=output,
-        rate=rate,
         mask=result.mask.load(),
         prior=result.prior,
         steps=result.steps,
         certificate=result.certificate,
-        rendered=RenderResult(
-            match.gain_db, match.loudness_before, match.loudness_after, match.peak_limited, samples=output
-        ),
         settings=settings,
         spectrum=result.spectrum,
+        rate=rate,
+        rendered=result.output.loudness_match.with_samples(output),
     )
 
 
@@ -310,9 +302,11 @@ def enhance_stream(
     source_distance = model.source_likeness.distance(analysis.rows_db)
     used = settings_for_preference_model(settings, model)
     if source_distance > 1 and not settings.force and settings.method != "paper":
+        # 0.5 is the border between the classes: 0 is the reference, 1 the source.
         sounds_like_source = mean_score(model.scorer, analysis.rows_db) >= 0.5
         static = sounds_like_source and model.learnt_priors is not None
         used = settings.replace(prior=dict(kind="static" if static else "none"), search=dict(steps=0))
+    # Settings that were changed above go through `find_mask`, which evaluates any prior.
     if one_pass and used is settings:
         found_mask = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
     else:
@@ -341,37 +335,38 @@ def render_and_certify(
     device : str
         Scorer and judge are there already.
     """
-    audio = render_and_analyse(source, analysis, found_mask.mask, model, settings.render, scratch_dir, device)
+    output = render_and_analyse(
+        source, analysis, found_mask.mask, model, settings.render, scratch_dir, device
+    )
     spectrum = model.settings.spectrum
     applied = effective_mask(found_mask.mask, settings.render, spectrum)
     scorer_hz = center_frequencies(model.settings.scorer.bands, spectrum)
     rendered = RenderedMask(
+        # On the scorer's rows, whatever grid the method found the mask on.
         mask_db=resample_mask(applied, scorer_hz, spectrum.hop / spectrum.rate, analysis.rows_db.frames),
         roughness_db=applied.roughness_db,
         input_db=analysis.rows_db,
-        output_db=audio.analysis.rows_db,
+        output_db=output.analysis.rows_db,
     )
     before = measure_input(analysis.rows_db, model, effective_settings)
     return StreamedEnhancement(
-        input_analysis=analysis,
-        output_analysis=audio.analysis,
         mask=found_mask.mask,
         prior=effective_settings.prior.kind,
         steps=found_mask.steps,
         certificate=certify_rendering(rendered, before, model, settings.certificate),
-        loudness_match=audio.loudness_match,
-        peak=audio.peak,
         settings=settings,
         spectrum=spectrum,
-        _source=source,
-        _samples=audio.samples,
+        source=source,
+        input_analysis=analysis,
+        output=output,
     )
 
 
 def build_recipe(
     recording: InputRecord,
     model: Model,
-    enhancement: Enhancement | StreamedEnhancement,
+    enhancement: EnhancementResult,
+    match: LoudnessMatch,
     mask: MaskRecord,
     carried: TransferRecord | None = None,
 ) -> Recipe:
@@ -384,8 +379,8 @@ def build_recipe(
     carried : TransferRecord, optional
         Recipe that the mask was transferred from.
     """
-    match = enhancement.loudness_match
     loudness = None
+    # Silence has a loudness of -inf, which JSON cannot hold.
     if math.isfinite(match.loudness_before) and math.isfinite(match.loudness_after):
         loudness = Change(before=match.loudness_before, after=match.loudness_after)
     return Recipe(
@@ -442,15 +437,15 @@ def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> En
     if model.learnt_priors is not None or settings.method != "search":
         return settings
     defaults = EnhanceSettings()
+    # A value that differs from the default was chosen by the user, and stays.
     search = {
         name: getattr(PREFERENCE_SEARCH, name)
         for name in SearchSettings.model_fields
         if getattr(settings.search, name) == getattr(defaults.search, name)
     }
-    changes: dict[str, Settings] = {"search": settings.search.model_copy(update=search)}
+    adapted = settings.model_copy(update={"search": settings.search.model_copy(update=search)})
     if settings.render.max_gain_db == defaults.render.max_gain_db:
-        limit = {"max_gain_db": PREFERENCE_MAX_GAIN_DB}
-        changes["render"] = settings.render.model_copy(update=limit)
+        adapted = adapted.replace(render=dict(max_gain_db=PREFERENCE_MAX_GAIN_DB))
     if settings.prior.kind == "auto":
-        changes["prior"] = settings.prior.model_copy(update={"kind": "none"})
-    return settings.model_copy(update=changes)
+        adapted = adapted.replace(prior=dict(kind="none"))
+    return adapted

@@ -57,6 +57,7 @@ def plot_enhancement(
     frames = before.frames // spectrum.hop + 1  # of a centred analysis
     before_db = _visible_levels(before, frames, spectrum)
     after_db = _visible_levels(after, frames, spectrum) + after_gain_db
+    # One colour scale for both, or a difference of level would not show.
     loudest = max(float(before_db.max()), float(after_db.max()))
     plot_levels(top, before_db, spectrum, "before", loudest, frames)
     plot_levels(bottom, after_db, spectrum, "after", loudest, frames)
@@ -111,6 +112,7 @@ def plot_gains(
     """
     hz = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)
     gain = mask.gain_at(hz, _visible_frames(frames) * (spectrum.hop / spectrum.rate))
+    # Symmetric, so that white is 0 dB; a weak mask must not look like a strong one.
     reach = max(min_range_db, float(np.abs(gain).max()))
     _plot_image(axes, gain, frames, spectrum, title, label, "RdBu_r", (-reach, reach))
 
@@ -135,6 +137,7 @@ def _thin_mask(mask: Mask) -> Mask:
     if frames <= _MAX_PLOT_COLUMNS:
         return mask.load()
     gain = torch.cat([mask.gains.read(k, k + 1) for k in _visible_frames(frames).tolist()], dim=1)
+    # First and last frame keep their times.
     hop_seconds = mask.hop_seconds * (frames - 1) / (_MAX_PLOT_COLUMNS - 1)
     return Mask(gain.numpy(), mask.hz, hop_seconds, mask.top_hz)
 

@@ -27,6 +27,7 @@ from tonewood.dsp.features import (
     center_frequencies,
     frame_levels,
     remove_envelope,
+    total_power,
 )
 from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import Analysis, AudioSource
@@ -43,6 +44,7 @@ from tonewood.utils.parallel import parallel_map
 
 _PRIOR_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
 _PRIOR_MARGIN_FRAMES = 32  # reach of the smoothing and the networks; even, for the pitch frames
+# The margin covers half a window on either side, which by default is 1.5 hops.
 _PREDICTOR_CHUNK_FRAMES, _PREDICTOR_MARGIN_FRAMES = 1_024, 4
 
 
@@ -77,8 +79,7 @@ def find_prior_mask(
         activity = suggestions.activity[part.start : part.stop]
         mask = priors.combine(activity, masks, suggestions.means_db, weights)
         gains.append(mask)
-        level = frame_levels(analysis.rows_db.read(part.start, part.stop) + mask)
-        power += float((level.double() * (np.log(10) / 10)).exp().sum())
+        power += total_power(frame_levels(analysis.rows_db.read(part.start, part.stop) + mask))
     level_db = 10 * float(np.log10(power / frames))
 
     spectrum = model.settings.spectrum
@@ -101,6 +102,7 @@ def _collect_suggestions(
     analysis: Analysis, priors: Priors, weights: BlendWeights, scratch_dir: Path | None, device: str
 ) -> _Suggestions:
     """Compute the adaptive masks of a recording, segment by segment."""
+    # All but the static mask (index 0), which is the same for every recording, and the level (index 4).
     adaptive = weights[1:4]
     arrays = [DiskArray(len(priors.static_db), scratch_dir) if share > 0 else None for share in adaptive]
     sums = [torch.zeros(len(priors.static_db), dtype=torch.float64) for _ in arrays]
@@ -138,6 +140,7 @@ def _read_features(
     """Return the features of a segment, margins included; pitches only if a prior needs them."""
     start, stop = segment.padded_start, segment.padded_stop
     rows_db = analysis.rows_db.read(start, stop).to(device)
+    # Pitch frames last PITCH_HOP_RATIO frames: start is rounded down and stop up.
     fine = rows_db.new_zeros(N_PITCH_BINS, stop - start)
     if with_pitch:
         power = analysis.pitches.read(start // PITCH_HOP_RATIO, -(-stop // PITCH_HOP_RATIO))
@@ -185,6 +188,7 @@ def predict_mask(
 def iter_features(source: AudioSource, model: Model) -> Iterator[Tensor]:
     """Yield a recording's levels [row, frame] in dB, analysed at its own rate, chunk by chunk."""
     spectrum = model.settings.spectrum
+    # Never below the analysis rate, because the bands reach up to half of it.
     rate = max(source.rate, spectrum.rate)
     _, hop, _ = scale_to_rate(spectrum, rate)
     mono = resample_blocks((to_mono(block) for block in source.blocks()), source.rate, rate)

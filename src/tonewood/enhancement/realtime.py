@@ -64,6 +64,7 @@ class LiveControls:
             self.bypassed = not self.bypassed
         elif key in ("+", "-"):
             step = _AMOUNT_STEP if key == "+" else -_AMOUNT_STEP
+            # Rounded, because ten steps of 0.1 do not add up to 1 in binary.
             self.amount = min(1.0, max(0.0, round(self.amount + step, 2)))
         elif key == "q":
             self.ended = True
@@ -135,6 +136,7 @@ def run_live(
             # The stream needs as many samples as the device plays, or the delay would grow.
             block, n_invalid = np.zeros_like(block), n_invalid + 1
             output = stream.process(block)
+        # Before the write, which waits for the device.
         elapsed = time.perf_counter() - start_time
         device.write(output)
         n_samples += block.shape[1]
@@ -145,6 +147,7 @@ def run_live(
             elapsed * stream.rate / max(1, block.shape[1]),
             device.dropouts + n_invalid,
         )
+    # The stream lags by its latency: without the rest the last note would be cut off.
     device.write(stream.flush())
 
 
@@ -233,6 +236,7 @@ class SoundCard:
 
     def read(self) -> Samples | None:
         """Wait for the next block."""
+        # PortAudio has (samples, channels); Tonewood has (channels, samples).
         block, lost = self.stream.read(self.block)
         self.dropouts += bool(lost)
         return np.ascontiguousarray(block.T)
@@ -282,6 +286,7 @@ def open_sound_card(
             samplerate=rate or round(sides[0]["default_samplerate"]),
             blocksize=block,
             device=tuple(side["index"] for side in sides),
+            # The stream has as many outputs as inputs.
             channels=min(_MAX_CARD_CHANNELS, sides[0]["max_input_channels"], sides[1]["max_output_channels"]),
             dtype="float32",
             latency="low",
@@ -296,11 +301,13 @@ def open_sound_card(
 
 
 def _sound_card_error(error: Exception) -> DeviceError:
+    # PortAudio's messages may have several lines; ours have one.
     reason = " ".join(str(error).split())
     return DeviceError(f"the sound card cannot be used ({reason}): name a device of --list-devices")
 
 
 def _device_id(device: str | None) -> int | str | None:
+    # sounddevice takes numbers as int and searches names for a str.
     return int(device) if device is not None and device.isdecimal() else device
 
 

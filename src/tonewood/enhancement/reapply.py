@@ -5,7 +5,6 @@ model's prior computes a new one for another take. Stems of the same take may us
 their sum is what the mix would have become, because filtering by a fixed mask is linear.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from tonewood.dsp.chunking import LazyTimeSeries
 from tonewood.enhancement.analysis import Analysis, AudioSource, analyse_source
 from tonewood.enhancement.mask_search import FoundMask, mask_grid
 from tonewood.enhancement.output_files import (
+    AUDIO_OUTPUTS,
     check_outputs,
     cleanup_on_error,
     overwrites_input_error,
@@ -69,8 +69,7 @@ def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]
     varying = {"static": "none", "same": "same", "prior": recipe.prior}[mode]
     if mode == "prior" and recipe.prior not in _ADAPTIVE_PRIORS:
         varying = "none"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    record = TransferRecord(recipe=path.name, sha256=digest, varying=varying)
+    record = TransferRecord(recipe=path.name, sha256=file_sha256(path), varying=varying)
     return recipe, MaskTransfer(recipe.input, recipe.mask.to_mask(), record, recipe.model.digest)
 
 
@@ -104,11 +103,14 @@ def apply_transfer(
     # The recipe's search is not repeated: only the prior is evaluated for the new recording.
     used = settings.replace(search=dict(steps=0))
     varying = transfer.record.varying
-    analysis = analyse_source(source, model, scratch_dir)
+    # Only a prior that adapts to the recording reads its pitches.
+    adapts = varying not in ("same", "none")
+    analysis = analyse_source(source, model, scratch_dir, with_pitch=adapts)
     if varying == "same":
         _check_same_duration(analysis.n_samples, source.rate, transfer.input)
         mask = transfer.mask
     elif varying == "none":
+        # A mask of one frame holds for all times, however long the other recording is.
         static = transfer.mask.slice_frames(0, 1)
         static = static.with_gains(mean_gain_db(transfer.mask)[:, None])
         mask = static.clip(settings.render.max_gain_db).quantize()
@@ -127,6 +129,7 @@ def _adapt_mask(
 ) -> Mask:
     """Combine a mask's static part with the variation over time of the model's prior mask."""
     grid, limit = mask_grid(analysis, model, "search"), settings.render.max_gain_db
+    # Gains are added row by row, so both masks must have the same rows.
     if len(grid.hz) != len(original.hz) or not np.allclose(grid.hz, original.hz):
         raise CallError(
             f"model {model.name} has {len(grid.hz)} frequency rows and the recipe {len(original.hz)}: use "
@@ -198,10 +201,7 @@ def render_recipe(
     recipe = load_recipe(path)
     output = out / default_output_name(Path(Path(recipe.input.name).name)) if out.is_dir() else out
     if output.suffix.lower() not in WRITABLE_SUFFIXES:
-        raise OutputError(
-            f"{printable(output)} is not an audio file that can be written: "
-            "name one such as .wav or .flac, or an existing folder"
-        )
+        raise OutputError(f"{printable(output)} {AUDIO_OUTPUTS.suffix_rule}")
     source = _find_recipe_input(path, recipe, recording, output)
     if source.resolve() == output.resolve():
         raise overwrites_input_error(source, output)
@@ -212,6 +212,7 @@ def render_recipe(
         write_output_audio(
             source, output, reader, blocks, recipe.input.samples, recipe.settings.render, overwrite=overwrite
         )
+    # Other versions of libsndfile or NumPy may round differently, which the user should know.
     digest = file_sha256(output)
     identical = None
     # The recipe's name contains that of its output, and so the output's format.
@@ -244,6 +245,7 @@ def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, outpu
                 f"(SHA-256 {digest[:8]}…, not {original.sha256[:8]}…): name {original.name}"
             )
         return recording
+    # By hash and not by name alone: the output often has its input's name.
     candidates = list(_input_candidates(path, original.name, output))
     for candidate in candidates:
         if file_sha256(candidate) == original.sha256:
@@ -257,5 +259,6 @@ def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, outpu
 
 def _input_candidates(path: Path, name: str, output: Path) -> Iterator[Path]:
     for folder in dict.fromkeys((path.parent, output.parent)):
+        # The name comes from a file, so folders in it are ignored.
         if (folder / Path(name).name).is_file():
             yield folder / Path(name).name

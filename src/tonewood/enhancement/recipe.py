@@ -20,15 +20,6 @@ from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
 from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
 from tonewood.utils.atomic_write import atomic_path
 
-
-def count_json_values(text: bytes) -> int:
-    """Return an upper bound of the number of values in a JSON text, from its commas and brackets.
-
-    A megabyte of `[0,0,0` needs a hundred when it is parsed; counting first needs no memory.
-    """
-    return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
-
-
 RECIPE_SUFFIX = ".recipe.json"
 _RECIPE_PART_FRAMES = 6_000  # one minute
 _MAX_RECIPE_CELLS = 2**28  # of a mask: 15 hours at 48 rows; limits memory for damaged files
@@ -85,6 +76,7 @@ class MaskRecord(Settings):
 
     def to_mask(self) -> Mask:
         """Return the mask, unpacked lazily; RecipeError if the record is inconsistent."""
+        # Recipes may come from anyone: all that arrays are sized by is checked before it is used.
         rising = all(0 <= a < b for a, b in pairwise(self.hz))
         has_shape = min(self.rows, self.frames) > 0 and len(self.hz) == self.rows
         has_parts = len(self.parts) == -(-self.frames // _RECIPE_PART_FRAMES)
@@ -95,6 +87,7 @@ class MaskRecord(Settings):
         return Mask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
 
     def _unpack_gain_db(self, first: int, last: int) -> Tensor:
+        # Only the parts that overlap the frames are unpacked.
         last = min(last, self.frames)
         first_part = first // _RECIPE_PART_FRAMES
         parts = [
@@ -121,6 +114,7 @@ def _pack_cells(cells: NDArray[np.int16]) -> str:
     # int16 wraps modulo 2¹⁶ here and in `_unpack_cells`, so the round trip is exact for any gains.
     change = np.diff(cells, n=2, axis=1, prepend=np.zeros((len(cells), 2), np.int16))
     folded = ((change << 1) ^ (change >> 15)).astype("<u2")
+    # High bytes are mostly 0; together they compress to almost nothing.
     low_high = folded.view(np.uint8).reshape(-1, 2).T
     return base64.b64encode(zlib.compress(low_high.tobytes())).decode()
 
@@ -137,6 +131,7 @@ def _unpack_cells(part: str, rows: int, frames: int) -> NDArray[np.int16]:
         raise RecipeError("the recipe's mask is damaged: make the recipe again")
     low_high = np.frombuffer(content, np.uint8).reshape(2, -1)
     folded = np.ascontiguousarray(low_high.T).view("<u2").reshape(rows, frames)
+    # Inverse of the zigzag coding: even numbers are ≥ 0, odd ones negative.
     change = ((folded >> 1) ^ -(folded & 1)).astype(np.int16)
     return np.cumsum(np.cumsum(change, axis=1, dtype=np.int16), axis=1, dtype=np.int16)
 
@@ -191,6 +186,14 @@ class Recipe(Settings):
             for number, part in enumerate(self.mask.parts if mask is None else pack_mask_parts(mask)):
                 out.write(f'{"," if number else ""}\n   "{part}"')
             out.write("\n  ]" + tail + "\n")
+
+
+def count_json_values(text: bytes) -> int:
+    """Return an upper bound of the number of values in a JSON text, from its commas and brackets.
+
+    A megabyte of `[0,0,0` needs a hundred when it is parsed; counting first needs no memory.
+    """
+    return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def load_recipe(path: Path) -> Recipe:

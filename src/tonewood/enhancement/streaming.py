@@ -109,6 +109,7 @@ class StreamingEnhancer:
         unit = Mask(np.eye(rows, dtype=np.float32), self._hz, 1.0, self._spectrum.rate / 2)
         self._weights = unit.gain_at(self._filter.hz, np.arange(rows, dtype=np.float64))
         self._state: StreamState = self._predictor.initial_state()
+        # The oldest row belongs to the frame that is filtered next, the newest is the lookahead.
         self._rows: deque[FloatArray] = deque(maxlen=self._lookahead + 1)
         self._mask: FloatArray = np.zeros(rows, dtype=np.float32)
         self._follower = LoudnessFollower(
@@ -120,6 +121,7 @@ class StreamingEnhancer:
         )
         self._limiter = PeakLimiter(self._settings.ceiling_dbtp, self.rate)
         self._n_pushed = self._n_analysed = self._n_filtered = self._n_pulled = 0
+        # As much silence as the latency, so that as many samples can be pulled as were pushed.
         self._output: list[Samples] = [np.zeros((self.channels, self.latency), dtype=np.float32)]
         self._ended = False
 
@@ -165,6 +167,7 @@ class StreamingEnhancer:
         self._n_pushed += block.shape[1]
         self._mono.append(to_mono(block)[None])
         self._filter.buffer.append(block)
+        # A predicted frame is filtered at once, so the filter's buffer must hold it too.
         while self._mono.is_complete(self._n_analysed) and self._filter.buffer.is_complete(
             max(0, self._n_analysed - self._lookahead)
         ):
@@ -234,12 +237,14 @@ class StreamingEnhancer:
         self._rows.append(rows_db)
         if len(self._rows) < self._lookahead + 1:
             return
+        # Clipped and quantized as the mask of a file, whose output the stream equals.
         mask = Mask(prediction.mask_db[0].numpy(), self._hz, 1.0, self._spectrum.rate / 2)
         self._mask = mask.clip(self._settings.max_gain_db).quantize().gain_db[:, 0]
         self._filter_frame()
 
     def _filter_frame(self) -> None:
         gain = self._weights @ (self._mask * np.float32(self.amount))
+        # The mask at amount 1: the amount may change at any time.
         self._follower.update(self._rows[0], self._mask)
         if self._settings.match:
             gain = gain + self._follower.gain_db(self.amount)

@@ -50,6 +50,12 @@ class LoudnessMatch:
         """Gain as a factor of the samples."""
         return np.float32(10 ** (self.gain_db / 20))
 
+    def with_samples(self, samples: Samples) -> "RenderResult":
+        """Return this match together with the samples (channels, samples) that the gain was applied to."""
+        return RenderResult(
+            self.gain_db, self.loudness_before, self.loudness_after, self.peak_limited, samples
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class RenderResult(LoudnessMatch):
@@ -72,7 +78,7 @@ def render_through_mask(
     """
     before = integrated_loudness(samples, rate)
     if settings.amount == 0:
-        return RenderResult(0.0, before, before, peak_limited=False, samples=samples)
+        return LoudnessMatch(0.0, before, before, peak_limited=False).with_samples(samples)
     blocks = render_blocks([samples], rate, samples.shape[0], mask, settings, spectrum)
     return apply_loudness_match(np.concatenate(list(blocks), axis=1), rate, before, settings)
 
@@ -187,10 +193,7 @@ def apply_loudness_match(
     """Scale samples (channels, samples) to a loudness in LUFS, or less to keep the true-peak ceiling."""
     peak = true_peak_db(unmatched, rate) if settings.matches_loudness else 0.0
     match = match_loudness(loudness, integrated_loudness(unmatched, rate), peak, settings)
-    samples = unmatched * match.factor if match.gain_db else unmatched
-    return RenderResult(
-        match.gain_db, match.loudness_before, match.loudness_after, match.peak_limited, samples=samples
-    )
+    return match.with_samples(unmatched * match.factor if match.gain_db else unmatched)
 
 
 def match_loudness(before: float, after: float, peak_db: float, settings: RenderSettings) -> LoudnessMatch:

@@ -304,7 +304,8 @@ def build_session_recipe(session: StudioSession, model: Model, enhancement: Enha
         channels=info.channels,
         samples=info.samples,
     )
-    return build_recipe(recording, model, enhancement, MaskRecord.from_mask(enhancement.mask))
+    mask = MaskRecord.from_mask(enhancement.mask)
+    return build_recipe(recording, model, enhancement, enhancement.rendered, mask)
 
 
 def build_edited_recipe(

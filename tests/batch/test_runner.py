@@ -201,10 +201,10 @@ def test_permanent_failure_is_a_row_with_its_error(
     assert rows["bad.wav"].error == str(failures[0].error)
     assert rows["bad.wav"].tries == tries
     assert rows["bad.wav"].sha256 is not None
-    *_, tally = [event for event in events if isinstance(event, runner.BatchProgress)]
-    assert (tally.completed, tally.failed, tally.total) == (3, 1, 3)
-    assert tally.audio_hours == pytest.approx(2 / 3600)
-    assert tally.seconds_left == 0
+    *_, progress = [event for event in events if isinstance(event, runner.BatchProgress)]
+    assert (progress.completed, progress.failed, progress.total) == (3, 1, 3)
+    assert progress.audio_hours == pytest.approx(2 / 3600)
+    assert progress.seconds_left == 0
 
 
 class Broken(ScoreTask):
@@ -308,15 +308,15 @@ def test_table_of_another_run_is_refused_without_overwrite(
 
 
 def test_second_run_on_same_table_is_refused(tmp_path: Path) -> None:
-    place = tmp_path / "t.parquet"
-    with ResultsTable(place, {"a": 1}), pytest.raises(OutputError, match="another run is writing"):
-        ResultsTable(place, {"a": 1}).__enter__()
+    path = tmp_path / "t.parquet"
+    with ResultsTable(path, {"a": 1}), pytest.raises(OutputError, match="another run is writing"):
+        ResultsTable(path, {"a": 1}).__enter__()
 
 
 def test_rows_survive_repeated_kills(tmp_path: Path) -> None:
-    place, partial = tmp_path / "t.parquet", tmp_path / "t.parquet.partial"
+    path, partial = tmp_path / "t.parquet", tmp_path / "t.parquet.partial"
     for turn in range(3):
-        with ResultsTable(place, {"a": 1}) as table:
+        with ResultsTable(path, {"a": 1}) as table:
             assert sorted(table.rows) == [f"{k}.wav" for k in range(turn)]
             # Killed in the middle of a line.
             whole = partial.read_bytes()
@@ -326,35 +326,35 @@ def test_rows_survive_repeated_kills(tmp_path: Path) -> None:
             table.add(ResultRow("half.wav"))
             cut = partial.read_bytes()[: len(before) + 1 + 30 * turn]
         partial.write_bytes(cut)
-    with ResultsTable(place, {"a": 1}) as table:
+    with ResultsTable(path, {"a": 1}) as table:
         table.add(ResultRow("1.wav", scorer=0.9))
         table.publish()
-    assert {row.path: row.scorer for row in results_table.read_results(place)} == {
+    assert {row.path: row.scorer for row in results_table.read_results(path)} == {
         "0.wav": 0.0, "1.wav": 0.9, "2.wav": 0.2
     }  # fmt: skip
     assert not partial.exists()
-    with ResultsTable(place, {"a": 1}) as table:  # the published rows, and then those of the journal
+    with ResultsTable(path, {"a": 1}) as table:  # the published rows, and then those of the journal
         table.add(ResultRow("3.wav", scorer=0.3))
         content = partial.read_bytes()
     partial.write_bytes(content)
-    with ResultsTable(place, {"a": 1}) as table:
+    with ResultsTable(path, {"a": 1}) as table:
         assert sorted(table.rows) == [f"{k}.wav" for k in range(4)]
         table.publish()
-    assert len(results_table.read_results(place)) == 4
+    assert len(results_table.read_results(path)) == 4
 
 
 def test_table_has_row_groups_and_the_last_row_of_each_path(tmp_path: Path) -> None:
-    place = tmp_path / "t.parquet"
-    with ResultsTable(place, {"a": 1}) as table:
+    path = tmp_path / "t.parquet"
+    with ResultsTable(path, {"a": 1}) as table:
         for number in range(10_000):
             table.add(ResultRow(f"{number}.wav", error="at first"))
         table.add(ResultRow("7.wav", scorer=0.5))
-        assert not place.exists()
+        assert not path.exists()
         table.publish()
-    rows = results_table.read_results(place)
+    rows = results_table.read_results(path)
     assert len(rows) == 10_000
     assert [row for row in rows if row.error is None] == [ResultRow("7.wav", scorer=0.5)]
-    assert pq.ParquetFile(place).num_row_groups > 1
+    assert pq.ParquetFile(path).num_row_groups > 1
 
 
 def test_table_at_url_keeps_one_row_per_file_when_run_twice(

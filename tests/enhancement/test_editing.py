@@ -1,4 +1,4 @@
-"""An edit of a mask: notes and areas do what they say, and pieces are the whole."""
+"""Edits of a mask: effect of notes and regions, ranges, and searches around pinned notes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +30,8 @@ NOTE = Note(id="n", seconds=2.0, hz=1_000.0, width_s=1.0, height_hz=800.0, gain_
 
 
 @pytest.fixture
-def found(rng: np.random.Generator) -> Mask:
-    """Smooth gains over four seconds."""
+def found_mask(rng: np.random.Generator) -> Mask:
+    """Return a mask of random gains, four seconds long."""
     hz = 700 * (10 ** (np.linspace(80, 2_800, 24) / 2595) - 1)
     gain = rng.normal(0, 6, (24, 401)).astype(np.float32)
     return Mask(gain, hz, 0.01, 8_000.0).quantize()
@@ -45,33 +45,33 @@ def flat(mask: Mask) -> Mask:
     return Mask(np.zeros_like(mask.gain_db), mask.hz, mask.hop_seconds, mask.top_hz)
 
 
-def test_without_notes_and_areas_the_mask_is_the_found_one(found: Mask) -> None:
+def test_edit_without_notes_and_regions_returns_found_mask(found_mask: Mask) -> None:
     muted = NOTE.model_copy(update={"muted": True})
-    assert compose_mask(found, Edit(amount=0.3, notes=(muted,)), 30) is found
+    assert compose_mask(found_mask, Edit(amount=0.3, notes=(muted,)), 30) is found_mask
 
 
-def test_finer_rows_change_nothing_of_the_found_mask(found: Mask) -> None:
-    whole = compose_mask(found, Edit(areas=(EditRegion(id="a", amount=1.0),)), 30)
+def test_finer_rows_keep_the_found_mask(found_mask: Mask) -> None:
+    whole = compose_mask(found_mask, Edit(areas=(EditRegion(id="a", amount=1.0),)), 30)
     hz, seconds = np.linspace(0, 16_000, 400), np.linspace(0, 5, 200)
-    below = hz <= found.hz[-1]
-    expected = found.gain_at(hz, seconds)
+    below = hz <= found_mask.hz[-1]
+    expected = found_mask.gain_at(hz, seconds)
     np.testing.assert_allclose(whole.gain_at(hz[below], seconds), expected[below], atol=0.015)
     # The fade above is straight in octaves, and between the finer rows in mel.
     np.testing.assert_allclose(whole.gain_at(hz, seconds), expected, rtol=0.02, atol=0.1)
 
 
-def test_a_note_adds_its_gain_in_its_middle_and_nothing_far_away(found: Mask) -> None:
-    whole = compose_mask(found, Edit(notes=(NOTE,)), 60)
-    assert at(whole, 1_000, 2.0) - at(found, 1_000, 2.0) == pytest.approx(6, abs=0.02)
+def test_note_adds_its_gain_at_its_centre_only(found_mask: Mask) -> None:
+    whole = compose_mask(found_mask, Edit(notes=(NOTE,)), 60)
+    assert at(whole, 1_000, 2.0) - at(found_mask, 1_000, 2.0) == pytest.approx(6, abs=0.02)
     for hz, seconds in ((1_000, 1.2), (1_000, 2.8), (300, 2.0), (2_000, 2.0)):
-        assert at(whole, hz, seconds) == pytest.approx(at(found, hz, seconds), abs=0.06)
+        assert at(whole, hz, seconds) == pytest.approx(at(found_mask, hz, seconds), abs=0.06)
 
 
 @given(
     seconds=st.floats(0.2, 3.8), hz=st.floats(150, 6_000), width=st.floats(0.05, 1),
     share=st.floats(0.2, 1), gain=st.floats(-25, 25),
 )  # fmt: skip
-def test_a_note_of_any_shape_reaches_its_gain_and_never_more(
+def test_note_of_any_shape_reaches_and_never_exceeds_its_gain(
     seconds: float, hz: float, width: float, share: float, gain: float
 ) -> None:
     # Rows are a few dozen hertz apart or more: a note narrower than that may lie between two.
@@ -84,49 +84,49 @@ def test_a_note_of_any_shape_reaches_its_gain_and_never_more(
     assert abs(at(whole, hz, seconds)) >= 0.9 * abs(gain) - 0.02
 
 
-def test_overlapping_notes_are_averaged_as_the_papers_are(found: Mask) -> None:
+def test_overlapping_notes_are_averaged(found_mask: Mask) -> None:
     other = NOTE.model_copy(update={"id": "m", "gain_db": 2.0})
-    whole = compose_mask(flat(found), Edit(notes=(NOTE, other)), 30)
+    whole = compose_mask(flat(found_mask), Edit(notes=(NOTE, other)), 30)
     assert at(whole, 1_000, 2.0) == pytest.approx(4, abs=0.02)
 
 
-def test_an_area_scales_the_found_mask_and_leaves_notes_alone(found: Mask) -> None:
+def test_region_scales_found_mask_but_not_notes(found_mask: Mask) -> None:
     area = EditRegion(id="a", start_s=1.0, end_s=3.0, low_hz=500, high_hz=2_000, amount=0.5)
-    whole = compose_mask(found, Edit(areas=(area,), notes=(NOTE,)), 60)
-    assert at(whole, 700, 1.3) == pytest.approx(at(found, 700, 1.3) / 2, abs=0.05)
-    assert at(whole, 5_000, 1.3) == pytest.approx(at(found, 5_000, 1.3), abs=0.05)
-    assert at(whole, 1_000, 2.0) == pytest.approx(at(found, 1_000, 2.0) / 2 + 6, abs=0.05)
+    whole = compose_mask(found_mask, Edit(areas=(area,), notes=(NOTE,)), 60)
+    assert at(whole, 700, 1.3) == pytest.approx(at(found_mask, 700, 1.3) / 2, abs=0.05)
+    assert at(whole, 5_000, 1.3) == pytest.approx(at(found_mask, 5_000, 1.3), abs=0.05)
+    assert at(whole, 1_000, 2.0) == pytest.approx(at(found_mask, 1_000, 2.0) / 2 + 6, abs=0.05)
 
 
-def test_no_gain_passes_the_bound(found: Mask) -> None:
+def test_gains_stay_within_the_limit(found_mask: Mask) -> None:
     loud = NOTE.model_copy(update={"gain_db": 30.0})
-    assert compose_mask(found, Edit(notes=(loud,)), 12).largest_db <= 12.001
+    assert compose_mask(found_mask, Edit(notes=(loud,)), 12).largest_db <= 12.001
 
 
-def test_a_note_is_heard_as_so_many_decibels(model: Model, tone: Callable[..., Any]) -> None:
+def test_note_changes_a_tone_by_its_gain(model: Model, tone: Callable[..., Any]) -> None:
     wave = tone(4.0, RATE, frequency=1_000.0, amplitude=0.1)
     mask = Mask(np.zeros((48, 401), np.float32), np.geomspace(80, 7_600, 48), 0.01, 8_000.0)
     whole = compose_mask(mask, Edit(notes=(NOTE,)), 30)
-    made = filter_recording(wave, RATE, whole.gain_at, model.settings.spectrum)[0]
-    inside, outside = made[int(1.8 * RATE) : int(2.2 * RATE)], made[: int(1.2 * RATE)]
+    output = filter_recording(wave, RATE, whole.gain_at, model.settings.spectrum)[0]
+    inside, outside = output[int(1.8 * RATE) : int(2.2 * RATE)], output[: int(1.2 * RATE)]
     assert 20 * np.log10(np.abs(inside).max() / 0.1) == pytest.approx(6, abs=0.2)
     assert np.abs(outside).max() == pytest.approx(0.1, rel=0.01)
 
 
 @pytest.mark.parametrize("span", [range(0, 700), range(20_001, 29_000), range(60_000, 64_000)])
 @pytest.mark.parametrize("rate", [RATE, 22_050])
-def test_a_piece_is_that_part_of_the_whole(
-    model: Model, play: Callable[..., Any], found: Mask, span: range, rate: int
+def test_rendered_range_equals_that_range_of_the_whole(
+    model: Model, play: Callable[..., Any], found_mask: Mask, span: range, rate: int
 ) -> None:
     wave = play(4, rate, 2)
     span = range(span.start, min(span.stop, wave.shape[1]))
     edit = Edit(amount=0.7, notes=(NOTE,), areas=(EditRegion(id="a", high_hz=900, amount=0.2),))
-    whole = compose_mask(found, edit, 30).scale(edit.amount)
+    whole = compose_mask(found_mask, edit, 30).scale(edit.amount)
     expected = filter_recording(wave, rate, whole.gain_at, model.settings.spectrum)[:, span.start : span.stop]
-    part = compose_mask_range(found, edit, 30, wave.shape[1], rate, model, span)
-    assert part.gain_db.shape[1] < found.gain_db.shape[1] or rate == RATE
-    made = render_range(wave, rate, part, model, span.start, span.stop)
-    np.testing.assert_allclose(made, expected, atol=5e-5)  # a step of 0.01 dB may round otherwise
+    part = compose_mask_range(found_mask, edit, 30, wave.shape[1], rate, model, span)
+    assert part.gain_db.shape[1] < found_mask.gain_db.shape[1] or rate == RATE
+    output = render_range(wave, rate, part, model, span.start, span.stop)
+    np.testing.assert_allclose(output, expected, atol=5e-5)  # a step of 0.01 dB may round otherwise
 
 
 @pytest.fixture(scope="module")
@@ -138,18 +138,18 @@ def enhanced(model: Model, play: Callable[..., Any]) -> tuple[Any, Enhancement]:
     return wave, last
 
 
-def test_an_unchanged_edit_is_the_enhancement(model: Model, enhanced: tuple[Any, Enhancement]) -> None:
+def test_empty_edit_equals_the_enhancement(model: Model, enhanced: tuple[Any, Enhancement]) -> None:
     wave, last = enhanced
     same = render_edit(wave, RATE, model, last.mask, Edit(), last.settings, last.certificate)
     np.testing.assert_allclose(same.rendered.samples, last.samples, atol=1e-6)
-    found, now = (it.model_dump() for it in (last.certificate, same.certificate))
-    assert now.pop("verdict") == found.pop("verdict")
-    assert now.pop("reasons") == found.pop("reasons")
-    for name, value in found.items():
-        assert now[name] == pytest.approx(value, abs=1e-3), name
+    expected_fields, edited_fields = (item.model_dump() for item in (last.certificate, same.certificate))
+    assert edited_fields.pop("verdict") == expected_fields.pop("verdict")
+    assert edited_fields.pop("reasons") == expected_fields.pop("reasons")
+    for name, value in expected_fields.items():
+        assert edited_fields[name] == pytest.approx(value, abs=1e-3), name
 
 
-def test_a_new_search_leaves_alone_what_is_pinned_and_hears_it(
+def test_new_search_keeps_pinned_notes_and_takes_them_into_account(
     model: Model, enhanced: tuple[Any, Enhancement]
 ) -> None:
     wave, last = enhanced
@@ -166,5 +166,5 @@ def test_a_new_search_leaves_alone_what_is_pinned_and_hears_it(
     assert at(whole, 1_000, 2.0) - at(last.mask, 1_000, 2.0) == pytest.approx(6, abs=0.15)
     first = events[0]
     assert isinstance(first, SearchStep)
-    held = first.mask_db[:, 200].max() - last.mask.gain_db[:, 200].max()
-    assert held != 0  # the search was asked of the note as well
+    difference = first.mask_db[:, 200].max() - last.mask.gain_db[:, 200].max()
+    assert difference != 0  # the search includes the note

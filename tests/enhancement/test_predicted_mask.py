@@ -1,4 +1,4 @@
-"""The mask in one pass: taught without pairs, kept in the model, used by `enhance`."""
+"""Predicted masks: training of the predictor, its model file, and its use in `enhance`."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from tonewood.training.pipeline import add_predictor, train_model
 FORCED = default_enhance_settings("predicted").replace(force=True)
 
 
-def made(wave: Any, model: Model, settings: EnhanceSettings, rate: int = 16_000) -> Enhancement:
+def enhanced(wave: Any, model: Model, settings: EnhanceSettings, rate: int = 16_000) -> Enhancement:
     *_, last = enhance_array(wave, rate, model, settings)
     assert isinstance(last, Enhancement)
     return last
@@ -37,23 +37,25 @@ def made(wave: Any, model: Model, settings: EnhanceSettings, rate: int = 16_000)
 
 @pytest.fixture
 def source(play: Callable[..., Any]) -> Any:
-    """A take like those of the tiny model's source folder."""
+    """Return a recording like those of the tiny model's source folder."""
     return play(4, formant_hz=2_500.0, seed=99)
 
 
-def test_it_comes_nearer_to_what_the_prior_makes_than_nothing_does(predicting: Model) -> None:
+def test_prediction_is_nearer_to_the_prior_than_zero_is(predicting: Model) -> None:
     card = predicting.card.predictor
     assert card is not None
     assert card.missed_db < 0.7 * card.spread_db
 
 
-def test_it_shortens_the_cycle_distance(predicting: Model) -> None:
+def test_prediction_reduces_the_cycle_distance(predicting: Model) -> None:
     assert predicting.card.predictor is not None
     before, _, predicted = predicting.card.predictor.cycle_db
     assert predicted < 0.8 * before
 
 
-def test_all_else_of_the_model_stays_as_it_is(model: Model, model_file: Path, predicting_file: Path) -> None:
+def test_adding_a_predictor_changes_nothing_else_of_the_model(
+    model: Model, model_file: Path, predicting_file: Path
+) -> None:
     back = load_model(predicting_file)
     without = replace(
         back,
@@ -67,29 +69,29 @@ def test_all_else_of_the_model_stays_as_it_is(model: Model, model_file: Path, pr
     assert predicting_file.stat().st_size > model_file.stat().st_size
 
 
-def foreseen(samples: Any, rate: int, model: Model) -> Mask:
+def predict(samples: Any, rate: int, model: Model) -> Mask:
     bound = FORCED.render.max_gain_db
     return predict_mask(ArraySource(samples, rate), model, bound).load()
 
 
-def test_it_is_the_same_from_its_file_and_with_the_same_seed(
+def test_predictor_survives_its_file_and_training_is_reproducible(
     predicting: Model, predicting_file: Path, training_folders: Any, model: Model, source: Any
 ) -> None:
     back = load_model(predicting_file)
     assert back.digest == predicting.digest
     assert back.card == predicting.card
-    mine, its = (foreseen(source, 16_000, it).gain_db for it in (predicting, back))
-    np.testing.assert_array_equal(mine, its)
+    first, second = (predict(source, 16_000, item).gain_db for item in (predicting, back))
+    np.testing.assert_array_equal(first, second)
     *events, again = add_predictor(
         model, training_folders.reference, training_folders.source, predicting.settings.predictor
     )
     assert isinstance(again, Model)
     assert again.digest == predicting.digest
-    taught = [event for event in events if isinstance(event, LabelProgress)]
-    assert [(event.number, event.total) for event in taught] == [(n, 4) for n in range(1, 5)]
+    labelled = [event for event in events if isinstance(event, LabelProgress)]
+    assert [(event.number, event.total) for event in labelled] == [(n, 4) for n in range(1, 5)]
 
 
-def test_training_teaches_one_only_when_asked(
+def test_training_adds_a_predictor_only_if_set(
     training_folders: Any, small: Callable[..., ModelSettings], model: Model
 ) -> None:
     settings = small(steps=1, judge=False).replace(
@@ -103,8 +105,8 @@ def test_training_teaches_one_only_when_asked(
     assert model.predictor is None
 
 
-def test_files_from_before_there_were_predictors_load(model: Model, tmp_path: Path) -> None:
-    settings, card = (json.loads(it.model_dump_json()) for it in (model.settings, model.card))
+def test_model_files_without_predictor_fields_load(model: Model, tmp_path: Path) -> None:
+    settings, card = (json.loads(item.model_dump_json()) for item in (model.settings, model.card))
     del settings["predictor"], card["predictor"]
     texts = json.dumps(settings), json.dumps(card)
     named = modelfile._model_tensors(model)
@@ -119,16 +121,16 @@ def test_files_from_before_there_were_predictors_load(model: Model, tmp_path: Pa
     assert back.digest == model.digest
 
 
-def test_predicted_masks_are_the_predictors_and_certified(source: Any, predicting: Model) -> None:
-    found = made(source, predicting, FORCED)
-    own = foreseen(source, 16_000, predicting)
-    np.testing.assert_allclose(found.mask.gain_db, own.gain_db, atol=1e-5)
-    assert found.steps == 0
-    assert found.certificate.scorer.after < found.certificate.scorer.before
-    assert found.certificate.judge_fooled is not None
+def test_predicted_mask_is_applied_unchanged_and_certified(source: Any, predicting: Model) -> None:
+    result = enhanced(source, predicting, FORCED)
+    expected = predict(source, 16_000, predicting)
+    np.testing.assert_allclose(result.mask.gain_db, expected.gain_db, atol=1e-5)
+    assert result.steps == 0
+    assert result.certificate.scorer.after < result.certificate.scorer.before
+    assert result.certificate.judge_fooled is not None
 
 
-def test_a_search_that_starts_from_it_has_less_to_do(source: Any, predicting: Model) -> None:
+def test_search_from_the_prediction_starts_at_a_lower_objective(source: Any, predicting: Model) -> None:
     totals = {
         kind: [
             event.total
@@ -147,7 +149,7 @@ def test_a_search_that_starts_from_it_has_less_to_do(source: Any, predicting: Mo
         assert totals["predicted"][step] < totals["auto"][step]
 
 
-def test_what_is_not_believed_is_not_learnt(
+def test_predictor_does_not_learn_priors_of_zero_shrinkage(
     training_folders: Any, model: Model, predicting: Model, source: Any
 ) -> None:
     nothing = ShrinkageTable(ShrinkageFactors(0.0, 0.0), ShrinkageFactors(0.0, 0.0))
@@ -156,45 +158,45 @@ def test_what_is_not_believed_is_not_learnt(
     *_, last = add_predictor(doubting, training_folders.reference, training_folders.source, brief)
     assert isinstance(last, Model)
     static = model.priors.static_db.numpy()[:, None]
-    apart = []
-    for taught in (last, predicting):
-        mask = foreseen(source, 16_000, taught).gain_db[:, 20:-20]
-        # The blend keeps a share of the level, whatever is believed: shapes are compared.
-        apart.append(np.abs(mask - mask.mean(axis=0) - (static - static.mean())).max())
-    assert apart[0] < 0.8
-    assert apart[1] > 2
+    deviations = []
+    for labelled in (last, predicting):
+        mask = predict(source, 16_000, labelled).gain_db[:, 20:-20]
+        # The blend keeps a share of the level whatever the shrinkage, so shapes are compared.
+        deviations.append(np.abs(mask - mask.mean(axis=0) - (static - static.mean())).max())
+    assert deviations[0] < 0.8
+    assert deviations[1] > 2
 
 
-def test_an_input_unlike_the_source_folder_is_refused(predicting: Model) -> None:
+def test_prediction_refuses_input_unlike_the_source(predicting: Model) -> None:
     noise = np.random.default_rng(0).standard_normal((1, 32_000)).astype(np.float32) * 0.1
-    found = made(noise, predicting, default_enhance_settings("predicted"))
-    assert found.certificate.verdict == "refused"
-    assert found.prior in ("static", "none")
-    assert found.mask.roughness_db == 0
+    result = enhanced(noise, predicting, default_enhance_settings("predicted"))
+    assert result.certificate.verdict == "refused"
+    assert result.prior in ("static", "none")
+    assert result.mask.roughness_db == 0
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
-def test_any_rate_is_analysed_at_its_own(rate: int, play: Callable[..., Any], predicting: Model) -> None:
+def test_prediction_works_at_any_sample_rate(rate: int, play: Callable[..., Any], predicting: Model) -> None:
     wave = play(2, rate, formant_hz=2_500.0, seed=5)
-    mask = foreseen(wave, rate, predicting)
+    mask = predict(wave, rate, predicting)
     assert mask.hop_seconds == pytest.approx(0.01, abs=1e-4)
     assert mask.gain_db.shape[1] == pytest.approx(201, abs=1)
     if rate >= 16_000:
         assert features_at_rate(wave[0], rate, predicting).shape == mask.gain_db.shape
-    assert made(wave, predicting, FORCED, rate).samples.shape == wave.shape
+    assert enhanced(wave, predicting, FORCED, rate).samples.shape == wave.shape
 
 
-def test_a_model_without_one_says_so(source: Any, model: Model) -> None:
+def test_model_without_predictor_raises(source: Any, model: Model) -> None:
     with pytest.raises(ModelError, match=r"tiny has no predictor: add one with train --predictor"):
-        made(source, model, default_enhance_settings("predicted"))
+        enhanced(source, model, default_enhance_settings("predicted"))
     with pytest.raises(ModelError, match="has no predictor"):
-        made(source, model, EnhanceSettings().replace(prior=dict(kind="predicted")))
+        enhanced(source, model, EnhanceSettings().replace(prior=dict(kind="predicted")))
 
 
 # --- The command line
 
 
-def test_a_predictor_is_added_to_a_model_and_used(
+def test_train_onto_adds_a_predictor_that_enhance_uses(
     run: Callable[..., Any],
     training_folders: Any,
     model_file: Path,
@@ -215,16 +217,19 @@ def test_a_predictor_is_added_to_a_model_and_used(
 
 
 @pytest.mark.parametrize("more", [(), ("--predictor", "--set", "scorer.width=5")])
-def test_onto_changes_nothing_else(
+def test_train_onto_accepts_no_other_change(
     run: Callable[..., Any], training_folders: Any, model_file: Path, tmp_path: Path, more: Any
 ) -> None:
     sides = ("--reference", training_folders.reference, "--source", training_folders.source)
     ran = run("train", *sides, "--onto", model_file, "-o", tmp_path / "a.tonewood", *more)
     assert ran.code == 2
-    assert ran.err.startswith("tonewood: --onto needs --predictor and accepts no other change of the model")
+    assert ran.err == (
+        "tonewood: --onto needs --predictor and accepts no other change of the model: omit the other "
+        "options\n"
+    )
 
 
-def test_without_one_the_command_ends_in_one_line(
+def test_enhance_without_predictor_fails_in_one_line(
     run: Callable[..., Any], model_file: Path, tmp_path: Path, play: Callable[..., Any]
 ) -> None:
     for name in ("a.wav", "b.wav"):

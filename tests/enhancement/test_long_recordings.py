@@ -1,4 +1,4 @@
-"""Long recordings: memory that does not grow, borders that do not show, no work done twice."""
+"""Long recordings: bounded memory, no visible borders of segments, no work done twice."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from tonewood.dsp import features as pieces
+from tonewood.dsp import features as features_module
 from tonewood.dsp import stft
 from tonewood.dsp.features import ReferenceLevels, compute_features, pitch_power
 from tonewood.enhancement import mask_search, prior_mask
@@ -27,76 +27,78 @@ FORCED = EnhanceSettings(force=True)
 
 @pytest.fixture
 def guided(model: Model) -> Model:
-    """A model whose guide has something to say, so that all parts of the search are at work."""
+    """Return a model with a guide, so that the search has all of its terms."""
     return replace(model, guide_weight=0.6)
 
 
-def in_parts(frames: int, wave: Any, rate: int, model: Model, patch: pytest.MonkeyPatch) -> Enhancement:
+def enhance_in_segments(
+    frames: int, wave: Any, rate: int, model: Model, patch: pytest.MonkeyPatch
+) -> Enhancement:
     patch.setattr(mask_search, "_SEARCH_SEGMENT_FRAMES", frames)
     patch.setattr(prior_mask, "_PRIOR_SEGMENT_FRAMES", frames)
-    patch.setattr(pieces, "_CHUNK_FRAMES", max(64, frames // 2 * 2))
+    patch.setattr(features_module, "_CHUNK_FRAMES", max(64, frames // 2 * 2))
     *_, last = enhance_array(wave, rate, model, FORCED)
     assert isinstance(last, Enhancement)
     return last
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2)])
-def test_no_border_shows(
+def test_segments_leave_no_audible_border(
     rate: int,
     channels: int,
     play: Callable[..., Any],
     guided: Model,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """-90 dB below full scale is the limit; the difference is the rounding of a recipe's cells."""
+    """Outputs agree to -90 dBFS; the rest is the rounding of the mask."""
     wave = play(21.3, rate, channels, seed=5)
-    whole = in_parts(10**6, wave, rate, guided, monkeypatch)
+    whole = enhance_in_segments(10**6, wave, rate, guided, monkeypatch)
     for frames in (300, 702):
-        parted = in_parts(frames, wave, rate, guided, monkeypatch)
-        assert parted.steps == whole.steps == 3
-        # Cells are in steps of 0.002 dB: a few fall on the other side of a half, and where next to
-        # nothing sounds the rounding of the resampled waveform can be a step of its own.
-        apart = np.abs(parted.mask.gain_db - whole.mask.gain_db)
-        assert apart.max() <= 0.0041
-        assert (apart > 0.0021).mean() < 1e-4
-        assert np.abs(parted.samples - whole.samples).max() < 10 ** (-90 / 20)
+        in_segments = enhance_in_segments(frames, wave, rate, guided, monkeypatch)
+        assert in_segments.steps == whole.steps == 3
+        # Gains have steps of 0.002 dB. A few are rounded to the other side, and in near silence the
+        # rounding of the resampled waveform may add a step.
+        difference = np.abs(in_segments.mask.gain_db - whole.mask.gain_db)
+        assert difference.max() <= 0.0041
+        assert (difference > 0.0021).mean() < 1e-4
+        assert np.abs(in_segments.samples - whole.samples).max() < 10 ** (-90 / 20)
 
 
-def test_what_is_heard_piece_by_piece_is_the_whole(
+def test_analysis_by_chunks_equals_analysis_of_the_whole(
     play: Callable[..., Any], model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wave = play(7.013, 22_050, 2, seed=3)
-    monkeypatch.setattr(pieces, "_CHUNK_FRAMES", 64)
-    heard = analyse_source(ArraySource(wave, 22_050), model)
+    monkeypatch.setattr(features_module, "_CHUNK_FRAMES", 64)
+    analysis = analyse_source(ArraySource(wave, 22_050), model)
     mono = to_analysis_rate(wave, 22_050, model)
     settings, bands = model.settings.spectrum, model.settings.scorer.bands
-    assert heard.n_samples == wave.shape[1]
-    torch.testing.assert_close(heard.wave.read(0, heard.wave.frames), mono)
+    assert analysis.n_samples == wave.shape[1]
+    torch.testing.assert_close(analysis.wave.read(0, analysis.wave.frames), mono)
     features, power = compute_features(mono, bands, settings), pitch_power(mono, settings)
-    rows = heard.rows_db.read(0, heard.rows_db.frames)
-    # The resampler's own rounding stands at -140 dB, and differs with where its work begins: what
-    # is near that is told less exactly.
-    apart = (rows - features.rows_db).abs()
-    sounding = features.rows_db > features.rows_db.max() - 90
-    assert apart[sounding].max() < 4e-3
-    assert apart.max() < 1e-2
-    assert heard.pitches.frames == power.shape[1]
-    torch.testing.assert_close(heard.pitches.read(0, power.shape[1]), power, rtol=2e-3, atol=1e-9)
-    assert heard.levels == pytest.approx(ReferenceLevels.from_features(features.rows_db, power), rel=1e-4)
+    rows = analysis.rows_db.read(0, analysis.rows_db.frames)
+    # The resampler's rounding errors, at -140 dB, depend on where a chunk begins; levels near them
+    # agree less exactly.
+    difference = (rows - features.rows_db).abs()
+    audible = features.rows_db > features.rows_db.max() - 90
+    assert difference[audible].max() < 4e-3
+    assert difference.max() < 1e-2
+    assert analysis.pitches.frames == power.shape[1]
+    torch.testing.assert_close(analysis.pitches.read(0, power.shape[1]), power, rtol=2e-3, atol=1e-9)
+    assert analysis.levels == pytest.approx(ReferenceLevels.from_features(features.rows_db, power), rel=1e-4)
 
 
-def test_a_beginning_is_what_comes_first(play: Callable[..., Any]) -> None:
+def test_truncated_source_yields_the_first_seconds(play: Callable[..., Any]) -> None:
     whole = ArraySource(play(9.0, 22_050, channels=2), 22_050)
     first = TruncatedSource(whole, 4.25)
     assert (first.rate, first.channels) == (whole.rate, 2)
     for _ in range(2):
-        found = np.concatenate(list(first.blocks()), axis=1)
-        assert np.array_equal(found, whole.samples[:, : round(4.25 * 22_050)])
+        blocks = np.concatenate(list(first.blocks()), axis=1)
+        assert np.array_equal(blocks, whole.samples[:, : round(4.25 * 22_050)])
     rest = np.concatenate(list(TruncatedSource(whole, 20.0).blocks()), axis=1)
     assert np.array_equal(rest, whole.samples)
 
 
-def test_steps_say_where_they_are(
+def test_search_steps_have_offset_and_total_frames(
     play: Callable[..., Any], model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mask_search, "_SEARCH_SEGMENT_FRAMES", 300)
@@ -108,30 +110,30 @@ def test_steps_say_where_they_are(
     assert sum(s.mask_db.shape[1] for s in steps if s.number == 3) == 801
 
 
-def test_a_step_costs_one_rendering_and_a_file_two_passes(
+def test_search_renders_once_per_step_and_reads_input_twice(
     play: Callable[..., Any], guided: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The work is counted, since time is no test: steps + 1 renderings at the analysis rate."""
+    """Work is counted, because time depends on the machine: steps + 1 renderings."""
     wave = play(4, seed=2)
     rendered: list[int] = []
     passes: list[int] = []
-    real = stft.prepare_filter
+    prepare_filter = stft.prepare_filter
 
-    def counted(*arguments: Any) -> Any:
-        through = real(*arguments)
+    def prepare_counting(*arguments: Any) -> Any:
+        through = prepare_filter(*arguments)
 
-        def once(gain: Any) -> Any:
+        def apply_counted(gain: Any) -> Any:
             rendered.append(1)
             return through(gain)
 
-        return once
+        return apply_counted
 
     class Counted(ArraySource):
         def blocks(self) -> Iterator[Any]:
             passes.append(1)
             return super().blocks()
 
-    monkeypatch.setattr(mask_search, "prepare_filter", counted)
+    monkeypatch.setattr(mask_search, "prepare_filter", prepare_counting)
     list(enhance_stream(Counted(wave, 16_000), guided, FORCED))
     assert (len(rendered), len(passes)) == (4, 2)
     rendered.clear()
@@ -140,7 +142,7 @@ def test_a_step_costs_one_rendering_and_a_file_two_passes(
 
 
 def test_memory_does_not_grow_with_length(tmp_path: Path, play: Callable[..., Any], model_file: Path) -> None:
-    """Ten minutes take at most a tenth more than one, and a fraction of what they would in all."""
+    """Ten minutes need at most a tenth more memory than one minute."""
     minute = (play(60, seed=1).T * 32_767).astype(np.int16)
     peaks = []
     for minutes in (1, 10):

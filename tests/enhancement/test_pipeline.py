@@ -1,0 +1,140 @@
+"""Enhancement in memory: search steps, certificate, and refusal of inputs unlike the source."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tonewood.dsp.chunking import TensorTimeSeries
+from tonewood.dsp.features import mean_level
+from tonewood.enhancement.analysis import mean_score
+from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
+from tonewood.mask.certificate import OutOfDomainDetector
+from tonewood.mask.search import SearchStep
+from tonewood.model.model import Model
+from tonewood.settings import EnhanceSettings, default_enhance_settings
+
+FORCED = EnhanceSettings(force=True)
+
+
+def enhanced(wave: Any, model: Model, settings: EnhanceSettings, rate: int = 16_000) -> Enhancement:
+    *_, last = enhance_array(wave, rate, model, settings)
+    assert isinstance(last, Enhancement)
+    return last
+
+
+@pytest.fixture
+def source(play: Callable[..., Any]) -> Any:
+    """Return a recording like those of the tiny model's source folder."""
+    return play(4, formant_hz=2_500.0, seed=99)
+
+
+def with_limit(detector: OutOfDomainDetector, limit: float) -> OutOfDomainDetector:
+    return replace(detector, limit=limit)
+
+
+def test_guided_step_minimises_the_linearised_objective(source: Any, model: Model) -> None:
+    guided = replace(model, guide_weight=1.0)
+    settings = FORCED.replace(search=dict(smooth_ms=0, alpha=0.3, listen=False, steps=1))
+    steps = [s for s in enhance_array(source, 16_000, guided, settings) if isinstance(s, SearchStep)]
+    rows = scorer_input(to_analysis_rate(source, 16_000, model), model)
+    near = rows + steps[0].mask_db
+    expected = steps[0].mask_db + model.guide.direction(near[None], float(mean_level(near)))[0]
+    bound = settings.render.max_gain_db
+    free = steps[0].mask_db.abs() < bound  # cells at the bound stay there
+    assert free.float().mean() > 0.5
+    torch.testing.assert_close(
+        steps[1].mask_db[free], expected.clamp(-bound, bound)[free], atol=1e-2, rtol=1e-2
+    )
+
+
+def test_zero_guide_weight_keeps_the_prior(source: Any, model: Model) -> None:
+    unguided = replace(model, guide_weight=0.0)
+    without_feedback = FORCED.replace(search=dict(listen=False))
+    steps = [
+        s for s in enhance_array(source, 16_000, unguided, without_feedback) if isinstance(s, SearchStep)
+    ]
+    torch.testing.assert_close(steps[0].mask_db, steps[-1].mask_db)
+
+
+def test_search_reduces_distance_from_the_prior(source: Any, model: Model) -> None:
+    unguided = replace(model, guide_weight=0.0)
+    steps = [s for s in enhance_array(source, 16_000, unguided, FORCED) if isinstance(s, SearchStep)]
+    assert [step.number for step in steps] == [0, 1, 2, 3]
+    distances = [step.distance for step in steps]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < distances[0] - 0.1
+
+
+def test_certified_scores_are_those_of_the_audio(source: Any, model: Model) -> None:
+    result = enhanced(source, model, FORCED)
+    for samples, score in ((source, result.scorer.before), (result.samples, result.scorer.after)):
+        rows = TensorTimeSeries(scorer_input(to_analysis_rate(samples, 16_000, model), model))
+        assert mean_score(model.scorer, rows) == pytest.approx(score, abs=1e-6)
+
+
+def test_input_unlike_the_source_is_refused_and_gets_static_mask(source: Any, model: Model) -> None:
+    strict = replace(model, source_likeness=with_limit(model.source_likeness, 1e-3))
+    assert (
+        mean_score(
+            model.scorer,
+            TensorTimeSeries(scorer_input(to_analysis_rate(source, 16_000, model), model)),
+        )
+        >= 0.5
+    )
+    result = enhanced(source, strict, EnhanceSettings())
+    assert result.certificate.verdict == "refused"
+    assert result.prior == "static"
+    assert result.mask.roughness_db < 0.2
+    assert "source folder" in result.certificate.line
+
+
+def test_refused_input_like_the_reference_is_not_changed(play: Callable[..., Any], model: Model) -> None:
+    reference = play(4, formant_hz=600.0, seed=98)
+    strict = replace(model, source_likeness=with_limit(model.source_likeness, 1e-3))
+    assert (
+        mean_score(
+            model.scorer,
+            TensorTimeSeries(scorer_input(to_analysis_rate(reference, 16_000, model), model)),
+        )
+        < 0.5
+    )
+    result = enhanced(reference, strict, EnhanceSettings())
+    assert (result.certificate.verdict, result.prior) == ("refused", "none")
+    assert result.mask.largest_db == 0
+
+
+def test_force_enhances_an_input_unlike_the_source(source: Any, model: Model) -> None:
+    strict = replace(model, source_likeness=with_limit(model.source_likeness, 1e-3))
+    result = enhanced(source, strict, FORCED)
+    assert result.prior == "auto"
+    assert result.certificate.verdict == "refused"  # the distance is still reported
+    assert result.mask.roughness_db > 0.01
+
+
+def test_random_pixels_fool_the_scorer_but_not_the_certificate(source: Any, model: Model) -> None:
+    control = default_enhance_settings("paper").replace(
+        prior=dict(kind="random"), search=dict(alpha=0, beta=0, steps=60)
+    )
+    result = enhanced(source, model, control)
+    assert result.scorer.after < result.scorer.before - 0.3
+    assert result.certificate.verdict == "limited"
+    assert result.certificate.roughness_db > 1.5
+    assert result.mask.gain_db.shape[0] == 257
+
+
+def test_all_channels_get_the_same_gain(play: Callable[..., Any], model: Model) -> None:
+    stereo = play(3, channels=2, formant_hz=2_500.0, seed=97)
+    result = enhanced(stereo, model, FORCED).samples
+    audible = np.abs(result[0]) > 1e-3
+    ratio = result[1][audible] / result[0][audible]
+    np.testing.assert_allclose(ratio, 0.5, atol=1e-3)
+
+
+def test_same_seed_gives_same_output(source: Any, model: Model) -> None:
+    one, two = (enhanced(source, model, FORCED) for _ in range(2))
+    np.testing.assert_array_equal(one.samples, two.samples)
+    assert one.certificate == two.certificate
