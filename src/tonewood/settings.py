@@ -33,6 +33,13 @@ Milliseconds = Annotated[float, Unit("ms")]
 Decibels = Annotated[float, Unit("dB")]
 Frames = Annotated[int, Unit("frames")]
 
+# The networks of the priors, the guide and the predictor are trained alike, so these fields have one meaning.
+Channels = Annotated[int, Field(ge=4, le=1_024, description="channels")]
+Dropout = Annotated[float, Field(ge=0, lt=1, description="dropout probability")]
+TrainingSteps = Annotated[int, Field(ge=20, le=100_000, description="training steps")]
+CropsPerStep = Annotated[int, Field(ge=1, le=1_024, description="crops per step")]
+PeakStepSize = Annotated[float, Field(gt=0, description="largest step size of training")]
+
 
 class Settings(BaseModel):
     """Base class of all groups: immutable; unknown names and infinite numbers are errors."""
@@ -120,7 +127,7 @@ class ScorerSettings(Settings):
     width: int = Field(
         12, ge=2, le=256, description="channels of the first convolution; the second has twice as many"
     )
-    dropout: float = Field(0.3, ge=0, lt=1, description="dropout probability")
+    dropout: Dropout = 0.3
     crop_seconds: Seconds = Field(3.0, ge=0.25, le=30, description="length of a training crop")
     range_db: Decibels = Field(70.0, ge=30, le=120, description="dynamic range below the level of the crop")
 
@@ -202,13 +209,13 @@ class NeighbourSettings(Settings):
 class NetworkSettings(Settings):
     """Small networks that predict a mask in one pass."""
 
-    width: int = Field(80, ge=4, le=1_024, description="channels")
+    width: Channels = 80
     kernel: Frames = Field(9, ge=1, le=65, description="frames that a convolution covers")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability")
-    steps: int = Field(500, ge=20, le=100_000, description="training steps")
-    batch: int = Field(8, ge=1, le=1_024, description="crops per step")
+    dropout: Dropout = 0.1
+    steps: TrainingSteps = 500
+    batch: CropsPerStep = 8
     crop_frames: Frames = Field(96, ge=8, le=10_000, description="length of a training crop")
-    learning_rate: float = Field(2e-3, gt=0, description="largest step size of training")
+    learning_rate: PeakStepSize = 2e-3
 
     def replace(self, **changes: Unpack[changes_of.NetworkChanges]) -> Self:
         """Return a copy with some fields changed."""
@@ -218,16 +225,16 @@ class NetworkSettings(Settings):
 class GuideSettings(Settings):
     """The guide L_g: a neural loss that the search descends from the prior."""
 
-    width: int = Field(80, ge=4, le=1_024, description="channels")
+    width: Channels = 80
     pooled_frames: Frames = Field(3, ge=1, le=30, description="frames that are averaged at the input")
     # The correction is minus the gradient of the energy, so the scale of the energy sets its size in dB.
     unit_db2: Annotated[float, Unit("dB²")] = Field(
         25.0, gt=0, description="scale that makes the gradient about one dB"
     )
-    steps: int = Field(400, ge=20, le=100_000, description="training steps")
-    batch: int = Field(16, ge=1, le=1_024, description="crops per step")
+    steps: TrainingSteps = 400
+    batch: CropsPerStep = 16
     crop_frames: Frames = Field(160, ge=16, le=10_000, description="length of a training crop")
-    learning_rate: float = Field(2e-3, gt=0, description="largest step size of training")
+    learning_rate: PeakStepSize = 2e-3
     mask_db: Decibels = Field(2.0, ge=0, description="spread of random smooth masks that are added to crops")
     done_share: float = Field(0.15, ge=0, le=1, description="share of crops that need no correction")
 
@@ -249,19 +256,19 @@ class PredictorSettings(Settings):
     """The predictor: a causal network that approximates the mask of prior and search in one pass."""
 
     taught: bool = Field(False, description="train a predictor")
-    width: int = Field(96, ge=4, le=1_024, description="channels")
+    width: Channels = 96
     kernel: Frames = Field(3, ge=2, le=65, description="frames that a convolution covers")
     depth: int = Field(4, ge=1, le=8, description="number of convolutions; each doubles the dilation")
     # Each frame of lookahead adds one hop, 10 ms, to the latency of `tonewood live`.
     lookahead: Frames = Field(1, ge=0, le=100, description="future frames that a frame's mask may depend on")
     level_seconds: Seconds = Field(8.0, ge=1, le=60, description="duration over which the level is measured")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability")
+    dropout: Dropout = 0.1
     held_out: float = Field(0.1, gt=0, le=0.5, description="share of the recordings kept for validation")
     search_steps: int = Field(6, ge=0, le=100, description="steps of the search whose masks it learns")
-    steps: int = Field(1_000, ge=20, le=100_000, description="training steps")
-    batch: int = Field(16, ge=1, le=1_024, description="crops per step")
+    steps: TrainingSteps = 1_000
+    batch: CropsPerStep = 16
     crop_frames: Frames = Field(160, ge=16, le=10_000, description="length of a training crop")
-    learning_rate: float = Field(2e-3, gt=0, description="largest step size of training")
+    learning_rate: PeakStepSize = 2e-3
     guide: float = Field(0.3, ge=0, description="weight of the guide's energy against the error of the mask")
     level_db: Decibels = Field(2.0, ge=0, description="spread of random levels")
 
