@@ -307,7 +307,7 @@ class SearchSettings(Settings):
     listen: bool = Field(True, description="render the mask at every step and evaluate the sound")
     steps: int = Field(3, ge=0, le=10_000, description="number of steps; 0 keeps the prior")
     optimiser: OptimizerName = Field("SGD", description="optimizer of torch.optim")
-    # The search works in units of the curvature of alpha's term, so a plain gradient step of 1 is a Newton step.
+    # The search has units of the curvature of alpha's term: a plain gradient step of 1 is a Newton step.
     learning_rate: float = Field(
         1.0, gt=0, description="step size; for SGD, 1 goes to the minimum of the linearised objective"
     )

@@ -5,8 +5,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
@@ -91,12 +93,6 @@ LocationsArgument = Annotated[
 OutputLocationOption = Annotated[
     str, typer.Option("-o", "--output", help="Output folder, URL, or output file for a single INPUT.")
 ]
-WorkersOption = Annotated[int | None, typer.Option(help="Number of processes on this machine.")]
-SchedulerOption = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Address of a running Dask cluster: tcp://….")
-]
-RetriesOption = Annotated[int, typer.Option(help="How often to retry a failed file.", min=0)]
-ParquetOption = Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table for all results.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 DeviceOption = Annotated[str, typer.Option(help="Device: cpu or cuda.")]
 CacheOption = Annotated[
@@ -168,12 +164,14 @@ def check_output_path(path: Path, overwrite: bool) -> None:
 
 
 class BatchOptions(NamedTuple):
-    """Options of batch processing: workers, retries, results table."""
+    """Options of batch processing, which `with_batch_options` gives to a command."""
 
-    workers: int | None
-    scheduler: str | None
-    retries: int
-    parquet: str | None
+    workers: Annotated[int | None, typer.Option(help="Number of processes on this machine.")] = None
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address of a running Dask cluster: tcp://….")
+    ] = None
+    retries: Annotated[int, typer.Option(help="How often to retry a failed file.", min=0)] = 2
+    parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table for all results.")] = None
 
     @property
     def is_requested(self) -> bool:
@@ -202,7 +200,32 @@ class BatchOptions(NamedTuple):
         return table.exists() or table.with_name(table.name + PARTIAL_SUFFIX).exists()
 
 
-LOCAL_BATCH = BatchOptions(workers=None, scheduler=None, retries=0, parquet=None)
+# One file after the other in this process: every option has its default.
+LOCAL_BATCH = BatchOptions()
+
+
+def with_batch_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with an option for each field of `BatchOptions`, in the place of its `batch`.
+
+    typer reads options from the signature of a function, so the signature is rewritten.
+    """
+    hints = get_type_hints(BatchOptions, include_extras=True)
+    options = [
+        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=hints[name])
+        for name, default in BatchOptions._field_defaults.items()
+    ]
+    parameters: list[Parameter] = []
+    for parameter in signature(command).parameters.values():
+        parameters += options if parameter.name == "batch" else [parameter]
+
+    @wraps(command)
+    def command_with_options(**arguments: Any) -> None:  # noqa: ANN401 - as typer parsed them
+        batch = BatchOptions(*(arguments.pop(name) for name in BatchOptions._fields))
+        command(batch=batch, **arguments)
+
+    command_with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command_with_options.__annotations__ = {item.name: item.annotation for item in parameters}
+    return command_with_options
 
 
 def run_and_report(

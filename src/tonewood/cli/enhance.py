@@ -7,20 +7,19 @@ import typer
 
 from tonewood.cli import common
 from tonewood.cli.common import (
+    LOCAL_BATCH,
+    BatchOptions,
     DeviceOption,
     JsonOption,
     LocationsArgument,
     ModelOption,
     OutputLocationOption,
     OverwriteOption,
-    ParquetOption,
-    RetriesOption,
-    SchedulerOption,
     SetOption,
-    WorkersOption,
     parse_band,
     parse_time,
     settings_named_by_options,
+    with_batch_options,
 )
 from tonewood.errors import printable
 
@@ -46,6 +45,7 @@ _OPTION_OF_SETTING = {
 }
 
 
+@with_batch_options
 def enhance_command(
     inputs: LocationsArgument,
     output: OutputLocationOption,
@@ -76,10 +76,7 @@ def enhance_command(
     device: DeviceOption = "cpu",
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
     set_: SetOption = None,
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    retries: RetriesOption = 2,
-    parquet: ParquetOption = None,
+    batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -118,8 +115,7 @@ def enhance_command(
         check_device(device)
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, device=device))
-    batch_options = common.BatchOptions(workers, scheduler, retries, parquet)
-    run_enhancement(inputs, output, task, loaded, batch_options, json_)
+    run_enhancement(inputs, output, task, loaded, batch, json_)
 
 
 def run_enhancement(
@@ -127,7 +123,7 @@ def run_enhancement(
     output: str | Path,
     task: "EnhanceTask",
     model: "Model",
-    batch_options: common.BatchOptions,
+    batch: BatchOptions,
     as_json: bool,
 ) -> None:
     """Enhance all recordings of the inputs, print each result, and exit with the batch's code."""
@@ -143,13 +139,13 @@ def run_enhancement(
         jobs,
         task,
         model,
-        batch_options,
+        batch,
         lambda result: _print_enhanced(result, as_json),
         folder=folder,
         overwrite=task.options.overwrite,
         as_json=as_json,
     )
-    common.finish_batch(failed, len(jobs), batch_options.table_location(folder))
+    common.finish_batch(failed, len(jobs), batch.table_location(folder))
 
 
 def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:

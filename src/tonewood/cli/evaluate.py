@@ -7,15 +7,14 @@ import typer
 
 from tonewood.cli import common
 from tonewood.cli.common import (
+    LOCAL_BATCH,
+    BatchOptions,
     DeviceOption,
     JsonOption,
     ModelOption,
     OverwriteOption,
-    ParquetOption,
-    RetriesOption,
-    SchedulerOption,
-    WorkersOption,
     exit_if_failed,
+    with_batch_options,
 )
 from tonewood.errors import CallError, printable
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 FolderPair = tuple[Path, Path] | None
 
 
+@with_batch_options
 def evaluate_command(
     pairs: Annotated[
         FolderPair,
@@ -58,10 +58,7 @@ def evaluate_command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: DeviceOption = "cpu",
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    retries: RetriesOption = 2,
-    parquet: ParquetOption = None,
+    batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -70,8 +67,7 @@ def evaluate_command(
         raise CallError("there is nothing to evaluate: give --pairs, --folders, or both")
     if table is not None and pairs is None:
         raise CallError("--table describes the pairs of two folders: give --pairs too")
-    options = common.BatchOptions(workers, scheduler, retries, parquet)
-    if options.is_requested and pairs is None:
+    if batch.is_requested and pairs is None:
         raise CallError("--workers, --scheduler and --parquet need pairs: give --pairs, or omit them")
     if seed < 0:
         raise CallError(f"--seed is {seed}: give 0 or more")
@@ -89,7 +85,7 @@ def evaluate_command(
     if pairs is not None:
         examples = evaluate_page.AUDIBLE_PAIRS if output is not None else 0
         measured = _measure_pairs(
-            _find_pair_files(pairs, table), loaded, seed, device, examples, options, output, overwrite, json_
+            _find_pair_files(pairs, table), loaded, seed, device, examples, batch, output, overwrite, json_
         )
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
@@ -118,7 +114,7 @@ def _measure_pairs(
     seed: int,
     device: str,
     examples: int,
-    batch_options: common.BatchOptions,
+    batch: BatchOptions,
     output: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -144,7 +140,7 @@ def _measure_pairs(
 
     task = MeasureTask(seed, device)
     failures = common.run_and_report(
-        items, task, model, batch_options, show_result,
+        items, task, model, batch, show_result,
         display=PairsDisplay(task), folder=output, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
     # Workers finish in any order; the report must not depend on it.
