@@ -72,6 +72,14 @@ def print_card(model: "ModelOrFile") -> None:
             print(f"{'' if number else name:<11}{line}".rstrip())
 
 
+def print_columns(rows: Sequence[Sequence[str]], indent: str = "") -> None:
+    """Print a table with its first column aligned to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        print(f"{indent}{first:<{widths[0]}}  " + "  ".join(cells))
+
+
 # readable=False: click would reject the whole call for one unreadable file.
 InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="INPUT", readable=False, help="Files or folders.")

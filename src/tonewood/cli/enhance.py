@@ -22,6 +22,7 @@ from tonewood.cli.common import (
     with_batch_options,
 )
 from tonewood.errors import printable
+from tonewood.utils.parallel import check_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,10 +110,7 @@ def enhance_command(
         from tonewood.settings_by_name import apply_assignments
 
         settings = apply_assignments(settings, set_)
-    if device != "cpu":
-        from tonewood.utils.parallel import check_device
-
-        check_device(device)
+    check_device(device)
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, device=device))
     run_enhancement(inputs, output, task, loaded, batch, json_)

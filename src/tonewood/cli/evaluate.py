@@ -17,6 +17,7 @@ from tonewood.cli.common import (
     with_batch_options,
 )
 from tonewood.errors import CallError, printable
+from tonewood.utils.parallel import check_device
 
 if TYPE_CHECKING:
     from tonewood.enhancement.output_files import FileFailure
@@ -71,19 +72,18 @@ def evaluate_command(
         raise CallError("--workers, --scheduler and --parquet need pairs: give --pairs, or omit them")
     if seed < 0:
         raise CallError(f"--seed is {seed}: give 0 or more")
-    from tonewood.evaluation import report as evaluate_page
+    from tonewood.evaluation import report
     from tonewood.model.model import load_model
-    from tonewood.utils.parallel import check_device
 
     check_device(device)
     loaded = load_model(model)
     # Before the measurements, which take minutes: an output that cannot be written ends the call now.
     if output is not None:
-        evaluate_page.prepare_evaluation_report(output, overwrite)
+        report.prepare_evaluation_report(output, overwrite)
     failed = total = 0
     measured = compared = None
     if pairs is not None:
-        examples = evaluate_page.AUDIBLE_PAIRS if output is not None else 0
+        examples = report.AUDIBLE_PAIRS if output is not None else 0
         measured = _measure_pairs(
             _find_pair_files(pairs, table), loaded, seed, device, examples, batch, output, overwrite, json_
         )
@@ -91,12 +91,8 @@ def evaluate_command(
     if folders is not None:
         compared, lost, total_files = _compare_folders(folders, loaded, seed, json_)
         failed, total = failed + lost, total + total_files
-    results = evaluate_page.EvaluationReport(measured, compared)
-    page = (
-        evaluate_page.write_evaluation_report(output, results, loaded, overwrite=overwrite)
-        if output
-        else None
-    )
+    results = report.EvaluationReport(measured, compared)
+    page = report.write_evaluation_report(output, results, loaded, overwrite=overwrite) if output else None
     _print_evaluation(results, page, json_)
     exit_if_failed(failed, total)
 
@@ -183,16 +179,8 @@ def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, 
         common.print_json({**summary, "page": str(page) if page else None})
         return
     if evaluation_report.pairs:
-        _print_columns(means_table(evaluation_report.pairs))
+        common.print_columns(means_table(evaluation_report.pairs))
     if evaluation_report.folders:
-        _print_columns(folders_table(evaluation_report.folders))
+        common.print_columns(folders_table(evaluation_report.folders))
     if page:
         print(f"page       {printable(page)}")
-
-
-def _print_columns(rows: list[list[str]]) -> None:
-    """Print a table with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
-        print(f"{first:<{widths[0]}}  " + "  ".join(cells))
