@@ -166,6 +166,7 @@ class _ModelLoss:
         rate: int = 16_000,
         reduction: str = "mean",
     ) -> None:
+        # The next class in the order of resolution is the loss of a scorer, which mypy cannot know here.
         super().__init__(_as_model(model).scorer, rate, reduction)  # type: ignore[call-arg]
 
 

@@ -46,7 +46,7 @@ def print_stderr(line: str) -> None:
 
 def format_time(seconds: float) -> str:
     """Return a time in minutes and seconds, as in 1:02.5."""
-    tenths = round(seconds * 10)
+    tenths = round(seconds * 10)  # rounded first: 59.96 s are 1:00.0, not 0:60.0
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
@@ -95,6 +95,7 @@ OutputOption = Annotated[
     typer.Option("-o", "--output", readable=False, help="Output folder, or output file for a single INPUT."),
 ]
 ModelOption = Annotated[str, typer.Option("-m", "--model", help="Model file, or name of a bundled model.")]
+# Text, because a Path would shorten s3://bucket to s3:/bucket.
 LocationsArgument = Annotated[
     list[str], typer.Argument(metavar="INPUT", help="Files, folders or URLs such as s3://….")
 ]

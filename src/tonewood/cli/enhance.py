@@ -87,6 +87,7 @@ def enhance_command(
     from tonewood.model.model import load_model
     from tonewood.settings import default_enhance_settings
 
+    # The casts below are no promise: settings reject words that they do not know.
     with settings_named_by_options(_OPTION_OF_SETTING):
         settings = default_enhance_settings(method).replace(
             seed=seed,
@@ -132,6 +133,7 @@ def run_enhancement(
     out = parse_location(str(output))
     jobs = plan_jobs([parse_location(str(location)) for location in inputs], out)
     task.check_requirements(model)
+    # Results of a single output file have no folder for a table.
     folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
         jobs,

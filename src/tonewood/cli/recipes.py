@@ -76,6 +76,7 @@ def render_command(
             show_default=False,
         ),
     ] = None,
+    # Required; Python wants a default after the optional INPUT, and typer takes `...` for none.
     output: Annotated[
         Path,
         typer.Option("-o", "--output", readable=False, help="Output file, or an existing folder."),

@@ -114,6 +114,7 @@ def train_command(
 
     checkpoint = Checkpoint.for_model(output, resumed=resume)
     finished_model = pipeline.load_finished_model(output, checkpoint)
+    # With --resume, the finished model may exist already: then it is only printed.
     check_output_path(output, overwrite or finished_model is not None)
     reference_inputs, source_inputs = parse_training_inputs(reference or [], source, manifest)
     provenance = pipeline.Provenance(domain, licence, _read_text_file(notice) if notice else "")
