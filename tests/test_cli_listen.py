@@ -36,10 +36,8 @@ def new(folders: Path, out: Path, *more: object) -> list[object]:
 
 
 def answer_all(folder: Path, listeners: int = 3) -> None:
-    test, answers = (
-        definition.load_listening_test(folder),
-        AnswerDatabase(folder / definition.ANSWERS_FILE),
-    )
+    test = definition.load_listening_test(folder)
+    answers = AnswerDatabase(folder / definition.ANSWERS_FILE)
     for _ in range(listeners):
         listener = answers.add_listener("yes")
         for place, screen in screens_of(test, answers, listener).items():
@@ -58,9 +56,9 @@ def test_folders_to_report_and_deletion(run: Run, folders: Path, tmp_path: Path)
     out = tmp_path / "test"
     ran = run(*new(folders, out, "--json", "--expect", 0.8))
     assert ran.code == 0, ran.err
-    (reported,) = ran.objects
-    assert (reported["conditions"], reported["trials"], reported["stimuli"]) == (["one", "two"], 4, 8)
-    assert reported["power"]["expected"] == 0.8
+    (line,) = ran.objects
+    assert (line["conditions"], line["trials"], line["stimuli"]) == (["one", "two"], 4, 8)
+    assert line["power"]["expected"] == 0.8
     assert re.search(r"^listeners  \d+ needed", run(*new(folders, tmp_path / "t2")).out, re.MULTILINE)
     ran = run("listen", "results", out)
     assert (ran.code, ran.err.count("\n")) == (1, 1)
@@ -76,14 +74,11 @@ def test_folders_to_report_and_deletion(run: Run, folders: Path, tmp_path: Path)
     assert all((tmp_path / "report" / row["preferred"]).is_file() for row in rows)
     ran = run(*new(folders, out, "--overwrite"))
     assert (ran.code, "never replaced" in ran.err) == (1, True)
-    for name in (
-        "L1",
-        list_participants(definition.load_listening_test(out), AnswerDatabase(out / definition.ANSWERS_FILE))[
-            1
-        ].code.lower(),
-    ):
+    answers = AnswerDatabase(out / definition.ANSWERS_FILE)
+    second = list_participants(definition.load_listening_test(out), answers)[1]
+    for name in ("L1", second.code.lower()):
         assert run("listen", "delete", out, name).code == 0
-    assert len(AnswerDatabase(out / definition.ANSWERS_FILE).list_listeners()) == 1
+    assert len(answers.list_listeners()) == 1
     assert run("listen", "delete", out, "L9").code == 2
 
 
@@ -161,9 +156,9 @@ def test_failed_piece_does_not_affect_others(
     soundfile.write(both[1] / "unlike.wav", play(7.0).T, 16_000)
     ran = run("listen", "new", "--conditions", *both, "-o", tmp_path / "t", "--seconds", 5)
     assert ran.code == 1
-    for reported in ("lone.wav has no counterpart in b", "short lasts 2.0 s", "broken.wav",
-                 "differ in length by 1.00 s", "4 of 5 failed, 1 done"):  # fmt: skip
-        assert reported in ran.err
+    for message in ("lone.wav has no counterpart in b", "short lasts 2.0 s", "broken.wav",
+                    "differ in length by 1.00 s", "4 of 5 failed, 1 done"):  # fmt: skip
+        assert message in ran.err
     assert {item.piece for item in definition.load_listening_test(tmp_path / "t").excerpts} == {"good"}
 
 
