@@ -53,3 +53,11 @@ def printable(path: str | PathLike[str]) -> str:
     File names may contain line breaks, escape sequences, and bytes that are not UTF-8.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in fspath(path))
+
+
+def failure_reason(error: Exception) -> str:
+    """Return what the system says of a failure, in lower case, for the middle of a message."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    # An OSError with only a text has no `strerror`; errors of other classes have no such attribute.
+    return (getattr(error, "strerror", None) or str(error)).lower()

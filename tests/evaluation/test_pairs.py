@@ -97,7 +97,7 @@ def test_table_must_be_readable(tmp_path: Path) -> None:
     with pytest.raises(CallError, match="cannot be read"):
         pairs_from_table(tmp_path / "none.csv", Path("s"), Path("r"))
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CallError, match="it is not utf-8"):
+    with pytest.raises(CallError, match="it is not UTF-8"):
         pairs_from_table(tmp_path / "bytes.csv", Path("s"), Path("r"))
     (tmp_path / "nul.csv").write_text(HEAD + '"a\x00,b,1,2\n')
     with pytest.raises(CallError, match="line 2"):

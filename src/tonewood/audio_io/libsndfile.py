@@ -19,7 +19,7 @@ from tonewood.audio_io import headers
 from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, MediaFile, detect_container, is_pyav_installed
 from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.tags import make_deterministic
-from tonewood.errors import AudioError, CallError, printable
+from tonewood.errors import AudioError, CallError, failure_reason, printable
 from tonewood.utils.arrays import Samples
 
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
@@ -209,7 +209,7 @@ def read_error(path: Path, error: OSError) -> AudioError:
     """Return the error for a file that the operating system cannot read."""
     if isinstance(error, FileNotFoundError):
         return AudioError(f"{printable(path)} does not exist: check its name")
-    reason = (error.strerror or str(error)).lower()
+    reason = failure_reason(error)
     return AudioError(f"{printable(path)} cannot be read ({reason}): check the file and its permissions")
 
 

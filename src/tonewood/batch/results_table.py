@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Self
 
 from tonewood.audio_io import remote
 from tonewood.audio_io.remote import Location
-from tonewood.errors import MissingExtraError, OutputError, printable
+from tonewood.errors import MissingExtraError, OutputError, failure_reason, printable
 from tonewood.utils.atomic_write import (
     DISK_FULL_ERRNOS,
     HAS_FILE_LOCKS,
@@ -248,7 +248,7 @@ class ResultsTable:
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:
                 raise disk_full_error(self.location) from error
-            reason = (error.strerror or str(error)).lower()
+            reason = failure_reason(error)
             raise OutputError(
                 f"{printable(self.location)} cannot be written ({reason}): name another --parquet"
             ) from error

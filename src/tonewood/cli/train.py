@@ -18,7 +18,7 @@ from tonewood.cli.common import (
     check_output_path,
     settings_named_by_options,
 )
-from tonewood.errors import CallError, printable
+from tonewood.errors import CallError, failure_reason, printable
 
 if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult
@@ -234,10 +234,8 @@ def _read_text_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise CallError(
-            f"{printable(path)} cannot be read as text ({reason.lower()}): name a text file"
-        ) from None
+        reason = failure_reason(error)
+        raise CallError(f"{printable(path)} cannot be read as text ({reason}): name a text file") from None
 
 
 def audit_command(

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tonewood.audio_io.libsndfile import readable_suffixes
 from tonewood.data.manifest import ManifestRow, check_manifest_output, write_manifest
-from tonewood.errors import CallError, FolderError, MissingExtraError, OutputError, printable
+from tonewood.errors import CallError, FolderError, MissingExtraError, OutputError, failure_reason, printable
 from tonewood.utils.atomic_write import temporary_folder
 
 
@@ -210,7 +210,7 @@ def _open_shard(shard: Path) -> Iterator[tarfile.TarFile]:
     except OSError as error:
         if error.filename != str(shard):  # an error of the file that a caller writes meanwhile
             raise
-        reason = (error.strerror or str(error)).lower()
+        reason = failure_reason(error)
         raise FolderError(f"{printable(shard)} cannot be read ({reason}): name a shard") from None
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tonewood.audio_io.reader import MIN_RECORDING_SECONDS, AudioReader
 from tonewood.audio_io.recording import file_sha256, find_audio_files
-from tonewood.errors import AudioError, CallError, FolderError, OutputError, printable
+from tonewood.errors import AudioError, CallError, FolderError, OutputError, failure_reason, printable
 from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import check_not_existing, write_text
 
@@ -134,7 +134,7 @@ def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets start a file with a byte order mark
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = failure_reason(error)
         raise FolderError(f"{printable(path)} cannot be read ({reason}): name a CSV or JSONL") from None
     except UnicodeDecodeError:
         raise FolderError(f"{printable(path)} is not UTF-8: save the manifest as UTF-8") from None
@@ -211,7 +211,7 @@ def read_csv_rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, d
                 cells = {key: text for key, text in row.items() if isinstance(key, str) and text is not None}
                 yield number, cells
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = failure_reason(error)
         raise CallError(f"{printable(table)} cannot be read ({reason}): name a CSV table") from None
     except (UnicodeDecodeError, csv.Error):
         raise FolderError(f"{printable(table)} is not a CSV table in UTF-8: save it as one") from None

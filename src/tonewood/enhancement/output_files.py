@@ -30,6 +30,7 @@ from tonewood.errors import (
     OutputError,
     RecipeError,
     TonewoodError,
+    failure_reason,
     printable,
 )
 from tonewood.settings import EnhanceSettings, RenderSettings
@@ -350,7 +351,7 @@ def cleanup_on_error(outputs: Sequence[Path]) -> Iterator[list[Path]]:
     try:
         outputs[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _not_writable_error(outputs[0].parent, (error.strerror or str(error)).lower()) from None
+        raise _not_writable_error(outputs[0].parent, failure_reason(error)) from None
     written: list[Path] = []
     try:
         yield written

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tonewood.dsp.chunking import LazyTimeSeries, read_segments
-from tonewood.errors import RecipeError, printable
+from tonewood.errors import RecipeError, failure_reason, printable
 from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
 from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
@@ -198,7 +198,7 @@ def load_recipe(path: Path) -> Recipe:
     try:
         return parse_recipe(path.read_bytes(), path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = failure_reason(error)
         raise RecipeError(f"{printable(path)} cannot be read ({reason}): check the file") from None
 
 

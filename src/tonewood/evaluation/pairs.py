@@ -15,7 +15,7 @@ from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import Recording, find_audio_files, resample
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
-from tonewood.errors import AudioError, CallError, FolderError, printable
+from tonewood.errors import AudioError, CallError, FolderError, failure_reason, printable
 from tonewood.evaluation.alignment import Anchor
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
@@ -166,7 +166,7 @@ def _table_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         text = table.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
-        reason = (getattr(error, "strerror", None) or "it is not UTF-8").lower()
+        reason = failure_reason(error)
         raise CallError(f"{printable(table)} cannot be read ({reason}): give a CSV file") from None
     reader = csv.reader(text.splitlines())
     try:

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from tonewood.audio_io.reader import probe_audio
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement.output_files import FileFailure
-from tonewood.errors import AudioError, CallError, FolderError, OutputError, TonewoodError, printable
+from tonewood.errors import (
+    AudioError,
+    CallError,
+    FolderError,
+    OutputError,
+    TonewoodError,
+    failure_reason,
+    printable,
+)
 from tonewood.listening.database import count_answers
 from tonewood.listening.definition import (
     ANCHORS_HZ,
@@ -75,7 +83,7 @@ def create_test_folder(out: Path, overwrite: bool) -> Iterator[Path]:
             final.parent.mkdir(parents=True, exist_ok=True)
             hidden = stack.enter_context(temporary_folder(final.parent))
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = failure_reason(error)
             raise OutputError(
                 f"{printable(out)} cannot be created ({reason}): choose another folder"
             ) from None

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from tonewood.errors import FolderError, printable
+from tonewood.errors import FolderError, failure_reason, printable
 from tonewood.settings import Settings
 from tonewood.utils.atomic_write import write_text
 
@@ -203,7 +203,7 @@ def load_listening_test(folder: Path) -> ListeningTest:
     try:
         return ListeningTest.model_validate_json(path.read_bytes())
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = failure_reason(error)
         raise FolderError(
             f"{printable(folder)} is not a listening test ({TEST_FILE}: {reason}): make one with "
             "tonewood listen new"

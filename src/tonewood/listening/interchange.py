@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tonewood.data.manifest import read_csv_rows
-from tonewood.errors import CallError, FolderError, OutputError, printable
+from tonewood.errors import CallError, FolderError, OutputError, failure_reason, printable
 from tonewood.listening.database import AnswerDatabase, screen_to_json
 from tonewood.listening.definition import CONSENT_FILE, STIMULI_FOLDER, FileByCondition, ListeningTest
 from tonewood.listening.trial_order import REFERENCE_LABEL, X_LABEL, LabelledStimulus, Screen
@@ -73,7 +73,7 @@ def export_listening_test(test: ListeningTest, folder: Path, to: str, out: Path)
             entry = form.write(test, folder, unfinished, name).relative_to(unfinished)
             unfinished.rename(out)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = failure_reason(error)
         raise OutputError(f"{printable(out)} cannot be created ({reason}): choose another folder") from None
     return out / entry
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from safetensors import SafetensorError, deserialize
 
-from tonewood.errors import ModelError, printable
+from tonewood.errors import ModelError, failure_reason, printable
 from tonewood.model.card import ModelCard
 from tonewood.settings import ModelSettings
 
@@ -188,5 +188,5 @@ def _read_bytes(path: Traversable, name: str) -> bytes:
             f"{', '.join(bundled_models()) or 'none here'}"
         ) from None
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = failure_reason(error)
         raise ModelError(f"{name} cannot be read ({reason}): check the file") from None

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.enhancement.editing import Edit
-from tonewood.errors import OutputError, TonewoodError, printable
+from tonewood.errors import OutputError, TonewoodError, failure_reason, printable
 from tonewood.settings import Settings
 from tonewood.utils.atomic_write import HAS_FILE_LOCKS, lock_shared, remove_stale_temporaries, try_lock
 
@@ -182,7 +182,7 @@ class SessionDatabase:
                 "PRAGMA busy_timeout=5000;" + _STUDIO_SCHEMA
             )
         except (OSError, sqlite3.Error) as error:
-            reason = str(getattr(error, "strerror", None) or error).lower()
+            reason = failure_reason(error)
             raise OutputError(
                 f"{printable(folder)} cannot store sessions ({reason}): choose another --folder"
             ) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tonewood.audio_io.libsndfile import readable_suffixes
-from tonewood.errors import CallError, FolderError, ModelError, printable
+from tonewood.errors import CallError, FolderError, ModelError, failure_reason, printable
 from tonewood.model.model import Model, load_model
 from tonewood.model.model_file import MODEL_SUFFIX, bundled_models
 from tonewood.studio.database import NotFoundError, SessionDatabase
@@ -185,7 +185,7 @@ class FolderRegistry:
                 elif entry.suffix.lower() in suffixes:
                     recordings += 1
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = failure_reason(error)
             raise FolderError(f"this folder cannot be read ({reason}): choose another") from None
         return {
             "id": self.register(folder),

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from tonewood.errors import OutputError, printable
+from tonewood.errors import OutputError, failure_reason, printable
 
 HAS_FILE_LOCKS = sys.platform != "win32"
 if HAS_FILE_LOCKS:
@@ -247,8 +247,8 @@ def prepare_report_folder(out: Path, names: Iterable[str], overwrite: bool) -> N
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise OutputError(f"{printable(out)} cannot be created ({why}): name another folder") from None
+        reason = failure_reason(error)
+        raise OutputError(f"{printable(out)} cannot be created ({reason}): name another folder") from None
 
 
 def _check_writable(path: str | os.PathLike[str], final: Path, overwrite: bool) -> None:
@@ -290,5 +290,5 @@ def _exists_error(path: str | os.PathLike[str]) -> OutputError:
 def _write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
     if error.errno in DISK_FULL_ERRNOS:
         return disk_full_error(path)
-    why = (error.strerror or str(error)).lower()
-    return OutputError(f"{printable(path)} cannot be written ({why}): name another output folder")
+    reason = failure_reason(error)
+    return OutputError(f"{printable(path)} cannot be written ({reason}): name another output folder")

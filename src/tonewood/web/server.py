@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tonewood.errors import CallError, MissingExtraError, printable
+from tonewood.errors import CallError, MissingExtraError, failure_reason, printable
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -81,7 +81,7 @@ def _bind_socket(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        reason = failure_reason(error)
         raise CallError(
             f"cannot serve at {printable(host)} port {port} ({reason}): choose another --port or --host"
         ) from None
