@@ -40,9 +40,9 @@ def answer_all(folder: Path, listeners: int = 3) -> None:
     answers = AnswerDatabase(folder / definition.ANSWERS_FILE)
     for _ in range(listeners):
         listener = answers.add_listener("yes")
-        for place, screen in screens_of(test, answers, listener).items():
+        for position, screen in screens_of(test, answers, listener).items():
             value = "set" if screen.stage == "volume" else "A"
-            answers.save_answer(listener.id, place, value, final=True, seconds=1)
+            answers.save_answer(listener.id, position, value, final=True, seconds=1)
 
 
 @pytest.mark.parametrize("command", ["new", "serve", "results", "delete", "export", "import"])
@@ -118,7 +118,7 @@ def test_mushra_rates_no_more_than_the_standard_allows(run: Run, folders: Path, 
 
 
 @pytest.mark.parametrize(
-    ("more", "why"),
+    ("more", "reason"),
     [
         (("--kind", "quiz"), "choose one of pairs, abx, mushra"),
         (("--kind", "mushra"), "--reference"),
@@ -132,11 +132,11 @@ def test_mushra_rates_no_more_than_the_standard_allows(run: Run, folders: Path, 
     ],
 )
 def test_invalid_options_are_reported_in_one_line(
-    run: Run, folders: Path, tmp_path: Path, more: tuple[object, ...], why: str
+    run: Run, folders: Path, tmp_path: Path, more: tuple[object, ...], reason: str
 ) -> None:
     ran = run(*new(folders, tmp_path / "t", *more))
     assert ran.code == 2
-    assert why in ran.err
+    assert reason in ran.err
     assert ran.err.count("\n") == 1
     assert not (tmp_path / "t").exists()
 
@@ -164,7 +164,7 @@ def test_failed_piece_does_not_affect_others(
 
 def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.tonewood"
-    for more, why in (
+    for more, reason in (
         ((), "there is nothing to train from"),
         (("--reference", folders / "one"), "need each other"),
         (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
@@ -177,7 +177,7 @@ def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Pa
     ):
         ran = run("train", "-o", out, *more)
         assert ran.code == 2
-        assert why in ran.err
+        assert reason in ran.err
 
 
 def test_model_is_trained_from_ratings(run: Run, tmp_path: Path, play: Callable[..., Any]) -> None:
@@ -213,9 +213,9 @@ def test_model_is_trained_from_ratings(run: Run, tmp_path: Path, play: Callable[
         (2, "accepts no other change of the model", ("--predictor", "--preferences", tmp_path / "r.csv")),
         (2, "accepts no other change of the model", folders),
     )
-    for code, why, words in wrong:
+    for code, reason, words in wrong:
         ran = run(*onto, *words)
-        assert (ran.code, ran.err.count("\n"), why in ran.err) == (code, 1, True), ran.err
+        assert (ran.code, ran.err.count("\n"), reason in ran.err) == (code, 1, True), ran.err
     assert not (tmp_path / "n.tonewood").exists()
 
 

@@ -18,14 +18,14 @@ Run = Callable[..., Any]
 def test_train_writes_a_model_and_its_card(
     tmp_path: Path, training_folders: Any, small: Callable[..., Any], run: Run
 ) -> None:
-    made = small()
+    small_settings = small()
     settings = [
         f"{group}.{name}={json.dumps(value)}"
         for group in ("scorer", "training")
-        for name, value in getattr(made, group).model_dump().items()
+        for name, value in getattr(small_settings, group).model_dump().items()
         if name not in ("bands", "judge", "seed", "group_by")
     ]
-    settings.append(f"priors={made.priors.model_dump_json()}")
+    settings.append(f"priors={small_settings.priors.model_dump_json()}")
     path, notice = tmp_path / "m.tonewood", tmp_path / "notice.txt"
     notice.write_text("Played by nobody.\nLicence: CC0\n")
     call = [
