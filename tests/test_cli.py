@@ -201,6 +201,7 @@ WRONG_CALLS = {
     "--steps -1": r"steps is -1: .*greater than or equal to 0",
     "--amount 1.5": r"amount is 1\.5: .*less than or equal to 1",
     "--amount nan": r"amount is nan",
+    "--between nan:400": "--between is nan: .*finite",
     "--prior louder": r"'louder': .*'auto', 'none', 'random', 'blocks', 'static'",
     '--prior a"b': r"""'a"b': .*'none'""",
     "--method magic": r"'magic': .*'search'",

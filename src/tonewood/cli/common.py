@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -30,7 +31,9 @@ def settings_named_by_options(options: Mapping[str, str]) -> Iterator[None]:
         yield
     except CallError as error:
         setting, space, reason = str(error).partition(" ")
-        raise CallError(f"{options.get(setting, setting)}{space}{reason}") from None
+        # An item of a list has its number: training.fix.0 is an item of training.fix.
+        option = options.get(re.sub(r"\.\d+$", "", setting), setting)
+        raise CallError(f"{option}{space}{reason}") from None
 
 
 def print_json(value: dict[str, Any]) -> None:

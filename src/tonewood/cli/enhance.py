@@ -40,6 +40,7 @@ _OPTION_OF_SETTING = {
     "search.steps": "--steps",
     "render.amount": "--amount",
     "render.aspect.only": "--only",
+    "render.aspect.between": "--between",
     "render.aspect.start_s": "--from",
     "render.aspect.end_s": "--to",
     "render.aspect:": "--between, --from or --to:",

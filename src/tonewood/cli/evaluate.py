@@ -1,7 +1,7 @@
 """Command `evaluate`: measure the distance to the reference, on pairs or on whole folders."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -89,8 +89,9 @@ def evaluate_command(
         )
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
-        compared, lost, total_files = _compare_folders(folders, loaded, seed, json_)
-        failed, total = failed + lost, total + total_files
+        folder_run = _compare_folders(folders, loaded, seed, json_)
+        compared = folder_run.comparison
+        failed, total = failed + folder_run.failed, total + folder_run.total
     results = report.EvaluationReport(measured, compared)
     page = report.write_evaluation_report(output, results, loaded, overwrite=overwrite) if output else None
     _print_evaluation(results, page, json_)
@@ -145,10 +146,16 @@ def _measure_pairs(
     return summarize_evaluation(results, failures, seed)
 
 
-def _compare_folders(
-    folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool
-) -> tuple["FolderComparison", int, int]:
-    """Compare two folders; return the result, the number of failed files and the number of files."""
+class _FolderRun(NamedTuple):
+    """Comparison of two folders, and the numbers of failed and of all files."""
+
+    comparison: "FolderComparison"
+    failed: int
+    total: int
+
+
+def _compare_folders(folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool) -> _FolderRun:
+    """Compare two folders, and print the files that fail."""
     from tonewood.cli.progress import FilesDisplay
     from tonewood.enhancement.output_files import FileFailure, FileStarted
     from tonewood.evaluation import metrics
@@ -165,7 +172,7 @@ def _compare_folders(
                 common.print_failure(event, as_json)
             else:
                 comparison = event
-    return comparison, failed, total
+    return _FolderRun(comparison, failed, total)
 
 
 def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, as_json: bool) -> None:

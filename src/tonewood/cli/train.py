@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 _OPTION_OF_SETTING = {
     "training.seed": "--seed",
     "training.group_by": "--group-by",
-    "training.fix.0": "--fix",
-    "training.fix.1": "--fix",
-    "training.fix.2": "--fix",
+    "training.fix": "--fix",
 }
 
 
