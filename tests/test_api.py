@@ -62,9 +62,9 @@ def test_public_names_are_pinned() -> None:
 
 @pytest.mark.parametrize("name", tonewood.__all__)
 def test_every_public_name_exists_and_is_documented(name: str) -> None:
-    thing = getattr(tonewood, name)
-    assert thing.__name__ == name
-    assert len(thing.__doc__.splitlines()[0]) > 20
+    exported = getattr(tonewood, name)
+    assert exported.__name__ == name
+    assert len(exported.__doc__.splitlines()[0]) > 20
 
 
 def test_unknown_name_raises_attribute_error() -> None:
@@ -94,55 +94,55 @@ def test_star_import_gives_the_public_names() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_enhance_keeps_rate_channels_and_length(rate: int, channels: int, play: Play, model: Model) -> None:
     samples = play(1.3, rate, channels, formant_hz=2_500.0, seed=5)
-    kept = samples.copy()
-    made = tonewood.enhance(samples, rate, model, settings=BRIEF)
-    assert isinstance(made, tonewood.Enhancement)
-    assert made.rate == rate
-    assert made.samples.shape == samples.shape
-    assert made.samples.dtype == np.float32
-    assert np.array_equal(samples, kept)
-    assert made.mask.largest_db > 0.5
-    assert not np.allclose(made.samples, samples, atol=1e-3)
-    before, after = (integrated_loudness(s, rate) for s in (samples, made.samples))
+    original = samples.copy()
+    result = tonewood.enhance(samples, rate, model, settings=BRIEF)
+    assert isinstance(result, tonewood.Enhancement)
+    assert result.rate == rate
+    assert result.samples.shape == samples.shape
+    assert result.samples.dtype == np.float32
+    assert np.array_equal(samples, original)
+    assert result.mask.largest_db > 0.5
+    assert not np.allclose(result.samples, samples, atol=1e-3)
+    before, after = (integrated_loudness(s, rate) for s in (samples, result.samples))
     assert after == pytest.approx(before, abs=0.1)
-    assert true_peak_db(made.samples, rate) <= -1
-    assert 0 <= made.scorer.after <= 1
-    assert made.settings == BRIEF
+    assert true_peak_db(result.samples, rate) <= -1
+    assert 0 <= result.scorer.after <= 1
+    assert result.settings == BRIEF
 
 
 def test_enhance_equals_the_workflow(wave: NDArray[np.float32], model: Model) -> None:
     *_, last = workflow_enhance(wave, 22_050, model, BRIEF)
-    made = tonewood.enhance(wave, 22_050, model, settings=BRIEF)
+    result = tonewood.enhance(wave, 22_050, model, settings=BRIEF)
     assert isinstance(last, tonewood.Enhancement)
-    assert np.array_equal(made.samples, last.samples)
-    assert np.array_equal(made.mask.gain_db, last.mask.gain_db)
+    assert np.array_equal(result.samples, last.samples)
+    assert np.array_equal(result.mask.gain_db, last.mask.gain_db)
 
 
 def test_enhance_has_default_settings(wave: NDArray[np.float32], model: Model) -> None:
-    made = tonewood.enhance(wave, 22_050, model)
-    assert made.settings == EnhanceSettings()
-    assert made.samples.shape == wave.shape
+    result = tonewood.enhance(wave, 22_050, model)
+    assert result.settings == EnhanceSettings()
+    assert result.samples.shape == wave.shape
 
 
 def test_enhance_with_amount_zero_returns_the_input(wave: NDArray[np.float32], model: Model) -> None:
     none = EnhanceSettings(render=RenderSettings(amount=0), search=SearchSettings(steps=0))
-    made = tonewood.enhance(wave, 22_050, model, settings=none)
-    assert np.array_equal(made.samples, wave)
-    assert made.scorer.before == made.scorer.after
+    result = tonewood.enhance(wave, 22_050, model, settings=none)
+    assert np.array_equal(result.samples, wave)
+    assert result.scorer.before == result.scorer.after
 
 
 def test_one_dimensional_array_is_one_channel(wave: NDArray[np.float32], model: Model) -> None:
-    made = tonewood.enhance(wave[0], 22_050, model, settings=BRIEF)
-    assert made.samples.shape == (1, wave.shape[1])
+    result = tonewood.enhance(wave[0], 22_050, model, settings=BRIEF)
+    assert result.samples.shape == (1, wave.shape[1])
     listed = tonewood.score(wave[0].astype(np.float64).tolist(), 22_050, model)
     assert listed == tonewood.score(wave[:1], 22_050, model)
 
 
 def test_score_equals_the_workflow(wave: NDArray[np.float32], model: Model) -> None:
-    made = tonewood.score(wave, 22_050, model)
-    assert isinstance(made, tonewood.Score)
-    assert made == workflow_score(wave, 22_050, model)
-    assert made.scorer == pytest.approx(np.mean(made.windows), abs=1e-6)
+    result = tonewood.score(wave, 22_050, model)
+    assert isinstance(result, tonewood.Score)
+    assert result == workflow_score(wave, 22_050, model)
+    assert result.scorer == pytest.approx(np.mean(result.windows), abs=1e-6)
 
 
 def test_score_separates_the_two_instruments(play: Play, model: Model) -> None:
@@ -185,17 +185,17 @@ def test_train_writes_the_model_that_it_returns(
     training_folders: TwoFolders, small: Callable[..., ModelSettings], tmp_path: Path
 ) -> None:
     path = tmp_path / "made.tonewood"
-    made = tonewood.train(
+    trained = tonewood.train(
         training_folders.reference,
         str(training_folders.source),
         path,
         settings=small(judge=False, steps=5),
     )
-    assert made.name == "made"
-    assert made.judge is None
-    assert tonewood.load(path).digest == made.digest
+    assert trained.name == "made"
+    assert trained.judge is None
+    assert tonewood.load(path).digest == trained.digest
     with pytest.raises(OutputError, match="exists"):
-        made.save(path)
+        trained.save(path)
 
 
 REFUSED = [

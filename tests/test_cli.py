@@ -40,7 +40,7 @@ def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, **more)
 
 
-# --- The contract that scripts rely on
+# --- Commands, options and exit codes that scripts rely on
 
 OPTIONS = {
     "audit": "--reference --source -o -m --overwrite --json",
@@ -58,6 +58,7 @@ OPTIONS = {
     "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
     "--overwrite --json",
     "onnx": "-o --part --overwrite --json",
+    "settings": "--json",
     "harp": "-m --port --host",
     "studio": "--port -m --host --no-browser --folder --root --upload-gb",
 }
@@ -71,8 +72,8 @@ def test_every_command_has_help(run: Run, command: str) -> None:
     assert set(OPTIONS[command].split()) <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", ran.out))
 
 
-def and_what_it_loads(*call: str) -> subprocess.CompletedProcess[str]:
-    """Run a command; its last line is the exit code, and what of the heavy libraries it loaded."""
+def run_and_list_heavy_modules(*call: str) -> subprocess.CompletedProcess[str]:
+    """Run a command; the last line of its output is the exit code and the heavy libraries that it loaded."""
     code = (
         f"import sys; from tonewood.cli import main; sys.argv = ['tonewood', *{call!r}]\n"
         "try: main()\n"
@@ -84,35 +85,35 @@ def and_what_it_loads(*call: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_info_does_not_load_torch() -> None:
-    ran = and_what_it_loads("info", "cello")
+    ran = run_and_list_heavy_modules("info", "cello")
     assert ran.stdout.splitlines()[-1] == "0 set()"
     assert load_model("cello").digest[:16] in ran.stdout
 
 
 def test_help_lists_every_command_without_loading_torch() -> None:
-    ran = and_what_it_loads("--help")
+    ran = run_and_list_heavy_modules("--help")
     assert ran.stdout.splitlines()[-1] == "0 set()"
     assert all(re.search(rf"^  {name} ", ran.stdout, re.MULTILINE) for name in OPTIONS)
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
 def test_shell_completion_lists_commands(shell: str) -> None:
-    asked = {
+    request = {
         "_TONEWOOD_COMPLETE": f"complete_{shell}",
         "COMP_WORDS": "tonewood exp",
         "COMP_CWORD": "1",
         "_TYPER_COMPLETE_ARGS": "tonewood exp",
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    ran = python("-m", "tonewood", env={**os.environ, **asked})
+    ran = python("-m", "tonewood", env={**os.environ, **request})
     assert ran.returncode == 0, ran.stderr
     assert {line.split("\t")[0] for line in ran.stdout.splitlines()} == {"explain", "export"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script_calls_tonewood(shell: str) -> None:
-    asked = {**os.environ, "_TONEWOOD_COMPLETE": f"source_{shell}"}
-    ran = python("-m", "tonewood", env=asked)
+    environment = {**os.environ, "_TONEWOOD_COMPLETE": f"source_{shell}"}
+    ran = python("-m", "tonewood", env=environment)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "tonewood" in ran.stdout
     assert f"complete_{shell}" in ran.stdout
@@ -132,140 +133,16 @@ def test_python_m_tonewood_runs_the_command() -> None:
 
 
 def test_default_model_is_cello(run: Run, take: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    names = []
 
     def note(name: str) -> NoReturn:
-        asked.append(name)
+        names.append(name)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tonewood.model.model.load_model", note)
     for command in (("enhance", take, "-o", take.parent), ("score", take)):
         assert run(*command).code == 130
-    assert asked == ["cello", "cello"]
-
-
-# --- train
-
-
-def test_train_writes_a_model_and_its_card(
-    tmp_path: Path, training_folders: Any, small: Callable[..., Any], run: Run
-) -> None:
-    made = small()
-    settings = [
-        f"{group}.{name}={json.dumps(value)}"
-        for group in ("scorer", "training")
-        for name, value in getattr(made, group).model_dump().items()
-        if name not in ("bands", "judge", "seed", "group_by")
-    ]
-    if "priors" in made.model_dump():
-        settings.append(f"priors={made.priors.model_dump_json()}")
-    path, notice = tmp_path / "m.tonewood", tmp_path / "notice.txt"
-    notice.write_text("Played by nobody.\nLicence: CC0\n")
-    call = [
-        "train", "--reference", training_folders.reference, "--source", training_folders.source,
-        "-o", path, "--seed", "7", "--group-by", "folder", "--no-judge", "--notice", notice,
-        *(word for s in settings for word in ("--set", s)),
-    ]  # fmt: skip
-    ran = run(*call, "--json")
-    assert ran.code == 0, ran.err
-    assert ran.err == ""
-    (line,) = ran.objects
-    model = load_model(path)
-    assert line["model"] == str(path)
-    assert line["digest"] == model.digest
-    assert line["card"] == model.card.model_dump(mode="json")
-    assert model.judge is None
-    assert model.card.judge is None
-    assert model.card.seed == model.settings.training.seed == 7
-    assert model.settings.training.group_by == "folder"
-    assert model.card.notice == "Played by nobody.\nLicence: CC0"
-    assert model.card.reference.takes == 4
-    again = run(*call)
-    assert again.code == 1
-    assert again.err == f"tonewood: {path} exists: name another output or pass --overwrite\n"
-
-
-def test_train_rejects_its_output_before_training(
-    tmp_path: Path, training_folders: Any, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def call(out: Path, *more: str) -> str:
-        reference, source = training_folders
-        ran = run("train", "--reference", reference, "--source", source, "-o", out, *more)
-        assert ran.code == 1
-        assert ran.out == ""
-        assert ran.err.count("\n") == 1
-        return str(ran.err)
-
-    def unused(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("the work was begun")
-
-    monkeypatch.setattr("tonewood.training.pipeline.train_model", unused)
-    assert "is a folder, not a file" in call(tmp_path, "--overwrite")
-    assert "is in a folder that does not exist: create" in call(tmp_path / "no" / "m.tonewood")
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert "cannot be written (permission denied)" in call(tmp_path / "m.tonewood")
-
-
-def test_unusable_training_folders_are_named(
-    tmp_path: Path, training_folders: Any, play: Callable[..., Any], run: Run
-) -> None:
-    reference, source = training_folders
-
-    def call(one: Path, other: Path, *more: str) -> Any:
-        out = tmp_path / "m.tonewood"
-        ran = run("train", "--reference", one, "--source", other, "-o", out, *more)
-        assert ran.out == ""
-        assert ran.err.count("\n") == 1, ran.err
-        assert not out.exists()
-        return ran
-
-    def folder(name: str) -> Path:
-        shutil.copytree(source, tmp_path / name)
-        return tmp_path / name
-
-    short, shared, broken, single = map(folder, ("short", "shared", "broken", "single"))
-    for take in ("day0/take0", "day0/take2"):
-        (short / f"{take}.wav").unlink()
-    shutil.copy(reference / "day0/take0.wav", shared / "copy.wav")
-    (broken / "day1" / "take3.wav").write_bytes(b"RIFF")
-    shutil.rmtree(single)
-    single.mkdir()
-    soundfile.write(single / "one.wav", play(61.0)[0], 16_000)
-    (tmp_path / "empty").mkdir()
-    for other, reason in {
-        tmp_path / "missing": "missing does not exist; a folder of recordings is needed",
-        tmp_path / "empty": "no audio file below",
-        short: "short contains 32.0 s of audio; training needs 60 s: add recordings",
-        shared: "are the same recording; it cannot be both reference and source: remove one",
-        broken: "take3.wav has a damaged header",
-        single: "single contains 1 recording; validation on held-out takes needs 2",
-    }.items():
-        ran = call(reference, other)
-        assert ran.code == 1, ran.err
-        assert reason in ran.err
-    ran = call(reference, reference)
-    assert ran.code == 2
-    assert "given as both folders" in ran.err
-
-
-def test_full_disk_keeps_the_old_model(
-    tmp_path: Path, model: Model, run: Run, monkeypatch: pytest.MonkeyPatch, training_folders: Any
-) -> None:
-    path = tmp_path / "m.tonewood"
-    path.write_text("old")
-
-    def full(_: Path) -> NoReturn:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("tonewood.utils.atomic_write._fsync", full)
-    monkeypatch.setattr("tonewood.training.pipeline.train_model", lambda *_, **__: iter([model]))
-    reference, source = training_folders
-    call = ("train", "--reference", reference, "--source", source, "-o", path, "--overwrite")
-    ran = run(*call)
-    assert ran.code == 1
-    assert "was not written: the disk is full" in ran.err
-    assert [p.name for p in tmp_path.iterdir()] == ["m.tonewood"]
-    assert path.read_text() == "old"
+    assert names == ["cello", "cello"]
 
 
 # --- enhance, score, info
@@ -274,7 +151,7 @@ def test_full_disk_keeps_the_old_model(
 def test_enhance_prints_its_outputs(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, "--plot", *FEW)
     assert ran.code == 0, ran.err
-    assert "━" not in ran.err  # no bars where nobody looks
+    assert "━" not in ran.err  # no bars without a terminal
     for name in ("good.wav", "good.wav.png", "good.wav.recipe.json"):
         assert str(tmp_path / "out" / name) in ran.out
         assert (tmp_path / "out" / name).is_file()
@@ -290,9 +167,10 @@ def test_set_and_options_change_the_settings(tmp_path: Path, take: Path, run: Ru
         *FEW,
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    kept = load_recipe(tmp_path / "b.wav.recipe.json").settings
-    assert (kept.seed, kept.prior.kind, kept.search.steps, kept.search.alpha) == (9, "none", 2, 0.5)
-    assert (kept.render.amount, kept.render.match, kept.render.max_gain_db) == (0.5, False, 3)
+    settings = load_recipe(tmp_path / "b.wav.recipe.json").settings
+    search, render = settings.search, settings.render
+    assert (settings.seed, settings.prior.kind, search.steps, search.alpha) == (9, "none", 2, 0.5)
+    assert (render.amount, render.match, render.max_gain_db) == (0.5, False, 3)
 
 
 def test_diverging_search_is_named(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
@@ -314,15 +192,16 @@ def test_paper_method_runs(tmp_path: Path, take: Path, run: Run, model_file: Pat
     call = ("enhance", take, "-o", tmp_path / "out", "-m", model_file, "--json")
     ran = run(*call, "--method", "paper", "--steps", "2")
     assert ran.code == 0, ran.err
-    kept = load_recipe(tmp_path / "out" / "good.wav.recipe.json")
-    assert kept.settings.method == "paper"
-    assert kept.mask.rows == 257
+    recipe = load_recipe(tmp_path / "out" / "good.wav.recipe.json")
+    assert recipe.settings.method == "paper"
+    assert recipe.mask.rows == 257
 
 
 WRONG_CALLS = {
     "--steps -1": r"steps is -1: .*greater than or equal to 0",
     "--amount 1.5": r"amount is 1\.5: .*less than or equal to 1",
     "--amount nan": r"amount is nan",
+    "--between nan:400": "--between is nan: .*finite",
     "--prior louder": r"'louder': .*'auto', 'none', 'random', 'blocks', 'static'",
     '--prior a"b': r"""'a"b': .*'none'""",
     "--method magic": r"'magic': .*'search'",
@@ -415,12 +294,12 @@ def test_progress_goes_to_the_terminal_and_results_to_the_pipe(
     import pty
 
     ours, theirs = pty.openpty()
-    seen = bytearray()
+    shown = bytearray()
 
     def watch() -> None:
         try:
             while piece := os.read(ours, 4096):
-                seen.extend(piece)
+                shown.extend(piece)
         except OSError:
             pass
 
@@ -440,9 +319,9 @@ def test_progress_goes_to_the_terminal_and_results_to_the_pipe(
     out, _ = process.communicate()
     watcher.join()
     os.close(ours)
-    assert process.returncode == 0, bytes(seen)
-    assert b"steps" in seen
-    assert "━".encode() in seen
+    assert process.returncode == 0, bytes(shown)
+    assert b"steps" in shown
+    assert "━".encode() in shown
     assert [json.loads(line)["input"] for line in out.splitlines()] == [str(take), str(other)]
 
 
@@ -480,74 +359,74 @@ def test_progress_is_cleared_before_a_result_is_printed(
     assert happened == ["cleared", "printed", "cleared", "printed", "cleared"]
 
 
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_terminated_command_removes_partial_outputs(
     run: Run, take: Path, tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch,
-    asked: signal.Signals,
+    number: signal.Signals,
 ) -> None:  # fmt: skip
-    seen: list[list[str]] = []
+    listings: list[list[str]] = []
 
     def end(self: Recipe, path: Path, **_: Any) -> None:
-        seen.append([it.name for it in path.parent.iterdir()])
-        signal.raise_signal(asked)
+        listings.append([item.name for item in path.parent.iterdir()])
+        signal.raise_signal(number)
 
     monkeypatch.setattr(Recipe, "save", end)
-    kept = signal.signal(asked, signal.SIG_DFL)
+    previous = signal.signal(number, signal.SIG_DFL)
     try:
         ran = run("enhance", take, "-m", model_file, "-o", tmp_path / "out/a.wav", *FEW)
     finally:
-        signal.signal(asked, kept)
-    assert ran.code == 128 + asked
-    (names,) = seen
-    assert [it for it in names if it.startswith(".tonewood-")]
+        signal.signal(number, previous)
+    assert ran.code == 128 + number
+    (names,) = listings
+    assert [name for name in names if name.startswith(".tonewood-")]
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_ignored_signals_stay_ignored(run: Run) -> None:
-    kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
     try:
         assert run("--help").code == 0
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, kept)
+        signal.signal(signal.SIGHUP, previous)
 
 
-@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_terminated_server_closes_its_state(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: signal.Signals
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     from tonewood.studio.state import StudioState
 
     closed: list[Path] = []
     close = StudioState.close
 
-    def told(self: StudioState) -> None:
+    def record_close(self: StudioState) -> None:
         closed.append(self.database.folder)
         close(self)
 
     def ready(*_: object) -> str:
-        signal.raise_signal(asked)
+        signal.raise_signal(number)
         return "http://127.0.0.1/"
 
-    monkeypatch.setattr(StudioState, "close", told)
+    monkeypatch.setattr(StudioState, "close", record_close)
     monkeypatch.setattr("tonewood.web.server_url", ready)
     # Without the application's own end, which a second signal cuts short.
     monkeypatch.setattr("tonewood.studio.app.create_secure_studio_app", lambda *_, **__: nothing)
-    kept = signal.signal(asked, signal.SIG_DFL)
-    if asked is signal.SIGINT:
-        signal.signal(asked, signal.default_int_handler)
+    previous = signal.signal(number, signal.SIG_DFL)
+    if number is signal.SIGINT:
+        signal.signal(number, signal.default_int_handler)
     try:
         ran = run("studio", "--no-browser", "--port", "0", "--folder", tmp_path)
     finally:
-        signal.signal(asked, kept)
+        signal.signal(number, previous)
     assert closed
-    assert ran.code == (130 if asked is signal.SIGINT else 143)
+    assert ran.code == (130 if number is signal.SIGINT else 143)
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
     """An application that starts and ends."""
     while scope["type"] == "lifespan":
-        asked = (await receive())["type"]
-        await send({"type": f"{asked}.complete"})
-        if asked.endswith("shutdown"):
+        event = (await receive())["type"]
+        await send({"type": f"{event}.complete"})
+        if event.endswith("shutdown"):
             return

@@ -264,9 +264,9 @@ def test_exact_pairs_of_the_corpora_are_detected(corpora: Path, corpus: str) -> 
     for files in pairs_by_name(test / "cheap", test / "good"):
         assert isinstance(files, PairFiles)
         source, reference = (to_mono_16k(side.samples, side.rate) for side in files.read())
-        evaluation = align_recordings(source, reference)
-        assert evaluation.exact
-        assert evaluation.quality.problem is None
+        alignment = align_recordings(source, reference)
+        assert alignment.exact
+        assert alignment.quality.problem is None
 
 
 def test_corpus_folders_are_ranked(corpora: Path, tmp_path: Path) -> None:
@@ -278,16 +278,16 @@ def test_corpus_folders_are_ranked(corpora: Path, tmp_path: Path) -> None:
         (tmp_path / "good").mkdir(exist_ok=True)
         (tmp_path / "good" / path.name).symlink_to(path)
     jobs = plan_jobs([root / "test" / "cheap"], tmp_path / "enhanced")
-    how = EnhanceSettings().replace(force=True, certificate=dict(control_steps=0))
-    outputs = [item for item in run_batch(jobs, EnhanceTask(how), cello) if isinstance(item, FileEnhanced)]
+    task = EnhanceTask(EnhanceSettings().replace(force=True, certificate=dict(control_steps=0)))
+    outputs = [event for event in run_batch(jobs, task, cello) if isinstance(event, FileEnhanced)]
     assert len(outputs) == len(jobs)
-    evaluation = []
+    comparisons = []
     for folder in (root / "test" / "cheap", tmp_path / "enhanced", root / "test" / "good"):
         *_, last = compare_folder_sound(folder, tmp_path / "good", cello)
         assert isinstance(last, FolderComparison)
-        evaluation.append(last)
+        comparisons.append(last)
     for kind in ("scorer", "mel"):
-        source, enhanced, reference = (getattr(item, kind).distance for item in evaluation)
+        source, enhanced, reference = (getattr(item, kind).distance for item in comparisons)
         assert source > 3 * enhanced
-        assert enhanced > reference - getattr(evaluation[2], kind).error
+        assert enhanced > reference - getattr(comparisons[2], kind).error
         assert abs(reference) < 0.1 * source

@@ -36,15 +36,13 @@ def new(folders: Path, out: Path, *more: object) -> list[object]:
 
 
 def answer_all(folder: Path, listeners: int = 3) -> None:
-    test, answers = (
-        definition.load_listening_test(folder),
-        AnswerDatabase(folder / definition.ANSWERS_FILE),
-    )
+    test = definition.load_listening_test(folder)
+    answers = AnswerDatabase(folder / definition.ANSWERS_FILE)
     for _ in range(listeners):
         listener = answers.add_listener("yes")
-        for place, screen in screens_of(test, answers, listener).items():
+        for position, screen in screens_of(test, answers, listener).items():
             value = "set" if screen.stage == "volume" else "A"
-            answers.save_answer(listener.id, place, value, final=True, seconds=1)
+            answers.save_answer(listener.id, position, value, final=True, seconds=1)
 
 
 @pytest.mark.parametrize("command", ["new", "serve", "results", "delete", "export", "import"])
@@ -58,9 +56,9 @@ def test_folders_to_report_and_deletion(run: Run, folders: Path, tmp_path: Path)
     out = tmp_path / "test"
     ran = run(*new(folders, out, "--json", "--expect", 0.8))
     assert ran.code == 0, ran.err
-    (reported,) = ran.objects
-    assert (reported["conditions"], reported["trials"], reported["stimuli"]) == (["one", "two"], 4, 8)
-    assert reported["power"]["expected"] == 0.8
+    (line,) = ran.objects
+    assert (line["conditions"], line["trials"], line["stimuli"]) == (["one", "two"], 4, 8)
+    assert line["power"]["expected"] == 0.8
     assert re.search(r"^listeners  \d+ needed", run(*new(folders, tmp_path / "t2")).out, re.MULTILINE)
     ran = run("listen", "results", out)
     assert (ran.code, ran.err.count("\n")) == (1, 1)
@@ -76,14 +74,11 @@ def test_folders_to_report_and_deletion(run: Run, folders: Path, tmp_path: Path)
     assert all((tmp_path / "report" / row["preferred"]).is_file() for row in rows)
     ran = run(*new(folders, out, "--overwrite"))
     assert (ran.code, "never replaced" in ran.err) == (1, True)
-    for name in (
-        "L1",
-        list_participants(definition.load_listening_test(out), AnswerDatabase(out / definition.ANSWERS_FILE))[
-            1
-        ].code.lower(),
-    ):
+    answers = AnswerDatabase(out / definition.ANSWERS_FILE)
+    second = list_participants(definition.load_listening_test(out), answers)[1]
+    for name in ("L1", second.code.lower()):
         assert run("listen", "delete", out, name).code == 0
-    assert len(AnswerDatabase(out / definition.ANSWERS_FILE).list_listeners()) == 1
+    assert len(answers.list_listeners()) == 1
     assert run("listen", "delete", out, "L9").code == 2
 
 
@@ -123,7 +118,7 @@ def test_mushra_rates_no_more_than_the_standard_allows(run: Run, folders: Path, 
 
 
 @pytest.mark.parametrize(
-    ("more", "why"),
+    ("more", "reason"),
     [
         (("--kind", "quiz"), "choose one of pairs, abx, mushra"),
         (("--kind", "mushra"), "--reference"),
@@ -137,11 +132,11 @@ def test_mushra_rates_no_more_than_the_standard_allows(run: Run, folders: Path, 
     ],
 )
 def test_invalid_options_are_reported_in_one_line(
-    run: Run, folders: Path, tmp_path: Path, more: tuple[object, ...], why: str
+    run: Run, folders: Path, tmp_path: Path, more: tuple[object, ...], reason: str
 ) -> None:
     ran = run(*new(folders, tmp_path / "t", *more))
     assert ran.code == 2
-    assert why in ran.err
+    assert reason in ran.err
     assert ran.err.count("\n") == 1
     assert not (tmp_path / "t").exists()
 
@@ -161,15 +156,15 @@ def test_failed_piece_does_not_affect_others(
     soundfile.write(both[1] / "unlike.wav", play(7.0).T, 16_000)
     ran = run("listen", "new", "--conditions", *both, "-o", tmp_path / "t", "--seconds", 5)
     assert ran.code == 1
-    for reported in ("lone.wav has no counterpart in b", "short lasts 2.0 s", "broken.wav",
-                 "differ in length by 1.00 s", "4 of 5 failed, 1 done"):  # fmt: skip
-        assert reported in ran.err
+    for message in ("lone.wav has no counterpart in b", "short lasts 2.0 s", "broken.wav",
+                    "differ in length by 1.00 s", "4 of 5 failed, 1 done"):  # fmt: skip
+        assert message in ran.err
     assert {item.piece for item in definition.load_listening_test(tmp_path / "t").excerpts} == {"good"}
 
 
 def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.tonewood"
-    for more, why in (
+    for more, reason in (
         ((), "there is nothing to train from"),
         (("--reference", folders / "one"), "need each other"),
         (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
@@ -182,7 +177,7 @@ def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Pa
     ):
         ran = run("train", "-o", out, *more)
         assert ran.code == 2
-        assert why in ran.err
+        assert reason in ran.err
 
 
 def test_model_is_trained_from_ratings(run: Run, tmp_path: Path, play: Callable[..., Any]) -> None:
@@ -218,9 +213,9 @@ def test_model_is_trained_from_ratings(run: Run, tmp_path: Path, play: Callable[
         (2, "accepts no other change of the model", ("--predictor", "--preferences", tmp_path / "r.csv")),
         (2, "accepts no other change of the model", folders),
     )
-    for code, why, words in wrong:
+    for code, reason, words in wrong:
         ran = run(*onto, *words)
-        assert (ran.code, ran.err.count("\n"), why in ran.err) == (code, 1, True), ran.err
+        assert (ran.code, ran.err.count("\n"), reason in ran.err) == (code, 1, True), ran.err
     assert not (tmp_path / "n.tonewood").exists()
 
 

@@ -97,7 +97,7 @@ def test_live_json_has_one_object_per_event(run: Run, card: Any, predicting_file
     assert ran.err == ""
     begun, *levels, ended = ran.objects
     assert begun == {"event": "begun", "rate": 48_000, "channels": 2, "latency_ms": 39.98}
-    assert [it["seconds"] for it in levels] == [1.0, 2.0, 3.0]
+    assert [item["seconds"] for item in levels] == [1.0, 2.0, 3.0]
     assert levels[0]["input_db"] == pytest.approx(-12.04, abs=0.1)
     assert levels[0]["amount"] == 0.5
     assert ended["seconds"] == 3.2
@@ -125,18 +125,18 @@ def test_missing_sound_card_is_named(run: Run, card: Any, predicting_file: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--input", "Bag"), "the sound card cannot be used (No input device matching 'Bag'): name a"),
         (("--rate", "12345"), "the sound card cannot be used (Invalid sample rate [PaErrorCode -9997])"),
     ],
 )
 def test_sound_card_error_is_one_line(
-    run: Run, card: Any, predicting_file: Path, arguments: tuple[str, ...], said: str
+    run: Run, card: Any, predicting_file: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     ran = run("live", "-m", predicting_file, *arguments)
     assert ran.code == 1
-    assert ran.err.startswith(f"tonewood: {said}")
+    assert ran.err.startswith(f"tonewood: {message}")
     assert ran.err.count("\n") == 1
 
 
@@ -152,12 +152,12 @@ def test_signal_switches_bypass(run: Run, card: Any, predicting_file: Path) -> N
 
     card.Stream.read = read
     ran = run("live", "-m", predicting_file, "--block", 480, "--json")
-    assert [it["bypassed"] for it in ran.objects[1:-1]] == [True, True]
+    assert [item["bypassed"] for item in ran.objects[1:-1]] == [True, True]
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize(
-    ("raised", "said"),
+    ("raised", "message"),
     [
         ("ImportError", "live needs sounddevice, which is not installed: pip install '.[li"),
         ("OSError", "live needs PortAudio, which is not installed: apt install libportaudio2, dnf"),
@@ -169,14 +169,14 @@ def test_what_is_not_installed_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
     predicting_file: Path,
     raised: str,
-    said: str,
+    message: str,
 ) -> None:
     (tmp_path / "sounddevice.py").write_text(f"raise {raised}('PortAudio library not found')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     ran = run("live", "-m", predicting_file)
     assert ran.code == 1
-    assert ran.err.startswith(f"tonewood: {said}")
+    assert ran.err.startswith(f"tonewood: {message}")
     assert ran.err.count("\n") == 1
 
 
@@ -189,17 +189,17 @@ def test_recording_replaces_the_sound_card(
         assert ran.code == 0, ran.err
         assert ran.out.startswith("played   1.2 s; load ")
         assert ran.out.endswith(f"sound    {out}\n")
-    samples, untouched, made = (
+    samples, untouched, output = (
         soundfile.read(path)[0] for path in (take, tmp_path / "0.flac", tmp_path / "1.flac")
     )
     assert np.array_equal(samples, untouched)
-    assert made.shape == samples.shape
-    assert np.abs(made - samples).max() > 1e-3
+    assert output.shape == samples.shape
+    assert np.abs(output - samples).max() > 1e-3
     assert soundfile.info(tmp_path / "1.flac").subtype == "PCM_24"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("--from", "{take}"), 2, "--from and -o go together: name a recording and a file"),
         (("-o", "a.wav"), 2, "--from and -o go together"),
@@ -218,14 +218,14 @@ def test_wrong_calls_are_one_line(
     play: Callable[..., Any],
     arguments: tuple[str, ...],
     code: int,
-    said: str,
+    message: str,
 ) -> None:
     low = tmp_path / "low.wav"
     soundfile.write(low, play(1, 8_000).T, 8_000)
     named = {"take": take, "gone": tmp_path / "gone", "low": low}
-    ran = run("live", "-m", predicting_file, *(it.format(**named) for it in arguments))
+    ran = run("live", "-m", predicting_file, *(argument.format(**named) for argument in arguments))
     assert ran.code == code
-    assert said in ran.err
+    assert message in ran.err
     assert ran.err.count("\n") == 1
 
 

@@ -113,12 +113,12 @@ def test_page_is_self_contained(report: tuple[Path, list[Any]]) -> None:
     out, _ = report
     text = (out / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|url\(|@import|<script|<link", text)
-    seen = Page(text)
-    sources = [attributes["src"] for tag, attributes in seen.tags if tag == "img"]
+    page = Page(text)
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     pictures = [base64.b64decode(str(src).removeprefix("data:image/png;base64,")) for src in sources]
     assert pictures == [(out / f"figure-{n}.png").read_bytes() for n in (1, 2, 3)]
-    assert "Reproduction of the paper on <b>cello & co" in seen.text
-    assert "b" not in {tag for tag, _ in seen.tags}
+    assert "Reproduction of the paper on <b>cello & co" in page.text
+    assert "b" not in {tag for tag, _ in page.tags}
 
 
 def test_table_has_every_method(report: tuple[Path, list[Any]], model: Model) -> None:
@@ -157,7 +157,9 @@ def test_json_trains_without_a_model(
     run: Run, corpus: Path, small: Callable[..., ModelSettings], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    methods = {name: how for name, how in paper_reproduction.REPRODUCED_METHODS.items() if name[0] in "up"}
+    methods = {
+        name: method for name, method in paper_reproduction.REPRODUCED_METHODS.items() if name[0] in "up"
+    }
     monkeypatch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
     settings = small(steps=10).replace(guide=dict(steps=20, width=4))
     sets = [
@@ -261,10 +263,10 @@ def test_page_escapes_text() -> None:
         ReportFigure(evil, b"png", evil),
         ReportAudio("audio/wav", b"wave", evil),
     ]
-    seen = Page(render_report(evil, blocks))
-    assert "script" not in {tag for tag, _ in seen.tags}
-    assert seen.text.count(evil) == 8 + 1  # the title stands twice; an attribute is no text
-    (image,) = [attributes for tag, attributes in seen.tags if tag == "img"]
+    page = Page(render_report(evil, blocks))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count(evil) == 8 + 1  # the title stands twice; an attribute is no text
+    (image,) = [attributes for tag, attributes in page.tags if tag == "img"]
     assert image["alt"] == evil
 
 

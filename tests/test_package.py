@@ -41,7 +41,7 @@ def package() -> ModuleType:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    code = f"import hatchling.build as it; print(it.build_wheel({str(folder)!r}))"
+    code = f"import hatchling.build; print(hatchling.build.build_wheel({str(folder)!r}))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return folder / ran.stdout.strip().splitlines()[-1]
@@ -52,7 +52,7 @@ def test_wheel_contains_exactly_the_package(package: ModuleType, wheel: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("drop", "add", "said"),
+    ("drop", "add", "message"),
     [
         ("tonewood/studio/static/index.html", None, "index.html is missing"),
         ("tonewood/dsp/features.py", None, "features.py is missing"),
@@ -61,7 +61,7 @@ def test_wheel_contains_exactly_the_package(package: ModuleType, wheel: Path) ->
     ],
 )
 def test_faults_of_a_wheel_are_found(
-    package: ModuleType, wheel: Path, tmp_path: Path, drop: str, add: str, said: str
+    package: ModuleType, wheel: Path, tmp_path: Path, drop: str, add: str, message: str
 ) -> None:
     spoilt = tmp_path / wheel.name
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(spoilt, "w") as new:
@@ -70,15 +70,17 @@ def test_faults_of_a_wheel_are_found(
                 new.writestr(name, old.read(name))
         if add:
             new.writestr(add, "")
-    assert [it for it in package.check_wheel(spoilt) if said in it] == package.check_wheel(spoilt) != []
+    errors = package.check_wheel(spoilt)
+    assert errors
+    assert all(message in error for error in errors)
 
 
 def test_wheel_metadata_is_complete(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        told = next(it for it in names if it.endswith(".dist-info/METADATA"))
-        points = next(it for it in names if it.endswith("entry_points.txt"))
-        about = Parser().parsestr(archive.read(told).decode("utf-8"))
+        metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        points = next(name for name in names if name.endswith("entry_points.txt"))
+        about = Parser().parsestr(archive.read(metadata).decode("utf-8"))
         assert "tonewood = tonewood.cli:main" in archive.read(points).decode("utf-8")
     assert about["Name"] == "tonewood"
     assert about["Version"] == PROJECT["version"]
@@ -86,7 +88,7 @@ def test_wheel_metadata_is_complete(wheel: Path) -> None:
     assert about["Requires-Python"] == ">=3.11.5"
     assert about["Description-Content-Type"] == "text/markdown"
     assert set(about.get_all("Provides-Extra") or []) == set(PROJECT["optional-dependencies"])
-    licences = {Path(it).name for it in about.get_all("License-File") or []}
+    licences = {Path(path).name for path in about.get_all("License-File") or []}
     assert licences == {"LICENSE", "NOTICE", "NOTICE.md"}
     assert "# Tonewood" in str(about.get_payload())
 
@@ -106,7 +108,7 @@ def test_test_requirements_are_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pinned = {plain(line.partition("==")[0]) for line in lines if not line.startswith("#")}
     groups = (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
-    assert {plain(Requirement(it).name) for group in groups for it in group} <= pinned
+    assert {plain(Requirement(line).name) for group in groups for line in group} <= pinned
     assert lines[2:] == sorted(lines[2:], key=str.lower)
 
 

@@ -40,7 +40,7 @@ def test_source_never_executes_or_unpickles_data() -> None:
         if path != OWN_MESSAGES:
             assert not imported & UNPICKLES, path
         assert not called & RUNS, path
-        assert not {it for it in called if it.endswith(("torch.load", "yaml.load"))}, path
+        assert not {name for name in called if name.endswith(("torch.load", "yaml.load"))}, path
         assert "allow_pickle=True" not in text, path
         assert "shell=True" not in text, path
 
@@ -49,8 +49,8 @@ def test_source_never_executes_or_unpickles_data() -> None:
 def test_header_that_claims_a_terabyte_allocates_no_memory(tmp_path: Path, shape: list[object]) -> None:
     size = 2**42
     entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}
-    told = {"format": "tonewood", "version": "2", "settings": "{}", "card": "{}", "sha256": ""}
-    head = json.dumps({"__metadata__": told, "scorer.x": entry}).encode()
+    metadata = {"format": "tonewood", "version": "2", "settings": "{}", "card": "{}", "sha256": ""}
+    head = json.dumps({"__metadata__": metadata, "scorer.x": entry}).encode()
     path = tmp_path / "large.tonewood"
     path.write_bytes(struct.pack("<Q", len(head)) + head)
     with pytest.raises(ModelError, match="is not a Tonewood model, or is damaged"):
@@ -67,7 +67,7 @@ def test_every_documented_attack_has_a_test() -> None:
         for line in page.split("## Pages")[1].split("\n## ")[0].splitlines()
         if line.startswith("|")
     ]
-    tests = "".join(it.read_text("utf-8") for it in Path(__file__).parent.rglob("test_*.py"))
+    tests = "".join(path.read_text("utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
     assert len(rows) > 10
     for attack, _, tried in rows[2:]:
         names = re.findall(r"`(test_\w+)`", tried)

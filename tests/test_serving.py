@@ -98,19 +98,19 @@ def test_same_origin_post_is_accepted() -> None:
 
 
 def test_request_without_token_is_rejected() -> None:
-    asked = client(token="secret")
-    for answer in (asked.get("/"), asked.get("/?token=guess"), asked.post("/change")):
+    browser = client(token="secret")
+    for answer in (browser.get("/"), browser.get("/?token=guess"), browser.post("/change")):
         assert answer.status_code == 401
         assert "open the address" in answer.json()["error"]
 
 
 def test_token_in_address_becomes_http_only_cookie() -> None:
-    asked = client(token="secret")
-    entered = asked.get("/?token=secret")
+    browser = client(token="secret")
+    entered = browser.get("/?token=secret")
     assert entered.status_code == 303
     assert entered.headers["location"] == "/"
     assert "HttpOnly; SameSite=Strict" in entered.headers["set-cookie"]
-    assert asked.get("/").status_code == 200
+    assert browser.get("/").status_code == 200
 
 
 TOKEN = "secret-0123456789"
@@ -122,10 +122,10 @@ WRONG_TOKENS = [
 
 @pytest.mark.parametrize("wrong", WRONG_TOKENS)
 def test_partial_token_is_rejected_everywhere(wrong: str) -> None:
-    asked = client(token=TOKEN)
-    asked.get("/", params={"token": TOKEN})
-    (cookie,) = asked.cookies
-    asked.cookies.clear()
+    browser = client(token=TOKEN)
+    browser.get("/", params={"token": TOKEN})
+    (cookie,) = browser.cookies
+    browser.cookies.clear()
     sent = wrong.encode("latin-1")
     headers = [
         {},
@@ -138,37 +138,37 @@ def test_partial_token_is_rejected_everywhere(wrong: str) -> None:
     ]
     for more in headers:
         pairs = [(name.encode(), value) for name, value in more.items()]
-        assert asked.get("/", headers=pairs).status_code == 401, more
-    assert asked.get("/", params={"token": wrong}).status_code == 401
+        assert browser.get("/", headers=pairs).status_code == 401, more
+    assert browser.get("/", params={"token": wrong}).status_code == 401
     # By address a page is opened, and nothing is changed.
-    assert asked.post("/change", params={"token": TOKEN}).status_code == 401
+    assert browser.post("/change", params={"token": TOKEN}).status_code == 401
 
 
 def test_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
 
-    def spied(given: bytes, right: bytes) -> bool:
-        compared.append((given, right))
-        return given == right
+    def spied(received: bytes, right: bytes) -> bool:
+        compared.append((received, right))
+        return received == right
 
-    asked = client(token=TOKEN)
+    browser = client(token=TOKEN)
     monkeypatch.setattr(hmac, "compare_digest", spied)
     # Were it compared in any other way too, these would be let in, or out.
-    asked.get("/", params={"token": "a"})
-    asked.get("/", headers={"authorization": "Bearer b"})
+    browser.get("/", params={"token": "a"})
+    browser.get("/", headers={"authorization": "Bearer b"})
     assert (b"a", TOKEN.encode()) in compared
     assert (b"b", TOKEN.encode()) in compared
-    monkeypatch.setattr(hmac, "compare_digest", lambda given, right: True)
-    assert asked.get("/", headers={"authorization": "Bearer b"}).status_code == 303
-    monkeypatch.setattr(hmac, "compare_digest", lambda given, right: False)
+    monkeypatch.setattr(hmac, "compare_digest", lambda received, right: True)
+    assert browser.get("/", headers={"authorization": "Bearer b"}).status_code == 303
+    monkeypatch.setattr(hmac, "compare_digest", lambda received, right: False)
     for more in ({"params": {"token": TOKEN}}, {"headers": {"authorization": f"Bearer {TOKEN}"}}):
-        assert asked.get("/", **more).status_code == 401  # type: ignore[arg-type]
+        assert browser.get("/", **more).status_code == 401  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", ["//evil.example/", "/%0d%0aSet-Cookie:%20a=b/", "/\\evil.example"])
 def test_login_never_redirects_to_another_host(path: str) -> None:
-    asked = client(token=TOKEN)
-    entered = asked.get(f"http://127.0.0.1:8765{path}?token={TOKEN}")
+    browser = client(token=TOKEN)
+    entered = browser.get(f"http://127.0.0.1:8765{path}?token={TOKEN}")
     assert entered.status_code == 303
     where = entered.headers["location"]
     assert re.fullmatch(r"/(?![/\\])[\x21-\x7e]*", where)
@@ -182,22 +182,22 @@ def test_websocket_is_closed_before_it_opens() -> None:
 
 
 def test_bearer_token_is_accepted() -> None:
-    asked = client(token="secret")
-    assert asked.get("/", headers={"authorization": "Bearer secret"}).status_code == 200
-    assert asked.get("/", headers={"authorization": "Bearer wrong"}).status_code == 401
+    browser = client(token="secret")
+    assert browser.get("/", headers={"authorization": "Bearer secret"}).status_code == 200
+    assert browser.get("/", headers={"authorization": "Bearer wrong"}).status_code == 401
 
 
 def test_body_above_the_limit_is_rejected_with_or_without_length() -> None:
-    asked = client(
+    browser = client(
         limits=RequestLimits(body_bytes=100), limits_by_path={"/upload": RequestLimits(body_bytes=200)}
     )
-    assert asked.post("/change", content=b"x" * 100).status_code == 200
-    assert asked.post("/change", content=b"x" * 101).status_code == 413
-    unstated = asked.post("/change", content=(b"x" * 60 for _ in range(2)))
+    assert browser.post("/change", content=b"x" * 100).status_code == 200
+    assert browser.post("/change", content=b"x" * 101).status_code == 413
+    unstated = browser.post("/change", content=(b"x" * 60 for _ in range(2)))
     assert unstated.status_code == 413
     assert "the request is larger than" in unstated.json()["error"]
-    assert asked.post("/upload", content=b"x" * 150).status_code == 200
-    assert asked.post("/change", headers={"content-length": "many"}).status_code == 400
+    assert browser.post("/upload", content=b"x" * 150).status_code == 200
+    assert browser.post("/change", headers={"content-length": "many"}).status_code == 400
 
 
 def test_missing_body_times_out() -> None:

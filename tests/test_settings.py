@@ -22,6 +22,7 @@ from tonewood.settings import (
     SpectrumSettings,
     TrainingSettings,
     default_enhance_settings,
+    validated_settings,
 )
 from tonewood.settings_by_name import apply_assignments, list_settings
 
@@ -210,6 +211,8 @@ def test_last_assignment_of_a_name_counts() -> None:
         ("alpha=1", "search.alpha"),
         ("steps=1", "search.steps"),
         ("search.alpha.x=1", "search.alpha"),
+        ("seed.x=1", "seed"),
+        ("a.b.c=1", None),
         ("render.between=1", "render.aspect.between"),
         ("=1", None),
         ("zzz=1", None),
@@ -221,6 +224,14 @@ def test_unknown_setting_gets_the_nearest_name(assignment: str, suggestion: str 
     hint = f"did you mean {suggestion}? " if suggestion else ""
     name = assignment.partition("=")[0]
     assert str(caught.value) == f"there is no setting {name!r}: {hint}`tonewood settings` lists all of them"
+
+
+def test_unknown_name_inside_a_group_gets_the_nearest_name() -> None:
+    message = r"^there is no setting 'search\.stpes': did you mean search\.steps\? `tonewood settings` lists"
+    with pytest.raises(CallError, match=message):
+        apply_assignments(EnhanceSettings(), ['search={"stpes": 0}'])
+    with pytest.raises(CallError, match=message):
+        validated_settings(EnhanceSettings, {"search": {"stpes": 0}})
 
 
 @pytest.mark.parametrize("text", ["search.alpha", ""])

@@ -158,7 +158,7 @@ def test_slow_answer_is_delivered(connect: Connect) -> None:
 
 
 def test_connections_can_be_reused(connect: Connect) -> None:
-    def kept() -> bool:
+    def reused() -> bool:
         connection = connect()
         for _ in range(3):
             connection.sendall(head("/_read", "Content-Length: 2") + b"ab")
@@ -170,7 +170,7 @@ def test_connections_can_be_reused(connect: Connect) -> None:
                 received += piece
         return True
 
-    eventually(kept)
+    eventually(reused)
 
 
 def test_endless_head_is_refused(connect: Connect) -> None:

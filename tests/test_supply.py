@@ -54,7 +54,7 @@ def installed_requirements(package: str, extras: tuple[str, ...]) -> set[str]:
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
                 names.add(canonical(requirement.name))
-                remaining += [(requirement.name, it) for it in ("", *requirement.extras)]
+                remaining += [(requirement.name, inner) for inner in ("", *requirement.extras)]
     return names
 
 

@@ -1,5 +1,6 @@
 """Python interface: arrays in, results out. It runs the same workflows as the command line."""
 
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def train(
         Folder with the sound to improve.
     output : path, optional
         Model file to write.
+    overwrite : bool
+        Replace an existing `output`.
     preferences, ratings : path, optional
         CSV tables of listeners' answers, with the columns `preferred,other` and `file,rating`.
     settings : ModelSettings, optional
@@ -63,14 +66,13 @@ def train(
         The training is impossible; the text says why in one line.
     """
     name = Path(output).stem if output else "model"
-    model: Model | None = None
     reference_input: Path | list[WeightedFolder] | None
     if isinstance(reference, Mapping):
         reference_input = [WeightedFolder(Path(folder), weight) for folder, weight in reference.items()]
         check_folder_weights(reference_input)
     else:
         reference_input = None if reference is None else Path(reference)
-    for event in train_model(
+    events = train_model(
         reference_input,
         None if source is None else Path(source),
         settings or ModelSettings(),
@@ -79,10 +81,9 @@ def train(
         name=name,
         device=device,
         cache=FeatureCache(Path(cache)) if cache else NO_CACHE,
-    ):
-        if isinstance(event, Model):
-            model = event
-    assert model is not None
+    )
+    (model,) = deque(events, maxlen=1)  # the events before it are for progress displays
+    assert isinstance(model, Model)
     if output:
         model.save(output, overwrite=overwrite)
     return model
@@ -114,11 +115,9 @@ def enhance(
     """
     check_device(device)
     wave = _validate_samples(samples, rate)
-    result: Enhancement | None = None
-    for event in enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings(), device=device):
-        if isinstance(event, Enhancement):
-            result = event
-    assert result is not None
+    events = enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings(), device=device)
+    (result,) = deque(events, maxlen=1)
+    assert isinstance(result, Enhancement)
     return result
 
 
@@ -167,6 +166,7 @@ class _ModelLoss:
         rate: int = 16_000,
         reduction: str = "mean",
     ) -> None:
+        # The next class in the order of resolution is the loss of a scorer, which mypy cannot know here.
         super().__init__(_as_model(model).scorer, rate, reduction)  # type: ignore[call-arg]
 
 

@@ -141,6 +141,7 @@ class HarpEndpoint:
 
     def store_upload(self, upload: UploadFile) -> str:
         """Write an upload under a random name, and return that name."""
+        # The host's name must not become a path here; it may be a whole path of Windows.
         suffix = Path((upload.filename or "").replace("\\", "/")).suffix.lower()
         name = f"{secrets.token_hex(16)}{suffix if suffix in WRITABLE_SUFFIXES else ''}"
         path = self.folder / name
@@ -221,7 +222,7 @@ class HarpEndpoint:
         try:
             for event in enhance_file(path, output, self.model, settings):
                 if isinstance(event, FileEnhanced):
-                    Path(event.recipe).unlink()
+                    Path(event.recipe).unlink()  # a host fetches the audio only
                     return event
                 if self._cancel_event.is_set():
                     raise _CallCancelledError("cancelled")

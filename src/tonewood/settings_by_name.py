@@ -1,12 +1,11 @@
 """Settings by dotted name: assignments such as `search.alpha=0.02`, and the list of all settings."""
 
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 from tonewood.errors import CallError
-from tonewood.settings import Settings, SettingsT, Unit, validated_settings
+from tonewood.settings import Settings, SettingsT, Unit, setting_fields, unknown_setting, validated_settings
 
 
 def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> SettingsT:
@@ -28,12 +27,15 @@ def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> Settin
     tree = settings.model_dump()
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        *path, last = name.strip().split(".")
+        name = name.strip()
+        if not equals:
+            raise CallError(f"{assignment!r} is not an assignment: give NAME=VALUE, as in search.alpha=0.02")
+        *path, last = name.split(".")
         branch: Any = tree
         for group in path:
             branch = branch.get(group) if isinstance(branch, dict) else None
-        if not equals or not isinstance(branch, dict) or last not in branch:
-            raise CallError(_unknown_setting(type(settings), assignment))
+        if not isinstance(branch, dict) or last not in branch:
+            raise CallError(unknown_setting(type(settings), name))
         try:
             branch[last] = json.loads(text)
         except ValueError:
@@ -63,16 +65,13 @@ class SettingInfo(NamedTuple):
     meaning: str
 
 
-def list_settings(group: type[Settings], prefix: str = "") -> Iterator[SettingInfo]:
+def list_settings(group: type[Settings]) -> Iterator[SettingInfo]:
     """Yield a description of every setting of a group and the groups in it."""
-    for name, field in group.model_fields.items():
-        if isinstance(field.default, Settings):
-            yield from list_settings(type(field.default), f"{prefix}{name}.")
-            continue
+    for name, field in setting_fields(group):
         unit = next(_units((field.annotation, *field.metadata)), "")
         default = list(field.default) if isinstance(field.default, tuple) else field.default
         limits = _limits(field.annotation, field.metadata)
-        yield SettingInfo(f"{prefix}{name}", default, unit, limits, field.description or "")
+        yield SettingInfo(name, default, unit, limits, field.description or "")
 
 
 def _units(annotations: Sequence[Any]) -> Iterator[str]:
@@ -102,18 +101,3 @@ def _choices(annotation: Any) -> Iterator[str]:  # noqa: ANN401
             yield item
         else:
             yield from _choices(item)
-
-
-def _unknown_setting(group: type[Settings], assignment: str) -> str:
-    """Return the message for an assignment that names no setting, with the nearest name."""
-    name, equals, _ = assignment.partition("=")
-    if not equals:
-        return f"{assignment!r} is not an assignment: give NAME=VALUE, as in search.alpha=0.02"
-    names = [info.name for info in list_settings(group)]
-    # A name without its group is a frequent slip, and its spelling may be far from the full one.
-    last = name.strip().rpartition(".")[2]
-    nearest = difflib.get_close_matches(name.strip(), names, n=1) or [
-        full for full in names if last and full.rpartition(".")[2] == last
-    ]
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return f"there is no setting {name.strip()!r}: {hint}`tonewood settings` lists all of them"

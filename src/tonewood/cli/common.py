@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
@@ -28,7 +31,9 @@ def settings_named_by_options(options: Mapping[str, str]) -> Iterator[None]:
         yield
     except CallError as error:
         setting, space, reason = str(error).partition(" ")
-        raise CallError(f"{options.get(setting, setting)}{space}{reason}") from None
+        # An item of a list has its number: training.fix.0 is an item of training.fix.
+        option = options.get(re.sub(r"\.\d+$", "", setting), setting)
+        raise CallError(f"{option}{space}{reason}") from None
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -44,7 +49,7 @@ def print_stderr(line: str) -> None:
 
 def format_time(seconds: float) -> str:
     """Return a time in minutes and seconds, as in 1:02.5."""
-    tenths = round(seconds * 10)
+    tenths = round(seconds * 10)  # rounded first: 59.96 s are 1:00.0, not 0:60.0
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
@@ -70,6 +75,14 @@ def print_card(model: "ModelOrFile") -> None:
             print(f"{'' if number else name:<11}{line}".rstrip())
 
 
+def print_columns(rows: Sequence[Sequence[str]], indent: str = "") -> None:
+    """Print a table with its first column aligned to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        print(f"{indent}{first:<{widths[0]}}  " + "  ".join(cells))
+
+
 # readable=False: click would reject the whole call for one unreadable file.
 InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="INPUT", readable=False, help="Files or folders.")
@@ -85,18 +98,13 @@ OutputOption = Annotated[
     typer.Option("-o", "--output", readable=False, help="Output folder, or output file for a single INPUT."),
 ]
 ModelOption = Annotated[str, typer.Option("-m", "--model", help="Model file, or name of a bundled model.")]
+# Text, because a Path would shorten s3://bucket to s3:/bucket.
 LocationsArgument = Annotated[
     list[str], typer.Argument(metavar="INPUT", help="Files, folders or URLs such as s3://….")
 ]
 OutputLocationOption = Annotated[
     str, typer.Option("-o", "--output", help="Output folder, URL, or output file for a single INPUT.")
 ]
-WorkersOption = Annotated[int | None, typer.Option(help="Number of processes on this machine.")]
-SchedulerOption = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Address of a running Dask cluster: tcp://….")
-]
-RetriesOption = Annotated[int, typer.Option(help="How often to retry a failed file.", min=0)]
-ParquetOption = Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table for all results.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 DeviceOption = Annotated[str, typer.Option(help="Device: cpu or cuda.")]
 CacheOption = Annotated[
@@ -168,12 +176,14 @@ def check_output_path(path: Path, overwrite: bool) -> None:
 
 
 class BatchOptions(NamedTuple):
-    """Options of batch processing: workers, retries, results table."""
+    """Options of batch processing, which `with_batch_options` gives to a command."""
 
-    workers: int | None
-    scheduler: str | None
-    retries: int
-    parquet: str | None
+    workers: Annotated[int | None, typer.Option(help="Number of processes on this machine.")] = None
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Address of a running Dask cluster: tcp://….")
+    ] = None
+    retries: Annotated[int, typer.Option(help="How often to retry a failed file.", min=0)] = 2
+    parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table for all results.")] = None
 
     @property
     def is_requested(self) -> bool:
@@ -202,7 +212,32 @@ class BatchOptions(NamedTuple):
         return table.exists() or table.with_name(table.name + PARTIAL_SUFFIX).exists()
 
 
-LOCAL_BATCH = BatchOptions(workers=None, scheduler=None, retries=0, parquet=None)
+# One file after the other in this process: every option has its default.
+LOCAL_BATCH = BatchOptions()
+
+
+def with_batch_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with an option for each field of `BatchOptions`, in the place of its `batch`.
+
+    typer reads options from the signature of a function, so the signature is rewritten.
+    """
+    hints = get_type_hints(BatchOptions, include_extras=True)
+    options = [
+        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=hints[name])
+        for name, default in BatchOptions._field_defaults.items()
+    ]
+    parameters: list[Parameter] = []
+    for parameter in signature(command).parameters.values():
+        parameters += options if parameter.name == "batch" else [parameter]
+
+    @wraps(command)
+    def command_with_options(**arguments: Any) -> None:  # noqa: ANN401 - as typer parsed them
+        batch = BatchOptions(*(arguments.pop(name) for name in BatchOptions._fields))
+        command(batch=batch, **arguments)
+
+    command_with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command_with_options.__annotations__ = {item.name: item.annotation for item in parameters}
+    return command_with_options
 
 
 def run_and_report(

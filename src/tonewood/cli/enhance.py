@@ -7,22 +7,22 @@ import typer
 
 from tonewood.cli import common
 from tonewood.cli.common import (
+    LOCAL_BATCH,
+    BatchOptions,
     DeviceOption,
     JsonOption,
     LocationsArgument,
     ModelOption,
     OutputLocationOption,
     OverwriteOption,
-    ParquetOption,
-    RetriesOption,
-    SchedulerOption,
     SetOption,
-    WorkersOption,
     parse_band,
     parse_time,
     settings_named_by_options,
+    with_batch_options,
 )
 from tonewood.errors import printable
+from tonewood.utils.parallel import check_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,12 +40,14 @@ _OPTION_OF_SETTING = {
     "search.steps": "--steps",
     "render.amount": "--amount",
     "render.aspect.only": "--only",
+    "render.aspect.between": "--between",
     "render.aspect.start_s": "--from",
     "render.aspect.end_s": "--to",
     "render.aspect:": "--between, --from or --to:",
 }
 
 
+@with_batch_options
 def enhance_command(
     inputs: LocationsArgument,
     output: OutputLocationOption,
@@ -76,10 +78,7 @@ def enhance_command(
     device: DeviceOption = "cpu",
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
     set_: SetOption = None,
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    retries: RetriesOption = 2,
-    parquet: ParquetOption = None,
+    batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -89,6 +88,7 @@ def enhance_command(
     from tonewood.model.model import load_model
     from tonewood.settings import default_enhance_settings
 
+    # The casts below are no promise: settings reject words that they do not know.
     with settings_named_by_options(_OPTION_OF_SETTING):
         settings = default_enhance_settings(method).replace(
             seed=seed,
@@ -112,14 +112,10 @@ def enhance_command(
         from tonewood.settings_by_name import apply_assignments
 
         settings = apply_assignments(settings, set_)
-    if device != "cpu":
-        from tonewood.utils.parallel import check_device
-
-        check_device(device)
+    check_device(device)
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, device=device))
-    batch_options = common.BatchOptions(workers, scheduler, retries, parquet)
-    run_enhancement(inputs, output, task, loaded, batch_options, json_)
+    run_enhancement(inputs, output, task, loaded, batch, json_)
 
 
 def run_enhancement(
@@ -127,7 +123,7 @@ def run_enhancement(
     output: str | Path,
     task: "EnhanceTask",
     model: "Model",
-    batch_options: common.BatchOptions,
+    batch: BatchOptions,
     as_json: bool,
 ) -> None:
     """Enhance all recordings of the inputs, print each result, and exit with the batch's code."""
@@ -138,18 +134,19 @@ def run_enhancement(
     out = parse_location(str(output))
     jobs = plan_jobs([parse_location(str(location)) for location in inputs], out)
     task.check_requirements(model)
+    # Results of a single output file have no folder for a table.
     folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
         jobs,
         task,
         model,
-        batch_options,
+        batch,
         lambda result: _print_enhanced(result, as_json),
         folder=folder,
         overwrite=task.options.overwrite,
         as_json=as_json,
     )
-    common.finish_batch(failed, len(jobs), batch_options.table_location(folder))
+    common.finish_batch(failed, len(jobs), batch.table_location(folder))
 
 
 def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:

@@ -1,23 +1,23 @@
 """Command `evaluate`: measure the distance to the reference, on pairs or on whole folders."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from tonewood.cli import common
 from tonewood.cli.common import (
+    LOCAL_BATCH,
+    BatchOptions,
     DeviceOption,
     JsonOption,
     ModelOption,
     OverwriteOption,
-    ParquetOption,
-    RetriesOption,
-    SchedulerOption,
-    WorkersOption,
     exit_if_failed,
+    with_batch_options,
 )
 from tonewood.errors import CallError, printable
+from tonewood.utils.parallel import check_device
 
 if TYPE_CHECKING:
     from tonewood.enhancement.output_files import FileFailure
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FolderPair = tuple[Path, Path] | None
 
 
+@with_batch_options
 def evaluate_command(
     pairs: Annotated[
         FolderPair,
@@ -58,10 +59,7 @@ def evaluate_command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: DeviceOption = "cpu",
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    retries: RetriesOption = 2,
-    parquet: ParquetOption = None,
+    batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -70,37 +68,32 @@ def evaluate_command(
         raise CallError("there is nothing to evaluate: give --pairs, --folders, or both")
     if table is not None and pairs is None:
         raise CallError("--table describes the pairs of two folders: give --pairs too")
-    options = common.BatchOptions(workers, scheduler, retries, parquet)
-    if options.is_requested and pairs is None:
+    if batch.is_requested and pairs is None:
         raise CallError("--workers, --scheduler and --parquet need pairs: give --pairs, or omit them")
     if seed < 0:
         raise CallError(f"--seed is {seed}: give 0 or more")
-    from tonewood.evaluation import report as evaluate_page
+    from tonewood.evaluation import report
     from tonewood.model.model import load_model
-    from tonewood.utils.parallel import check_device
 
     check_device(device)
     loaded = load_model(model)
     # Before the measurements, which take minutes: an output that cannot be written ends the call now.
     if output is not None:
-        evaluate_page.prepare_evaluation_report(output, overwrite)
+        report.prepare_evaluation_report(output, overwrite)
     failed = total = 0
     measured = compared = None
     if pairs is not None:
-        examples = evaluate_page.AUDIBLE_PAIRS if output is not None else 0
+        examples = report.AUDIBLE_PAIRS if output is not None else 0
         measured = _measure_pairs(
-            _find_pair_files(pairs, table), loaded, seed, device, examples, options, output, overwrite, json_
+            _find_pair_files(pairs, table), loaded, seed, device, examples, batch, output, overwrite, json_
         )
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
-        compared, lost, total_files = _compare_folders(folders, loaded, seed, json_)
-        failed, total = failed + lost, total + total_files
-    results = evaluate_page.EvaluationReport(measured, compared)
-    page = (
-        evaluate_page.write_evaluation_report(output, results, loaded, overwrite=overwrite)
-        if output
-        else None
-    )
+        folder_run = _compare_folders(folders, loaded, seed, json_)
+        compared = folder_run.comparison
+        failed, total = failed + folder_run.failed, total + folder_run.total
+    results = report.EvaluationReport(measured, compared)
+    page = report.write_evaluation_report(output, results, loaded, overwrite=overwrite) if output else None
     _print_evaluation(results, page, json_)
     exit_if_failed(failed, total)
 
@@ -118,7 +111,7 @@ def _measure_pairs(
     seed: int,
     device: str,
     examples: int,
-    batch_options: common.BatchOptions,
+    batch: BatchOptions,
     output: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -144,7 +137,7 @@ def _measure_pairs(
 
     task = MeasureTask(seed, device)
     failures = common.run_and_report(
-        items, task, model, batch_options, show_result,
+        items, task, model, batch, show_result,
         display=PairsDisplay(task), folder=output, overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
     # Workers finish in any order; the report must not depend on it.
@@ -153,10 +146,16 @@ def _measure_pairs(
     return summarize_evaluation(results, failures, seed)
 
 
-def _compare_folders(
-    folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool
-) -> tuple["FolderComparison", int, int]:
-    """Compare two folders; return the result, the number of failed files and the number of files."""
+class _FolderRun(NamedTuple):
+    """Comparison of two folders, and the numbers of failed and of all files."""
+
+    comparison: "FolderComparison"
+    failed: int
+    total: int
+
+
+def _compare_folders(folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool) -> _FolderRun:
+    """Compare two folders, and print the files that fail."""
     from tonewood.cli.progress import FilesDisplay
     from tonewood.enhancement.output_files import FileFailure, FileStarted
     from tonewood.evaluation import metrics
@@ -173,7 +172,7 @@ def _compare_folders(
                 common.print_failure(event, as_json)
             else:
                 comparison = event
-    return comparison, failed, total
+    return _FolderRun(comparison, failed, total)
 
 
 def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, as_json: bool) -> None:
@@ -187,16 +186,8 @@ def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, 
         common.print_json({**summary, "page": str(page) if page else None})
         return
     if evaluation_report.pairs:
-        _print_columns(means_table(evaluation_report.pairs))
+        common.print_columns(means_table(evaluation_report.pairs))
     if evaluation_report.folders:
-        _print_columns(folders_table(evaluation_report.folders))
+        common.print_columns(folders_table(evaluation_report.folders))
     if page:
         print(f"page       {printable(page)}")
-
-
-def _print_columns(rows: list[list[str]]) -> None:
-    """Print a table with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
-        print(f"{first:<{widths[0]}}  " + "  ".join(cells))

@@ -8,16 +8,15 @@ import typer
 
 from tonewood.cli import common
 from tonewood.cli.common import (
+    LOCAL_BATCH,
+    BatchOptions,
     InputsArgument,
     JsonOption,
     LocationsArgument,
     ModelOption,
     OverwriteOption,
-    ParquetOption,
-    RetriesOption,
-    SchedulerOption,
-    WorkersOption,
     check_output_path,
+    with_batch_options,
 )
 from tonewood.errors import CallError, printable
 
@@ -31,13 +30,11 @@ if TYPE_CHECKING:
     from tonewood.scorer.saliency import SaliencyMethod
 
 
+@with_batch_options
 def score_command(
     inputs: LocationsArgument,
     model: ModelOption = "cello",
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    retries: RetriesOption = 2,
-    parquet: ParquetOption = None,
+    batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -48,7 +45,6 @@ def score_command(
     from tonewood.model.model import load_model
 
     loaded = load_model(model)
-    options = common.BatchOptions(workers, scheduler, retries, parquet)
     jobs = [
         item if isinstance(item, FileFailure) else FileJob(item.location)
         for text in inputs
@@ -64,9 +60,9 @@ def score_command(
         _print_score(scored, json_)
 
     failed = common.run_and_report(
-        jobs, ScoreTask(), loaded, options, print_result, overwrite=overwrite, as_json=json_
+        jobs, ScoreTask(), loaded, batch, print_result, overwrite=overwrite, as_json=json_
     )
-    common.finish_batch(failed, len(jobs), options.table_location(None))
+    common.finish_batch(failed, len(jobs), batch.table_location(None))
 
 
 def _print_score(scored: "FileScored", as_json: bool) -> None:
@@ -154,6 +150,7 @@ def onnx_command(
         print(f"{part}  {printable(output)} (opset {onnx.ONNX_OPSET})")
 
 
+@with_batch_options
 def explain_command(
     inputs: InputsArgument,
     output: Annotated[
@@ -176,10 +173,7 @@ def explain_command(
         typer.Option("--no-parts", help="Omit the statistics of vibrato, attack and other parts of notes."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    retries: RetriesOption = 2,
-    parquet: ParquetOption = None,
+    batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -195,10 +189,9 @@ def explain_command(
     files.check_explain_options(explain_options)
     loaded = load_model(model)
     jobs = plan_jobs(inputs, output, files.EXPLANATION_OUTPUTS)
-    options = common.BatchOptions(workers, scheduler, retries, parquet)
     folder = None if output.suffix.lower() in files.PAGE_SUFFIXES else output
     # A run that resumes an earlier one rewrites the page about all recordings.
-    replaces_index = overwrite or options.can_resume(folder)
+    replaces_index = overwrite or batch.can_resume(folder)
     if len(jobs) > 1:
         files.check_explanation_index(output, replaces_index)
     figures_by_output: dict[Location | None, ExplanationFigures] = {}
@@ -213,7 +206,7 @@ def explain_command(
 
     task = ExplainTask(explain_options, output, overwrite=overwrite, seed=seed)
     failed = common.run_and_report(
-        jobs, task, loaded, options, print_result, folder=folder, overwrite=overwrite, as_json=json_
+        jobs, task, loaded, batch, print_result, folder=folder, overwrite=overwrite, as_json=json_
     )
     if len(jobs) > 1 and figures_by_output:
         outputs = [job.output for job in jobs if isinstance(job, FileJob)]
@@ -221,7 +214,7 @@ def explain_command(
         _print_summary_table(
             files.write_explanation_table(figures, output, loaded, overwrite=replaces_index, seed=seed), json_
         )
-    common.finish_batch(failed, len(jobs), options.table_location(folder))
+    common.finish_batch(failed, len(jobs), batch.table_location(folder))
 
 
 def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:

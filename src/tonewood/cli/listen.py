@@ -10,6 +10,7 @@ from tonewood.cli.common import JsonOption, OverwriteOption, exit_if_failed
 from tonewood.errors import CallError, FolderError, printable
 
 if TYPE_CHECKING:
+    from tonewood.listening.database import AnswerDatabase
     from tonewood.listening.definition import ListeningTest
 
 listen_app = typer.Typer(
@@ -125,10 +126,12 @@ def serve_test_command(
     from tonewood.listening import definition
 
     web.require_server_extra("tonewood listen serve", "listen")
-    from tonewood.listening.server import create_listening_app as application
+    from tonewood.listening.server import create_listening_app
 
     loaded = definition.load_listening_test(test)
-    app = web.secure(application(loaded, test), token=loaded.access_token, hosts=web.accepted_hostnames(host))
+    app = web.secure(
+        create_listening_app(loaded, test), token=loaded.access_token, hosts=web.accepted_hostnames(host)
+    )
 
     def announce(bound_port: int) -> None:
         url = web.server_url(host, bound_port, loaded.access_token)
@@ -153,24 +156,19 @@ def results_command(
     json_: JsonOption = False,
 ) -> None:
     """Evaluate the answers: intervals, preference strengths, sensitivity, medians."""
-    from tonewood.listening import analysis
-    from tonewood.listening import report as report_page
-    from tonewood.listening.report import result_tables
+    from tonewood.listening import analysis, report
 
     loaded, answers = _load_test_and_answers(test)
     if output is not None:
-        report_page.prepare_results_folder(output, overwrite)
+        report.prepare_results_folder(output, overwrite)
     results = analysis.analyze_answers(loaded, answers, headphones_only=headphones)
-    page = report_page.write_listening_report(output, test, results, overwrite=overwrite) if output else None
+    page = report.write_listening_report(output, test, results, overwrite=overwrite) if output else None
     if json_:
         common.print_json({**results.summary, "page": str(page) if page else None})
         return
-    for heading, rows in result_tables(results):
+    for heading, rows in report.result_tables(results):
         print(heading)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for first, *others in rows:
-            cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
-            print(f"  {first:<{widths[0]}}  " + "  ".join(cells))
+        common.print_columns(rows, indent="  ")
     if page:
         print(f"page       {printable(page)}")
 
@@ -188,7 +186,10 @@ def delete_listener_command(
     for person in list_participants(loaded, answers):
         if listener.upper() in (person.code, person.name):
             answers.delete_listener(person.listener.id)
-            common.print_json({"deleted": listener}) if json_ else print(f"deleted    {printable(listener)}")
+            if json_:
+                common.print_json({"deleted": listener})
+            else:
+                print(f"deleted    {printable(listener)}")
             return
     raise CallError(
         f"{printable(listener)} is not a listener of this test: see the names in tonewood listen results"
@@ -206,7 +207,10 @@ def export_test_command(
     from tonewood.listening import definition, interchange
 
     config = interchange.export_listening_test(definition.load_listening_test(test), test, to, output)
-    common.print_json({"config": str(config)}) if json_ else print(f"config     {printable(config)}")
+    if json_:
+        common.print_json({"config": str(config)})
+    else:
+        print(f"config     {printable(config)}")
 
 
 @listen_app.command("import")
@@ -231,7 +235,7 @@ def import_answers_command(
         print(f"imported   {count.answers} answers of {count.listeners} listeners")
 
 
-def _load_test_and_answers(folder: Path) -> tuple["ListeningTest", Any]:
+def _load_test_and_answers(folder: Path) -> tuple["ListeningTest", "AnswerDatabase"]:
     """Return a test and its answers."""
     from tonewood.listening import definition
     from tonewood.listening.database import AnswerDatabase

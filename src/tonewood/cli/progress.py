@@ -53,7 +53,7 @@ class _ProgressDisplay:
             self.progress.stop()
         self.progress, self.tasks = None, {}
 
-    def _update_bar(self, name: str, done: int, total: int, note: str = "") -> None:
+    def _update_bar(self, name: str, completed: int, total: int, note: str = "") -> None:
         if not sys.stderr.isatty():
             return
         if self.progress is None:
@@ -73,7 +73,7 @@ class _ProgressDisplay:
             self.progress.start()
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, note=note)
-        self.progress.update(self.tasks[name], completed=done, total=total, note=note)
+        self.progress.update(self.tasks[name], completed=completed, total=total, note=note)
 
     def _show_recording_progress(self, event: "RecordingProgress") -> None:
         bar = f"{event.side}, listening" if event.stage == "survey" else f"{event.side:9}"
@@ -125,7 +125,7 @@ class SearchDisplay(_ProgressDisplay):
 
     def __init__(self) -> None:
         super().__init__(transient=True)
-        self.sizes_done = 0
+        self.completed_sizes = 0
 
     def show(self, event: "RecordingProgress | SizeProgress | SizeResult") -> None:
         """Draw one event."""
@@ -135,11 +135,11 @@ class SearchDisplay(_ProgressDisplay):
         if isinstance(event, RecordingProgress):
             self._show_recording_progress(event)
         elif isinstance(event, SizeResult):
-            self.sizes_done += 1
+            self.completed_sizes += 1
         else:
             size, check = event.size, event.check
             note = f"width {size.width}, depth {size.depth}, trial {event.trial}"
-            self._update_bar("sizes", self.sizes_done, event.sizes, note)
+            self._update_bar("sizes", self.completed_sizes, event.sizes, note)
             accuracy = f"held-out accuracy {100 * check.accuracy:.1f} %"
             self._update_bar("steps", check.step, check.steps, accuracy)
 
@@ -179,13 +179,14 @@ class BatchDisplay(_ProgressDisplay):
     Parameters
     ----------
     task : Task
-        Its settings give the number of search steps.
+        The settings of an `EnhanceTask` give the number of search steps.
     """
 
     def __init__(self, task: "Task") -> None:
+        from tonewood.batch.tasks import EnhanceTask
+
         super().__init__(transient=True)
-        settings = getattr(task, "settings", None)
-        self.total_steps = settings.search.steps if settings is not None else 0
+        self.total_steps = task.settings.search.steps if isinstance(task, EnhanceTask) else 0
         self.last_line_time = time.monotonic()
         self.pace = ""
 

@@ -17,6 +17,7 @@ from tonewood.cli.common import (
 )
 from tonewood.cli.enhance import run_enhancement
 from tonewood.errors import CallError, printable
+from tonewood.utils.parallel import check_device
 
 if TYPE_CHECKING:
     from tonewood.export.diff import CorrectionDifference
@@ -47,7 +48,6 @@ def apply_command(
     from tonewood.batch.tasks import EnhanceTask
     from tonewood.enhancement import reapply
     from tonewood.model.model import load_model
-    from tonewood.utils.parallel import check_device
 
     if static_only and same_mask:
         raise CallError("--static-only and --same-mask cannot be used together: use one of them")
@@ -76,6 +76,7 @@ def render_command(
             show_default=False,
         ),
     ] = None,
+    # Required; Python wants a default after the optional INPUT, and typer takes `...` for none.
     output: Annotated[
         Path,
         typer.Option("-o", "--output", readable=False, help="Output file, or an existing folder."),

@@ -1,6 +1,6 @@
 """Commands `train` and `audit`: learn a model, and test the training folders for confounds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult
     from tonewood.model.model import Model
     from tonewood.setting_types import NormalizedProperty
+    from tonewood.settings import ModelSettings
+    from tonewood.training.networks import Checkpoint
+    from tonewood.training.pipeline import TrainingEvent
 
 _OPTION_OF_SETTING = {
     "training.seed": "--seed",
     "training.group_by": "--group-by",
-    "training.fix.0": "--fix",
-    "training.fix.1": "--fix",
-    "training.fix.2": "--fix",
+    "training.fix": "--fix",
 }
 
 
@@ -101,35 +102,25 @@ def train_command(
     json_: JsonOption = False,
 ) -> None:
     """Learn a model from two folders of recordings, from listeners' answers, or from both."""
-    from tonewood.cli.progress import TrainingDisplay
     from tonewood.data.feature_cache import NO_CACHE, FeatureCache
     from tonewood.data.loading import parse_training_inputs
-    from tonewood.model.model import Model, load_model
+    from tonewood.model.model import load_model
     from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
-    from tonewood.settings import ModelSettings
-    from tonewood.settings_by_name import apply_assignments
     from tonewood.training import pipeline
     from tonewood.training.networks import Checkpoint
-    from tonewood.utils.atomic_write import exclusive_lock, remove_stale_temporaries
+    from tonewood.utils.atomic_write import remove_stale_temporaries
 
     checkpoint = Checkpoint.for_model(output, resumed=resume)
     finished_model = pipeline.load_finished_model(output, checkpoint)
+    # With --resume, the finished model may exist already: then it is only printed.
     check_output_path(output, overwrite or finished_model is not None)
     reference_inputs, source_inputs = parse_training_inputs(reference or [], source, manifest)
     provenance = pipeline.Provenance(domain, licence, _read_text_file(notice) if notice else "")
     feature_cache = FeatureCache.for_user() if cache else NO_CACHE
     if onto is not None:
         base_model = load_model(onto)
-        settings = apply_assignments(base_model.settings, set_ or [])
-        if (
-            not predictor
-            or preferences is not None
-            or ratings is not None
-            or settings.model_copy(update={"predictor": base_model.settings.predictor}) != base_model.settings
-        ):
-            raise CallError(
-                "--onto needs --predictor and accepts no other change of the model: omit the other options"
-            )
+        has_other_options = not predictor or preferences is not None or ratings is not None
+        settings = _settings_with_predictor(base_model, set_ or [], has_other_options)
         if reference_inputs is None or source_inputs is None:
             raise CallError("a predictor learns from folders: give --reference and --source")
         sides = reference_inputs, source_inputs
@@ -138,19 +129,7 @@ def train_command(
             return pipeline.add_predictor(base_model, *sides, settings.predictor, feature_cache)
 
     else:
-        with settings_named_by_options(_OPTION_OF_SETTING):
-            settings = ModelSettings().replace(
-                training=dict(
-                    seed=seed,
-                    group_by=cast('Literal["file", "folder"]', group_by),
-                    judge=judge,
-                    fix=tuple(
-                        cast("NormalizedProperty", word.strip()) for word in fix.split(",") if word.strip()
-                    ),
-                ),
-                predictor=dict(taught=predictor),
-            )
-        settings = apply_assignments(settings, set_ or [])
+        settings = _settings_of_options(seed, group_by, judge, fix, predictor, set_ or [])
         if finished_model is not None and finished_model.settings == settings:
             checkpoint.remove()
             # Nothing is written, so nothing else removes the temporary files of the interrupted run.
@@ -180,16 +159,61 @@ def train_command(
             for _ in learn(training_device):
                 pass
             return
-        with exclusive_lock(output), TrainingDisplay() as display:
-            for event in learn(training_device):
-                if isinstance(event, Model):
-                    checkpoint.record_digest(event.digest)
-                    event.save(output, overwrite=overwrite)
-                    model = event
-                else:
-                    display.show(event)
-        checkpoint.remove()  # last: if the process is killed before, --resume can still finish
+        model = _save_trained_model(learn(training_device), output, checkpoint, overwrite)
     _print_model(output, model, json_)
+
+
+def _settings_with_predictor(
+    base: "Model", assignments: Sequence[str], has_other_options: bool
+) -> "ModelSettings":
+    """Return the settings of a model to which a predictor is added; CallError if they change more."""
+    from tonewood.settings_by_name import apply_assignments
+
+    settings = apply_assignments(base.settings, assignments)
+    others = settings.model_copy(update={"predictor": base.settings.predictor})
+    if has_other_options or others != base.settings:
+        raise CallError(
+            "--onto needs --predictor and accepts no other change of the model: omit the other options"
+        )
+    return settings
+
+
+def _settings_of_options(
+    seed: int, group_by: str, judge: bool, fix: str, predictor: bool, assignments: Sequence[str]
+) -> "ModelSettings":
+    """Return the settings that the options of a training name."""
+    from tonewood.settings import ModelSettings
+    from tonewood.settings_by_name import apply_assignments
+
+    properties = tuple(cast("NormalizedProperty", word.strip()) for word in fix.split(",") if word.strip())
+    with settings_named_by_options(_OPTION_OF_SETTING):
+        settings = ModelSettings().replace(
+            training=dict(
+                seed=seed, group_by=cast('Literal["file", "folder"]', group_by), judge=judge, fix=properties
+            ),
+            predictor=dict(taught=predictor),
+        )
+    return apply_assignments(settings, assignments)
+
+
+def _save_trained_model(
+    events: "Iterator[TrainingEvent]", output: Path, checkpoint: "Checkpoint", overwrite: bool
+) -> "Model":
+    """Draw the progress of a training, and save the model that ends it."""
+    from tonewood.cli.progress import TrainingDisplay
+    from tonewood.model.model import Model
+    from tonewood.utils.atomic_write import exclusive_lock
+
+    with exclusive_lock(output), TrainingDisplay() as display:
+        for event in events:
+            if isinstance(event, Model):
+                checkpoint.record_digest(event.digest)
+                event.save(output, overwrite=overwrite)
+                model = event
+            else:
+                display.show(event)
+    checkpoint.remove()  # last: if the process is killed before, --resume can still finish
+    return model
 
 
 def _print_model(output: Path, model: "Model", json_: bool) -> None:

@@ -34,6 +34,7 @@ class _RequestHeadTimeout(H11Protocol):
 
     def _update_timer(self) -> None:
         """Run the timer while the server waits for the client; more bytes do not restart it."""
+        # h11: IDLE until the head is complete, then SEND_BODY until the body is.
         client_state = self.conn.their_state
         awaits_head = client_state is h11.IDLE
         awaits_rest = client_state is h11.SEND_BODY and self.cycle.response_complete

@@ -27,6 +27,7 @@ def accepted_hostnames(host: str) -> frozenset[str]:
     """Return the host names that requests to a server bound to `host` may use."""
     names = {host.lower()}
     if host in WILDCARD_HOSTS:
+        # In a local network, mDNS gives each machine the name NAME.local besides.
         machine = socket.gethostname().lower()
         names |= {machine, f"{machine}.local"}
     return frozenset(names) | LOOPBACK_HOSTS
@@ -41,7 +42,7 @@ def server_url(host: str, port: int, token: str | None = None) -> str:
     """Return the address to open, with the token."""
     if host in WILDCARD_HOSTS:
         host = socket.gethostname()
-    name = f"[{host}]" if ":" in host else host
+    name = f"[{host}]" if ":" in host else host  # RFC 3986: an IPv6 address in brackets
     return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
 
 
@@ -87,9 +88,9 @@ class _SecurityMiddleware:
         token: str | None,
         hosts: Collection[str],
         limits: RequestLimits,
-        larger: Mapping[str, RequestLimits],
+        limits_by_path: Mapping[str, RequestLimits],
     ) -> None:
-        self.app, self.token, self.limits, self.limits_by_path = app, token, limits, larger
+        self.app, self.token, self.limits, self.limits_by_path = app, token, limits, limits_by_path
         self.accepts_any_address = not WILDCARD_HOSTS.isdisjoint(hosts)
         self.hosts = frozenset(name.lower() for name in hosts) | LOOPBACK_HOSTS
         digest = hashlib.sha256((token or "").encode()).hexdigest()
@@ -102,7 +103,7 @@ class _SecurityMiddleware:
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":  # no page uses web sockets
-            await send({"type": "websocket.close", "code": 1008})
+            await send({"type": "websocket.close", "code": 1008})  # RFC 6455: policy violation
             return
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
         answer = _with_security_headers(send)
@@ -115,6 +116,7 @@ class _SecurityMiddleware:
                 await self._set_cookie(scope, answer)
                 return
             self._check_token(headers)
+            # A body without a stated length is counted as it arrives.
             if int(headers.get("content-length", "0") or 0) > limits.body_bytes:
                 raise _body_too_large(limits)
         except _RejectedRequestError as rejection:
@@ -265,6 +267,7 @@ class _LimitedBody:
         """Return the next message; after the body, wait for the end of the connection without a limit."""
         if self.is_complete:
             return await self.receive_message()
+        # One deadline for the whole body: a limit for each part would never end one that comes byte by byte.
         loop = asyncio.get_running_loop()
         self.deadline = self.deadline or loop.time() + self.limits.seconds
         try:
@@ -288,6 +291,7 @@ def _body_too_large(limits: RequestLimits) -> _RejectedRequestError:
 
 
 async def _send_rejection(send: "Send", rejection: _RejectedRequestError) -> None:
+    # The rest of a rejected body is not read, so no other request can follow on this connection.
     body = json.dumps({"error": rejection.reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": rejection.status, "headers": headers})

@@ -63,6 +63,7 @@ def run_server(
             if self.started:
                 on_ready(listener.getsockname()[1])
 
+    # An event stream never ends by itself, so the shutdown waits one second for open answers and no longer.
     config = uvicorn.Config(
         app, log_level="critical", access_log=False, server_header=False, lifespan="on", ws="none",
         timeout_graceful_shutdown=1, http=with_head_timeout(head_timeout_s),
