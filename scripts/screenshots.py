@@ -84,8 +84,8 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
         for key in keys:
             page.keyboard.press(key)
     draw(page, "a", 0.30, 0.43, 300, 700)
-    page.wait_for_selector("text=being examined")
-    page.wait_for_selector("text=being examined", state="detached")
+    page.wait_for_selector("text=being checked")
+    page.wait_for_selector("text=being checked", state="detached")
     page.locator(".note.pinned").click()
     page.wait_for_timeout(300)
     shot("notes", page)

@@ -73,7 +73,7 @@ def test_slider_keeps_focus_during_updates(
     middle = box["y"] + box["height"] / 2
     # Meanwhile the previous edit is rendered and reported.
     wait_until(page, lambda: (now := state(live, enhanced_session))["whole"] and now["edit"]["notes"])
-    wait_until(page, lambda: "examined" not in page.inner_text(".certificate"))
+    wait_until(page, lambda: "being checked" not in page.inner_text(".certificate"))
     page.mouse.move(box["x"] + 0.75 * box["width"], middle, steps=3)
     assert page.evaluate("it => it === document.querySelector('.notes input')", node)
     page.mouse.up()
