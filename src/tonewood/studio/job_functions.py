@@ -31,7 +31,7 @@ from tonewood.enhancement.pipeline import (
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
 from tonewood.errors import CallError, printable
 from tonewood.explanation.pipeline import explain_recording
-from tonewood.mask.certificate import Certificate, Change
+from tonewood.mask.certificate import Certificate
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep
 from tonewood.model.card import summarize_audit
@@ -308,34 +308,6 @@ def build_session_recipe(session: StudioSession, model: Model, enhancement: Enha
         samples=info.samples,
     )
     return build_recipe(recording, model, enhancement, MaskRecord.from_mask(enhancement.mask))
-
-
-def build_edited_recipe(
-    session: StudioSession, state: EditState, model: Model, full_render: FullRender
-) -> Recipe:
-    """Return the recipe of an edit; its mask contains the notes.
-
-    Raises
-    ------
-    CallError
-        The session has no mask yet.
-    """
-    recipe = load_found_recipe(session, state)
-    if recipe is None or full_render.certificate is None:
-        raise CallError("this session has no mask yet: enhance the recording first")
-    loudness = None
-    if full_render.loudness_before is not None and full_render.loudness_after is not None:
-        loudness = Change(before=full_render.loudness_before, after=full_render.loudness_after)
-    mask = compose_edited_mask(session, state, model)
-    return recipe.model_copy(
-        update={
-            "settings": recipe.settings.replace(render=dict(amount=state.edit.amount)),
-            "gain_db": full_render.levels.output_db,
-            "certificate": full_render.certificate,
-            "loudness_lufs": loudness,
-            "mask": MaskRecord.from_mask(mask),
-        }
-    )
 
 
 def _store_render(

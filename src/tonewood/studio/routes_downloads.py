@@ -29,12 +29,12 @@ from tonewood.export.export import (
 )
 from tonewood.mask.render import effective_mask
 from tonewood.studio.database import EditState, NotFoundError, StudioSession
-from tonewood.studio.job_functions import build_edited_recipe
 from tonewood.studio.routes_sessions import StudioDependency
 from tonewood.studio.session_archive import SESSION_SUFFIX, write_session_archive
 from tonewood.studio.session_audio import (
     FullRender,
     PlaybackSource,
+    build_edited_recipe,
     compose_edited_mask,
     get_full_render,
     render_path,

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import k_weighting_db
 from tonewood.enhancement.editing import compose_mask, compose_mask_range, render_range
-from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, load_recipe
-from tonewood.mask.certificate import Certificate
+from tonewood.enhancement.recipe import RECIPE_SUFFIX, MaskRecord, Recipe, load_recipe
+from tonewood.errors import CallError
+from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, Settings
@@ -187,6 +188,34 @@ def get_full_render(session: StudioSession, state: EditState) -> FullRender | No
         return FullRender.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def build_edited_recipe(
+    session: StudioSession, state: EditState, model: Model, full_render: FullRender
+) -> Recipe:
+    """Return the recipe of an edit; its mask contains the notes.
+
+    Raises
+    ------
+    CallError
+        The session has no mask yet.
+    """
+    recipe = load_found_recipe(session, state)
+    if recipe is None or full_render.certificate is None:
+        raise CallError("this session has no mask yet: enhance the recording first")
+    loudness = None
+    if full_render.loudness_before is not None and full_render.loudness_after is not None:
+        loudness = Change(before=full_render.loudness_before, after=full_render.loudness_after)
+    mask = compose_edited_mask(session, state, model)
+    return recipe.model_copy(
+        update={
+            "settings": recipe.settings.replace(render=dict(amount=state.edit.amount)),
+            "gain_db": full_render.levels.output_db,
+            "certificate": full_render.certificate,
+            "loudness_lufs": loudness,
+            "mask": MaskRecord.from_mask(mask),
+        }
+    )
 
 
 def prune_renders(session: StudioSession, keep: str) -> None:
