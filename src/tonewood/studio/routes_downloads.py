@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
@@ -37,7 +36,7 @@ from tonewood.studio.session_audio import (
     build_edited_recipe,
     compose_edited_mask,
     get_full_render,
-    render_path,
+    open_full_render,
 )
 from tonewood.studio.state import StudioState
 from tonewood.utils.atomic_write import write_bytes, write_text
@@ -46,7 +45,8 @@ from tonewood.web.errors import declare_media
 download_routes = APIRouter()
 
 BROWSER_AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"})
-"""Files that browsers play; others are converted to FLAC for playback."""
+"""Files that browsers play; others are converted to `PLAYBACK_FORMAT`."""
+PLAYBACK_FORMAT = AudioFormat("FLAC", "PCM_24")  # 24 bits are the most that libsndfile writes to FLAC
 _OCTET_STREAM = "application/octet-stream"
 _PARAMETRIC_BANDS = 10
 _MAX_RENDER_ATTEMPTS = 20
@@ -200,8 +200,8 @@ async def play_session_audio(name: str, which: PlaybackSource, studio: StudioDep
     if which == "output":
         await asyncio.to_thread(_write_download_audio, session, state, render, path)
     elif not path.exists():
-        flac = AudioFormat("FLAC", "PCM_24")
-        await asyncio.to_thread(write_recording, path, session.open_samples(), session.recording.rate, flac)
+        samples, rate = session.open_samples(), session.recording.rate
+        await asyncio.to_thread(write_recording, path, samples, rate, PLAYBACK_FORMAT)
     return FileResponse(path)
 
 
@@ -220,10 +220,6 @@ async def _wait_for_render(studio: StudioState, name: str) -> tuple[StudioSessio
     raise CallError("the edit changes faster than it can be rendered: stop changing it for a moment")
 
 
-def _open_rendered_samples(session: StudioSession, render: FullRender) -> Any:  # noqa: ANN401 - a memory map
-    return np.load(render_path(session, render.key), mmap_mode="r")
-
-
 def _write_download_audio(session: StudioSession, state: EditState, render: FullRender, path: Path) -> None:
     source_format = AudioFormat(*session.recording.encoding)
     try:
@@ -232,7 +228,7 @@ def _write_download_audio(session: StudioSession, state: EditState, render: Full
             # A copy is exact; float32 samples of 32-bit integers or mp3 would not be.
             write_bytes(path, session.upload_path.read_bytes(), overwrite=True)
             return
-        samples, rate = _open_rendered_samples(session, render), session.recording.rate
+        samples, rate = open_full_render(session, render.key), session.recording.rate
         write_recording(path, samples, rate, form, overwrite=True, tags_from=session.upload_path)
     except TonewoodError as error:
         raise CallError(str(error).replace(str(path), f"{_title_stem(session)}{path.suffix}")) from None
@@ -247,7 +243,7 @@ def _draw_session_picture(
     rate = session.recording.rate
     before = analyse_source(ArraySource(session.open_samples(), rate), model)
     # The stored rendering contains its loudness gain already.
-    after = analyse_source(ArraySource(_open_rendered_samples(session, render), rate), model)
+    after = analyse_source(ArraySource(open_full_render(session, render.key), rate), model)
     mask = compose_edited_mask(session, state, model)
     plot_enhancement(
         path,

@@ -10,14 +10,13 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from pydantic import Field
 
-from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import read_recording, write_recording
 from tonewood.data.loading import check_distinct_folders
 from tonewood.errors import CallError, OutputError, printable
 from tonewood.settings import EnhanceSettings, Settings
 from tonewood.studio.database import NotFoundError
 from tonewood.studio.registries import FolderRegistry
-from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES
+from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES, PLAYBACK_FORMAT
 from tonewood.studio.routes_sessions import JobResponse, StudioDependency, responds_with
 from tonewood.studio.state import StudioState
 from tonewood.web.errors import declare_media
@@ -133,8 +132,7 @@ def get_batch_audio(
     target = cache / f"{job}-{row}-{which}.flac"
     if not target.exists():
         recording = read_recording(path)
-        samples = np.asarray(recording.samples)
-        write_recording(target, samples, recording.rate, AudioFormat("FLAC", "PCM_24"))
+        write_recording(target, np.asarray(recording.samples), recording.rate, PLAYBACK_FORMAT)
     return FileResponse(target)
 
 

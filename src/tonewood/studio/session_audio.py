@@ -92,6 +92,12 @@ def render_path(session: StudioSession, key: str) -> Path:
     return session.folder / f"whole-{key}.npy"
 
 
+def open_full_render(session: StudioSession, key: str) -> NDArray[np.float32]:
+    """Return the samples (channels, samples) of a full rendering as a memory map."""
+    samples: NDArray[np.float32] = np.load(render_path(session, key), mmap_mode="r")
+    return samples
+
+
 def mask_path(folder: Path, number: int) -> Path:
     """Return the path of a mask, stored as the recipe that `tonewood enhance` would write."""
     return folder / f"found-{number}{RECIPE_SUFFIX}"
@@ -165,9 +171,9 @@ def read_playback_samples(
     start, stop = max(0, start), min(stop, source.shape[1])
     if which == "input" or state.edit.amount == 0:
         return np.array(source[:, start:stop])
-    path = render_path(session, edit_key(state))
-    if path.exists():
-        return np.array(np.load(path, mmap_mode="r")[:, start:stop])
+    key = edit_key(state)
+    if render_path(session, key).exists():
+        return np.array(open_full_render(session, key)[:, start:stop])
     mask = compose_mask_range(
         load_found_mask(session, state, model),
         state.edit,
