@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError, OutputError
-from tonewood.settings import Settings
+from tonewood.settings import EnhanceSettings, Settings
 from tonewood.studio.session_archive import is_session_archive, open_session_archive
 from tonewood.studio.session_audio import PlaybackLevels
 from tonewood.studio.state import StudioState
@@ -75,6 +75,11 @@ class SearchRequest(Settings, strict=True):
 
     steps: int | None = Field(None, ge=0, le=200)
     force: bool = False
+
+    def enhance_settings(self) -> EnhanceSettings:
+        """Return the settings of the search."""
+        settings = EnhanceSettings().replace(force=self.force)
+        return settings if self.steps is None else settings.replace(search=dict(steps=self.steps))
 
 
 class ModelChoice(Settings, strict=True):
@@ -204,8 +209,7 @@ def redo_edit(name: str, studio: StudioDependency) -> dict[str, Any]:
 @session_routes.post("/sessions/{name}/enhance", status_code=202, responses=responds_with(JobResponse, 202))
 def start_search(name: str, search: SearchRequest, studio: StudioDependency) -> dict[str, Any]:
     """Start a search for a new mask."""
-    settings = studio.search_settings(search.steps, search.force)
-    return studio.submit_job(name, "enhance", settings).to_json()
+    return studio.submit_job(name, "enhance", search.enhance_settings()).to_json()
 
 
 @session_routes.post("/sessions/{name}/again", status_code=202, responses=responds_with(JobResponse, 202))
@@ -213,8 +217,7 @@ def restart_search(name: str, search: SearchRequest, studio: StudioDependency) -
     """Start a new search that keeps the pinned notes."""
     if studio.database.get_state(name).mask_number is None:
         raise CallError("this session has no mask yet: enhance the recording first")
-    settings = studio.search_settings(search.steps, search.force)
-    return studio.submit_job(name, "again", settings).to_json()
+    return studio.submit_job(name, "again", search.enhance_settings()).to_json()
 
 
 @session_routes.post("/sessions/{name}/explain", status_code=202, responses=responds_with(JobResponse, 202))

@@ -219,7 +219,7 @@ class StudioState:
         """Return a session and one of its edits, with another amount if one is given."""
         session, state = self.database.get_session(name), self.database.get_state(name, number)
         if amount is not None and amount != state.edit.amount:
-            state = replace(state, edit=Edit(**{**dict(state.edit), "amount": amount}))
+            state = replace(state, edit=state.edit.model_copy(update={"amount": amount}))
         return session, state
 
     def current_model(self, session: StudioSession) -> str:
@@ -265,11 +265,6 @@ class StudioState:
             ):  # fmt: skip
                 return job
         return self.submit_job(name, "whole")
-
-    def search_settings(self, steps: int | None, force: bool) -> EnhanceSettings:
-        """Return the settings of a search."""
-        settings = EnhanceSettings().replace(force=force)
-        return settings if steps is None else settings.replace(search=dict(steps=steps))
 
     def _record_search_result(self, job: StudioJob) -> None:
         """Append the mask that a search found to the history of its session."""
