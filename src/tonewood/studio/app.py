@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from tonewood.errors import MissingExtraError, OutputError, TonewoodError
 from tonewood.studio.database import NotFoundError
+from tonewood.studio.job_queue import INTERNAL_ERROR
 from tonewood.studio.routes_downloads import download_routes
 from tonewood.studio.routes_folders import folder_routes
 from tonewood.studio.routes_media import media_routes
@@ -113,4 +114,4 @@ def _respond_to_missing_file(request: Request, error: Exception) -> Response:
 
 
 def _respond_to_internal_error(request: Request, error: Exception) -> Response:
-    return error_response(500, f"internal error in Tonewood: {error!r}: please report it")
+    return error_response(500, INTERNAL_ERROR.format(error))
