@@ -124,8 +124,8 @@ def test_cancel_button_keeps_focus_during_progress(
     page.wait_for_selector(".session")
     session = page.url.rsplit("/", 1)[1]
     with live.client() as client:
-        requests = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
-        assert requests.is_success, requests.text
+        answer = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
+        assert answer.is_success, answer.text
     figure = page.locator(".progress-slot .figure")
     wait_until(page, lambda: figure.count() == 1 and "score" in figure.inner_text())
     cancel = page.get_by_role("button", name="Cancel")
