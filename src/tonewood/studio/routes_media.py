@@ -20,6 +20,7 @@ from tonewood.studio.session_audio import (
     PlaybackSource,
     compose_mask_window,
     edit_key,
+    frames_around,
     get_playback_levels,
     read_playback_samples,
     render_path,
@@ -115,14 +116,13 @@ def get_saliency_tile(
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
 
-    # The frames that the tile shows, with a margin for interpolation.
     times_s = column_times(address.level, address.number)
-    first = int(np.clip(times_s[0] / hop - 1, 0, evidence.shape[1] - 1))
-    last = int(np.clip(times_s[-1] / hop + 2, first + 1, evidence.shape[1]))
-    scaled = np.array(evidence[:, first:last]) * np.float32(_SALIENCY_RANGE_DB / summary["reach"])
+    frames = frames_around(float(times_s[0]), float(times_s[-1]), hop, evidence.shape[1])
+    scale = np.float32(_SALIENCY_RANGE_DB / summary["reach"])
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
+    scaled = np.array(evidence[:, frames.start : frames.stop]) * scale
     mask = Mask(scaled, hz, hop, spectrum.rate / 2)
-    tile = gain_tile(mask, first * hop, session.recording.seconds, address)
+    tile = gain_tile(mask, frames.start * hop, session.recording.seconds, address)
     return _tile_response(request, tile, "no-store")
 
 

@@ -147,11 +147,17 @@ def compose_mask_window(
 ) -> tuple[Mask, float]:
     """Return the edited mask around [start_s, stop_s] at full amount, and the time of its first frame."""
     mask = load_found_mask(session, state, model)
-    hop, frames = mask.hop_seconds, mask.frames
-    first = int(np.clip(start_s / hop - 1, 0, frames - 1))
-    last = int(np.clip(stop_s / hop + 2, first + 1, frames))
-    window = mask.slice_frames(first, last)
-    return compose_mask(window, state.edit, _gain_limit_db(session, state), first * hop), first * hop
+    frames = frames_around(start_s, stop_s, mask.hop_seconds, mask.frames)
+    first_s = frames.start * mask.hop_seconds
+    window = mask.slice_frames(frames.start, frames.stop)
+    return compose_mask(window, state.edit, _gain_limit_db(session, state), first_s), first_s
+
+
+def frames_around(start_s: float, stop_s: float, hop_s: float, total: int) -> range:
+    """Return the frames that [start_s, stop_s] needs, at least one of `total`."""
+    # Values are interpolated between frames, hence one frame more on each side.
+    first = int(np.clip(start_s / hop_s - 1, 0, total - 1))
+    return range(first, int(np.clip(stop_s / hop_s + 2, first + 1, total)))
 
 
 def read_playback_samples(
