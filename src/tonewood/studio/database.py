@@ -23,6 +23,8 @@ from tonewood.utils.atomic_write import HAS_FILE_LOCKS, lock_shared, remove_stal
 
 SAMPLES_FILE = "input.f32"
 """Decoded samples of a session: float32, little-endian, channels interleaved."""
+DOWNLOAD_PREFIX = "taken-"
+"""Start of the names of files that are deleted when they are sent; a killed server leaves them."""
 MAX_UNDO_STEPS = 500
 """Edits stored for each session."""
 # Without the folder lock, another server may use this folder. Its uploads take less than a day.
@@ -370,7 +372,7 @@ class SessionDatabase:
         for path in [*(self.folder / "sessions").iterdir()]:
             if path.name not in known and (exclusive or path.stat().st_mtime < stale_before):
                 shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob("sessions/*/taken-*"):
+        for path in self.folder.glob(f"sessions/*/{DOWNLOAD_PREFIX}*"):
             if exclusive or path.stat().st_mtime < stale_before:
                 path.unlink(missing_ok=True)
         remove_stale_temporaries([self.models_folder, *(self.folder / "sessions").iterdir()])

@@ -40,6 +40,7 @@ from tonewood.settings import EnhanceSettings, ModelSettings
 from tonewood.settings_by_name import apply_assignments
 from tonewood.studio.database import EditState, RecordingInfo, StudioSession
 from tonewood.studio.session_audio import (
+    SALIENCY_FILE,
     FullRender,
     compose_edited_mask,
     edit_key,
@@ -49,6 +50,7 @@ from tonewood.studio.session_audio import (
     mask_path,
     prune_renders,
     render_path,
+    saliency_path,
     save_band_power,
     save_estimate_offset,
 )
@@ -285,7 +287,7 @@ def _explain_session(request: JobData, session: StudioSession, model: Model) -> 
     evidence = explanation.evidence.nan_to_num(0.0).float().numpy()
     # A quantile instead of the maximum: a few outliers must not make the image pale.
     reach = float(np.quantile(np.abs(evidence), 0.995)) or 1.0
-    save_array(session.folder / f"saliency-{request['digest']}.npy", evidence)
+    save_array(saliency_path(session, request["digest"]), evidence)
     summary = {
         "digest": request["digest"],
         "reach": reach,
@@ -293,7 +295,7 @@ def _explain_session(request: JobData, session: StudioSession, model: Model) -> 
         "verdict": explanation.faithfulness.line,
         "score": explanation.score,
     }
-    write_text(session.folder / "saliency.json", json.dumps(summary), overwrite=True)
+    write_text(session.folder / SALIENCY_FILE, json.dumps(summary), overwrite=True)
     yield {"phase": "done", **summary}
 
 

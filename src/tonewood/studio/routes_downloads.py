@@ -27,7 +27,7 @@ from tonewood.export.export import (
     export_parametric_eq,
 )
 from tonewood.mask.render import effective_mask
-from tonewood.studio.database import EditState, NotFoundError, StudioSession
+from tonewood.studio.database import DOWNLOAD_PREFIX, EditState, NotFoundError, StudioSession
 from tonewood.studio.routes_sessions import StudioDependency
 from tonewood.studio.session_archive import SESSION_SUFFIX, write_session_archive
 from tonewood.studio.session_audio import (
@@ -262,7 +262,7 @@ def _title_stem(session: StudioSession) -> str:
 
 def _download_path(session: StudioSession, key: str, suffix: str) -> Path:
     """Return a unique path for a file that is sent and deleted; requests may run at the same time."""
-    return session.folder / f"taken-{key}-{secrets.token_hex(4)}{suffix}"
+    return session.folder / f"{DOWNLOAD_PREFIX}{key}-{secrets.token_hex(4)}{suffix}"
 
 
 def _temporary_file_response(path: Path, name: str) -> FileResponse:

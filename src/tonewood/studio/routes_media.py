@@ -24,6 +24,7 @@ from tonewood.studio.session_audio import (
     get_playback_levels,
     read_playback_samples,
     render_path,
+    saliency_path,
 )
 from tonewood.studio.tiles import (
     ZOOM_LEVELS,
@@ -112,7 +113,7 @@ def get_saliency_tile(
     if summary is None:
         raise NotFoundError("this session has no saliency yet: explain it first")
     model = studio.models.get(studio.current_model(session))
-    evidence = np.load(session.folder / f"saliency-{summary['digest']}.npy", mmap_mode="r")
+    evidence = np.load(saliency_path(session, summary["digest"]), mmap_mode="r")
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
 

@@ -28,7 +28,7 @@ from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import atomic_path, write_text
 
 PlaybackSource = Literal["input", "output"]
-BANDS_FILE, OFFSET_FILE = "bands.npz", "anchor.json"
+BANDS_FILE, OFFSET_FILE, SALIENCY_FILE = "bands.npz", "anchor.json", "saliency.json"
 _MAX_DIFFERENCE_GAIN_DB = 30.0  # limits the amplification of an almost silent difference
 _MAX_KEPT_RENDERS = 4  # full renderings stored for each session
 _SILENCE_DB = -200.0  # loudness of digital silence
@@ -90,6 +90,11 @@ def edit_key(state: EditState) -> str:
 def render_path(session: StudioSession, key: str) -> Path:
     """Return the path of the full rendering with a key."""
     return session.folder / f"whole-{key}.npy"
+
+
+def saliency_path(session: StudioSession, digest: str) -> Path:
+    """Return the path of the saliency that the model with a digest computed."""
+    return session.folder / f"saliency-{digest}.npy"
 
 
 def open_full_render(session: StudioSession, key: str) -> NDArray[np.float32]:

@@ -200,7 +200,7 @@ class StudioState:
 
     def saliency_view(self, session: StudioSession) -> dict[str, Any] | None:
         """Return the saliency summary of a session; None unless its current model computed it."""
-        path = session.folder / "saliency.json"
+        path = session.folder / session_audio.SALIENCY_FILE
         if not path.exists():
             return None
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
