@@ -179,6 +179,8 @@ class SessionDatabase:
             for name in ("sessions", "models"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             self.connection = sqlite3.connect(folder / "studio.db", check_same_thread=False)
+            # In WAL mode, NORMAL survives a killed process; a power failure may undo the last commits.
+            # Another server may use the same file, hence the timeout.
             self.connection.executescript(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
                 "PRAGMA busy_timeout=5000;" + _STUDIO_SCHEMA
@@ -217,7 +219,7 @@ class SessionDatabase:
 
     def create_session_folder(self) -> tuple[str, Path]:
         """Return a new session's id and its empty folder."""
-        name = secrets.token_hex(8)
+        name = secrets.token_hex(8)  # the page's router expects 16 hexadecimal digits
         path = self.folder / "sessions" / name
         path.mkdir()
         return name, path
@@ -292,6 +294,7 @@ class SessionDatabase:
             if (edit, mask_number) == (current.edit, current.mask_number):
                 return current
             number = current.number + 1
+            # Both ends are trimmed, so the numbers of a history never have a gap.
             execute("DELETE FROM edits WHERE session=? AND (number>=? OR number<?)",
                     (name, number, number - MAX_UNDO_STEPS))  # fmt: skip
             execute("INSERT INTO edits VALUES (?,?,?,?)",
@@ -329,6 +332,7 @@ class SessionDatabase:
     def save_job(self, job: StudioJob) -> None:
         """Store a job, unless its session was deleted."""
         with self._transaction() as execute:
+            # The foreign key would raise IntegrityError for a job that outlives its session.
             if (
                 job.session is not None
                 and not execute("SELECT 1 FROM sessions WHERE id=?", (job.session,)).fetchone()
@@ -369,7 +373,7 @@ class SessionDatabase:
             execute("UPDATE jobs SET state='interrupted' WHERE state IN ('queued','running')", ())
             known = {row[0] for row in execute("SELECT id FROM sessions", ()).fetchall()}
         stale_before = time.time() - _STALE_SECONDS
-        for path in [*(self.folder / "sessions").iterdir()]:
+        for path in [*(self.folder / "sessions").iterdir()]:  # a list, because entries are removed
             if path.name not in known and (exclusive or path.stat().st_mtime < stale_before):
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob(f"sessions/*/{DOWNLOAD_PREFIX}*"):

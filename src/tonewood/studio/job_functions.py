@@ -105,6 +105,7 @@ def run_training_job(request: JobData) -> Iterator[JobData]:
                 "who": event.network, "step": check.step, "of": check.steps,
                 "accuracy": check.accuracy, "loss": check.held_out_loss,
             })  # fmt: skip
+            # The judge, if there is one, is trained after the scorer.
             is_last_network = event.network == "judge" or not settings.training.judge
             is_last = is_last_network and check.step >= check.steps
             yield {"phase": "masks" if is_last else event.network, "curve": list(curve)}
@@ -125,6 +126,7 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     jobs = plan_jobs([inputs], output)
     rows = [_batch_row(job, inputs) for job in jobs]
     row_numbers = {str(job.input): number for number, job in enumerate(jobs)}
+    # The table is sent once; later updates name the row that changed.
     yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
 
     finished = 0
@@ -174,6 +176,7 @@ def session_from_request(request: JobData) -> StudioSession:
 
 def state_from_request(request: JobData) -> EditState:
     """Return the edit of a request."""
+    # Its place in the history decides nothing that a job computes.
     return EditState(
         0, request["found"], Edit.model_validate(request["edit"]), can_undo=False, can_redo=False
     )
@@ -250,6 +253,7 @@ def _follow_search(
     assert enhancement is not None
     number = request["number"]
     recipe = build_session_recipe(session, model, enhancement)
+    # A cancelled job may have written a mask with this number already.
     recipe.save(mask_path(session.folder, number), overwrite=True)
     state = EditState(0, number, Edit(notes=pinned), can_undo=False, can_redo=False)
     _store_render(session, state, model, enhancement.rendered, enhancement.certificate)
@@ -267,7 +271,7 @@ def _render_full(request: JobData, session: StudioSession, model: Model) -> Iter
     yield {"phase": "rendering"}
     recipe = load_found_recipe(session, state)
     mask = compose_edited_mask(session, state, model)
-    if recipe is None:
+    if recipe is None:  # notes without a search: there is nothing to certify
         settings = EnhanceSettings().render.replace(amount=state.edit.amount)
         rendered = render_through_mask(samples, rate, mask, settings, model.settings.spectrum)
         _store_render(session, state, model, rendered, None)
@@ -284,6 +288,7 @@ def _explain_session(request: JobData, session: StudioSession, model: Model) -> 
     explanation = explain_recording(
         session.open_samples(), session.recording.rate, model, parts=False, draws=20
     )
+    # Frames outside all scored windows are NaN; they get no colour.
     evidence = explanation.evidence.nan_to_num(0.0).float().numpy()
     # A quantile instead of the maximum: a few outliers must not make the image pale.
     reach = float(np.quantile(np.abs(evidence), 0.995)) or 1.0

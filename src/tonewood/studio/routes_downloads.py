@@ -126,7 +126,7 @@ async def download_equalizer(name: str, kind: str, studio: StudioDependency) -> 
         recipe = build_edited_recipe(session, state, studio.model_for_edit(session, state), render)
         form.write(correction_of_recipe(_title_stem(session), recipe), path)
 
-    await asyncio.to_thread(write)
+    await asyncio.to_thread(write)  # the event loop answers other requests meanwhile
     return _temporary_file_response(path, f"{_title_stem(session)}-{kind}{form.suffix}")
 
 
@@ -161,7 +161,7 @@ async def download_recipe(name: str, studio: StudioDependency) -> FileResponse:
 @download_routes.get("/sessions/{name}/take/picture", **_file_route("image/png"))
 async def download_picture(name: str, studio: StudioDependency) -> FileResponse:
     """Return a picture of input, mask and output, as `tonewood enhance --plot` draws it."""
-    check_matplotlib("a picture")
+    check_matplotlib("a picture")  # before the rendering, which may take long
     session, state, render = await _wait_for_render(studio, name)
     path = _download_path(session, render.key, ".png")
     await asyncio.to_thread(_draw_session_picture, studio, session, state, render, path)
@@ -230,7 +230,7 @@ def _write_download_audio(session: StudioSession, state: EditState, render: Full
             return
         samples, rate = open_full_render(session, render.key), session.recording.rate
         write_recording(path, samples, rate, form, overwrite=True, tags_from=session.upload_path)
-    except TonewoodError as error:
+    except TonewoodError as error:  # the page does not receive paths of the server
         raise CallError(str(error).replace(str(path), f"{_title_stem(session)}{path.suffix}")) from None
 
 
@@ -267,6 +267,7 @@ def _download_path(session: StudioSession, key: str, suffix: str) -> Path:
 
 def _temporary_file_response(path: Path, name: str) -> FileResponse:
     """Return a response that sends a file as `name` and then deletes it."""
+    # The same address gives another file after the next edit, hence no-store.
     media_type = mimetypes.guess_type(path.name)[0] or _OCTET_STREAM
     return FileResponse(
         path, filename=name, media_type=media_type, headers={"Cache-Control": "no-store"},

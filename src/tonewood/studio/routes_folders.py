@@ -36,6 +36,7 @@ class TrainingRequest(ChosenFolders):
 
     name: str = Field(min_length=1, max_length=80)
     domain: str = Field("", max_length=200)
+    # FastAPI validates parsed JSON, whose arrays are lists; a strict tuple would refuse them.
     fix: tuple[str, ...] = Field((), max_length=3, strict=False)
 
 
@@ -90,6 +91,7 @@ def start_batch(folder: BatchRequest, studio: StudioDependency) -> dict[str, Any
     folders = require_folders(studio)
     inputs, output = folders.resolve(folder.input), folders.resolve(folder.output)
     if folder.into:
+        # A page may write only below folders that it was shown, so the name must not lead elsewhere.
         is_plain_name = folder.into.isprintable() and Path(folder.into).name == folder.into
         if not is_plain_name or folder.into.startswith("."):
             raise CallError(
@@ -98,7 +100,7 @@ def start_batch(folder: BatchRequest, studio: StudioDependency) -> dict[str, Any
         output = output / folder.into
     if output == inputs:
         raise OutputError("the outputs would replace the recordings: choose another folder")
-    studio.models.get(folder.model)
+    studio.models.get(folder.model)  # a damaged model is reported now, not by the job
     settings = EnhanceSettings().replace(render=dict(amount=folder.amount))
     request = {
         "input": str(inputs),
@@ -119,6 +121,7 @@ def get_batch_audio(
     job: str, row: Annotated[int, InPath(ge=0)], which: str, studio: StudioDependency
 ) -> FileResponse:
     """Return an input or output of a batch as a file that browsers play."""
+    # A row has an output once its recording is done.
     rows = studio.jobs.get(job).progress.get("rows", [])
     if row >= len(rows) or which not in ("input", "output") or which not in rows[row]:
         raise NotFoundError("this file does not exist yet: wait until the batch is done")

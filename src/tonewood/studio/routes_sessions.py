@@ -165,7 +165,7 @@ def get_session(name: str, studio: StudioDependency) -> dict[str, Any]:
 @session_routes.delete("/sessions/{name}")
 def delete_session(name: str, studio: StudioDependency) -> dict[str, bool]:
     """Delete a session, its jobs and its files."""
-    for job in studio.jobs.active_for(name):
+    for job in studio.jobs.active_for(name):  # they would write into the deleted folder
         studio.jobs.cancel(job.id)
     studio.database.delete_session(name)
     return {"forgotten": True}
@@ -174,8 +174,7 @@ def delete_session(name: str, studio: StudioDependency) -> dict[str, bool]:
 @session_routes.put("/sessions/{name}/model", responses=responds_with(SessionResponse))
 def choose_session_model(name: str, choice: ModelChoice, studio: StudioDependency) -> dict[str, Any]:
     """Choose the model of a session's next search."""
-    studio.models.get(choice.model)
-    studio.database.get_session(name)
+    studio.models.get(choice.model)  # an unknown name would silently become the default model
     studio.database.set_session_model(name, choice.model)
     return studio.session_view(name)
 
@@ -236,6 +235,7 @@ def start_full_render(name: str, studio: StudioDependency) -> dict[str, Any]:
 @session_routes.get("/jobs", responses=responds_with(list[JobResponse]))
 def list_folder_jobs(studio: StudioDependency) -> list[dict[str, Any]]:
     """List the jobs on folders: audits, trainings and batches."""
+    # The database has only the start and the end of a job; its progress is in memory.
     return [studio.jobs.active.get(job.id, job).to_json() for job in studio.database.list_jobs()]
 
 

@@ -83,6 +83,7 @@ class LoudnessEstimate(NamedTuple):
 
 def edit_key(state: EditState) -> str:
     """Return a name that is equal for equal edits of the same mask."""
+    # Stored renderings carry this name: keys must not depend on the order of fields.
     body = json.dumps([state.mask_number, state.edit.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(body.encode()).hexdigest()[:20]
 
@@ -108,6 +109,7 @@ def mask_path(folder: Path, number: int) -> Path:
     return folder / f"found-{number}{RECIPE_SUFFIX}"
 
 
+# The modification time is an argument so that a changed file is read again.
 @lru_cache(maxsize=16)
 def _read_recipe_and_mask(path: Path, modified_ns: int) -> tuple[Recipe, Mask]:
     recipe = load_recipe(path)
@@ -275,6 +277,7 @@ def _estimate_levels(
     gain_db = matching_db + offset_db * amount
     if peak_limit_db is not None:
         gain_db = min(gain_db, peak_limit_db)
+    # If the peak limit leaves the output quieter than the input, the input is played quieter, too.
     return PlaybackLevels(
         input_db=min(0.0, gain_db - matching_db),
         difference_db=_difference_gain_db(estimate, amount, gain_db),
@@ -308,6 +311,7 @@ def save_band_power(folder: Path, rows_db: NDArray[np.float32], hz: FloatArray) 
     rows_db : float32 array [row, frame]
         Band levels of the recording.
     """
+    # Whole blocks only; a recording shorter than a block is one block.
     frames = rows_db.shape[1] // _BLOCK_FRAMES * _BLOCK_FRAMES or rows_db.shape[1]
     power = 10 ** (rows_db[:, :frames] / 10)
     blocks = power.reshape(len(hz), -1, min(frames, _BLOCK_FRAMES)).mean(axis=2)
@@ -349,6 +353,7 @@ def _compute_loudness_estimate(
     mask = load_found_mask(session, state, model)
     thin = Mask(mask.gain_db[:, ::_BLOCK_FRAMES], mask.hz, mask.hop_seconds * _BLOCK_FRAMES, mask.top_hz)
     edited = compose_mask(thin, state.edit, _gain_limit_db(session, state))
+    # Blocks last 0.1 s; the gain is taken at their centres.
     return LoudnessEstimate(power[:, blocks], edited.gain_at(hz, (blocks + 0.5) / 10))
 
 
@@ -389,6 +394,7 @@ def save_estimate_offset(
     """Store the error of an edit's estimated gain, and the gain that its true peak allowed."""
     estimated_db = _matching_gain_db(_estimate_at_full_amount(session, state, model), state.edit.amount)
     amount = max(state.edit.amount, 0.05)  # the error is stored for full amount; avoids division by 0
+    # A gain that the peak limit reduced says nothing about the estimate.
     offset_db = 0.0 if exact.held else (exact.output_db - estimated_db) / amount
     peak_limit_db = exact.output_db if exact.held else None
     write_text(session.folder / OFFSET_FILE, json.dumps([offset_db, peak_limit_db]), overwrite=True)

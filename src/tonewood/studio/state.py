@@ -118,6 +118,7 @@ class StudioState:
     def __init__(self, folder: Path, model: str, root: Path | None, training: Sequence[str] = ()) -> None:
         self.training_options = list(training)
         self.database = SessionDatabase(folder)
+        # The default model may be missing or damaged; then nothing may keep the folder locked.
         try:
             self.models = ModelRegistry(self.database, model)
         except TonewoodError:
@@ -236,6 +237,7 @@ class StudioState:
     def submit_job(self, name: str, kind: str, settings: EnhanceSettings | None = None) -> StudioJob:
         """Queue a job on the current edit of a session."""
         session, state = self.database.get_session(name), self.database.get_state(name)
+        # A new mask comes from the chosen model; an edit of a mask stays with the model that found it.
         if kind in ("enhance", "explain"):
             model = self.current_model(session)
         else:
@@ -259,6 +261,7 @@ class StudioState:
         if session_audio.get_full_render(session, state) is not None:
             return None
         edit = state.edit.model_dump(mode="json")
+        # A new job would replace one that renders the same edit already, and start over.
         for job in self.jobs.active_for(name):
             if job.kind == "whole" and (job.request["edit"], job.request["found"]) == (
                 edit, state.mask_number
@@ -284,5 +287,6 @@ class StudioState:
 
 
 def _next_mask_number(session: StudioSession) -> int:
+    # Undo returns to older masks, so their numbers are not used again.
     used = [int(path.name.split("-")[1].split(".")[0]) for path in session.folder.glob("found-*")]
     return max(used, default=-1) + 1
