@@ -132,7 +132,7 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     finished = 0
     task = EnhanceTask(settings, EnhanceOptions(overwrite=request["overwrite"]))
     for event in run_batch(jobs, task, model):
-        if isinstance(event, SearchStep | BatchProgress):
+        if isinstance(event, SearchStep | BatchProgress):  # the page shows recordings, not steps
             continue
         number = row_numbers[str(event.input)]
         if isinstance(event, FileStarted):
@@ -215,6 +215,7 @@ def _enhance_session(request: JobData, session: StudioSession, model: Model) -> 
     settings = EnhanceSettings.model_validate(request["settings"])
     samples, rate = session.open_samples(), session.recording.rate
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
+    # Playback estimates loudness from these levels until an edit is rendered.
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
     save_band_power(session.folder, scorer_input(to_analysis_rate(samples, rate, model), model).numpy(), hz)
     yield from _follow_search(enhance_array(samples, rate, model, settings), request, session, model, ())
@@ -248,6 +249,7 @@ def _follow_search(
             enhancement = event
             continue
         steps.append({"number": event.number, "score": event.score, "total": event.total})
+        # The rendering and the certificate follow the last step.
         is_last = event.number == request["settings"]["search"]["steps"] or event.stopped
         yield {"phase": "checking" if is_last else "searching", "steps": list(steps)}
     assert enhancement is not None

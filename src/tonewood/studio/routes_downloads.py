@@ -138,6 +138,7 @@ async def download_audio(
 ) -> FileResponse:
     """Return the output, by default in the recording's own format."""
     session, state, render = await _wait_for_render(studio, name)
+    # The pattern keeps separators out of the suffix, which becomes part of a path.
     suffix = f".{format.lstrip('.')}" if format else Path(session.recording.upload).suffix or ".wav"
     path = _download_path(session, render.key, suffix)
     await asyncio.to_thread(_write_download_audio, session, state, render, path)

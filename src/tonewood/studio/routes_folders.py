@@ -76,6 +76,7 @@ def start_audit(sides: ChosenFolders, studio: StudioDependency) -> dict[str, Any
 def start_training(training: TrainingRequest, studio: StudioDependency) -> dict[str, Any]:
     """Start to train a model from two folders."""
     target = studio.models.new_model_path(training.name)
+    # The last assignment wins: the server's own options override those of the page.
     request = {
         **_resolve_sides(studio, training),
         "target": str(target),

@@ -41,6 +41,7 @@ from tonewood.web.errors import declare_media
 media_routes = APIRouter()
 
 AmountQuery = Annotated[float | None, Query(ge=0, le=1)]
+# JavaScript counts exactly up to 2⁵³; a number of more than 64 bits would be an error in SQLite.
 EditNumber = Annotated[int | None, Query(ge=0, le=2**53)]
 _MAX_SOUND_SECONDS = 30.0  # 10 MiB in stereo at 44.1 kHz
 # The strongest saliency gets this gain's colour: a tile reaches 31.75 dB, 127 steps of 0.25 dB.
@@ -48,6 +49,7 @@ _SALIENCY_RANGE_DB = 31.0
 _BINARY_ROUTE: dict[str, Any] = {
     "response_class": Response, "responses": declare_media("application/octet-stream"),
 }  # fmt: skip
+# Tiles of a recording never change; the addresses of other tiles contain the key of their edit.
 _CACHE_FOREVER = "private, max-age=31536000, immutable"
 
 
@@ -133,6 +135,7 @@ def get_waveform(name: str, studio: StudioDependency) -> dict[str, Any]:
     """Return the peaks of the whole recording."""
     session = studio.database.get_session(name)
     peaks = _cached_waveform_peaks(session.folder / SAMPLES_FILE, session.recording.channels)
+    # The drawing is 52 pixels high: four digits are more than enough.
     return {"peaks": np.round(peaks, 4).tolist()}
 
 

@@ -23,6 +23,7 @@ session_routes = APIRouter()
 _BINARY_BODY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
+# Some fields are older than the Python names, such as `told`; pages and scripts use them.
 class JobResponse(Settings):
     """A background job and its progress."""
 
@@ -147,6 +148,7 @@ async def upload_recording(
             studio.database.add_session(identity, title, recording, studio.models.default)
 
     try:
+        # A raw body, not a form: it is written to the disk while it arrives.
         if await save_upload(request.stream(), upload) == 0:
             raise CallError(f"{title} is empty: choose a recording")
         await asyncio.to_thread(create_session)
@@ -214,6 +216,7 @@ def start_search(name: str, search: SearchRequest, studio: StudioDependency) -> 
 @session_routes.post("/sessions/{name}/again", status_code=202, responses=responds_with(JobResponse, 202))
 def restart_search(name: str, search: SearchRequest, studio: StudioDependency) -> dict[str, Any]:
     """Start a new search that keeps the pinned notes."""
+    # The job would fail with the same message, but only after its wait in the queue.
     if studio.database.get_state(name).mask_number is None:
         raise CallError("this session has no mask yet: enhance the recording first")
     return studio.submit_job(name, "again", search.enhance_settings()).to_json()

@@ -197,6 +197,7 @@ def read_playback_samples(
         range(start, stop),
     )
     samples = render_range(source, rate, mask, model, start, stop)
+    # A full rendering contains its gain; here the estimate is applied.
     return samples * np.float32(10 ** (get_playback_levels(session, state, model).output_db / 20))
 
 
@@ -292,6 +293,7 @@ def levels_from_loudness(
 ) -> PlaybackLevels:
     """Return the playback gains for the loudness of input, output and their difference in LUFS."""
     before, after, difference = loudness
+    # The loudness of silence is minus infinity.
     finite = np.isfinite(before) and np.isfinite(after)
     difference_db = after - difference if np.isfinite(after) and np.isfinite(difference) else 0.0
     return PlaybackLevels(

@@ -205,6 +205,7 @@ class StudioState:
         if not path.exists():
             return None
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        # The saliency of another model would be shown in this one's name.
         digest = self.models.get(self.current_model(session)).digest[:16]
         return summary if summary["digest"] == digest else None
 
