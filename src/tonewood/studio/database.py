@@ -342,11 +342,12 @@ class SessionDatabase:
                     (job.id, job.session, job.kind, job.state, json.dumps(job.request),
                      json.dumps(job.progress), job.created))  # fmt: skip
 
-    def list_jobs(self, session: str | None = None) -> list[StudioJob]:
-        """Return the jobs of a session, or of no session, the newest first."""
+    def list_folder_jobs(self) -> list[StudioJob]:
+        """Return the newest jobs on folders, which belong to no session."""
         with self._transaction() as execute:
-            rows = execute("SELECT * FROM jobs WHERE session IS ? ORDER BY created DESC LIMIT 50",
-                           (session,)).fetchall()  # fmt: skip
+            rows = execute(
+                "SELECT * FROM jobs WHERE session IS NULL ORDER BY created DESC LIMIT 50", ()
+            ).fetchall()
         return [_parse_job(row) for row in rows]
 
     def get_job(self, name: str) -> StudioJob:

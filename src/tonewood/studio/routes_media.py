@@ -81,7 +81,7 @@ def get_output_tile(
     request: Request, name: str, address: AddressDependency, key: str, studio: StudioDependency
 ) -> Response:
     """Return a spectrogram tile of the full rendering."""
-    session, state = studio.session_and_state(name, None, None)
+    session, state = studio.session_and_state(name)
     path = render_path(session, edit_key(state))
     if not path.exists():
         raise NotFoundError("the output is not rendered yet: wait a moment")
@@ -98,7 +98,7 @@ def get_mask_tile(
     key: str = "",
 ) -> Response:
     """Return a tile of the mask at full amount; the page scales it by the amount."""
-    session, state = studio.session_and_state(name, edit, None)
+    session, state = studio.session_and_state(name, edit)
     times_s = column_times(address.level, address.number)
     model = studio.model_for_edit(session, state)
     mask, start_s = compose_mask_window(session, state, model, float(times_s[0]), float(times_s[-1]))
@@ -142,7 +142,7 @@ def get_waveform(name: str, studio: StudioDependency) -> dict[str, Any]:
 @media_routes.get("/sessions/{name}/curve")
 def get_average_curve(name: str, axis: FrequencyAxis, studio: StudioDependency) -> dict[str, Any]:
     """Return the average EQ at full amount."""
-    session, state = studio.session_and_state(name, None, None)
+    session, state = studio.session_and_state(name)
     model = studio.model_for_edit(session, state)
     mask, _ = compose_mask_window(session, state, model, 0, session.recording.seconds)
     return average_eq_curve(mask, axis, session.recording.rate)._asdict()

@@ -239,7 +239,7 @@ def start_full_render(name: str, studio: StudioDependency) -> dict[str, Any]:
 def list_folder_jobs(studio: StudioDependency) -> list[dict[str, Any]]:
     """List the jobs on folders: audits, trainings and batches."""
     # The database has only the start and the end of a job; its progress is in memory.
-    return [studio.jobs.active.get(job.id, job).to_json() for job in studio.database.list_jobs()]
+    return [studio.jobs.active.get(job.id, job).to_json() for job in studio.database.list_folder_jobs()]
 
 
 @session_routes.get("/jobs/{job}", responses=responds_with(JobResponse))

@@ -27,6 +27,7 @@ TILE_FLOOR_DB = -110.0  # in steps of 0.5 dB, a byte reaches +17.5 dBFS
 GAIN_STEP_DB = 0.25  # a byte reaches ±31.75 dB; gains stay within 30 dB
 _TILE_WINDOW_S = 0.046  # 2,029 samples at 44.1 kHz: an FFT of 2,048
 _MAX_WINDOWS_PER_COLUMN = 3
+_CURVE_POINTS = 96
 
 
 class AxisLimits(NamedTuple):
@@ -138,9 +139,10 @@ def waveform_peaks(samples: NDArray[np.float32], count: int = 1_200) -> list[flo
     return peaks
 
 
-def average_eq_curve(mask: Mask, axis: FrequencyAxis, rate: int, points: int = 96) -> AverageEqCurve:
-    """Return the average EQ of a mask at `points` rows of the axis."""
-    hz = row_frequencies(axis, rate)[np.linspace(0, TILE_ROWS - 1, points).round().astype(np.int64)]
+def average_eq_curve(mask: Mask, axis: FrequencyAxis, rate: int) -> AverageEqCurve:
+    """Return the average EQ of a mask at every few rows of the axis."""
+    rows = np.linspace(0, TILE_ROWS - 1, _CURVE_POINTS).round().astype(np.int64)
+    hz = row_frequencies(axis, rate)[rows]
     frames = mask.frames
     times_s = np.linspace(0, frames - 1, min(frames, 4_000)) * mask.hop_seconds
     gain_db = mask.gain_at(hz, times_s)
