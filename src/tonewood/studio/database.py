@@ -65,6 +65,10 @@ class RecordingInfo(Settings):
         libsndfile's container, subtype and byte order.
     sha256 : str
         Of the uploaded file.
+    rate : int
+        In Hz.
+    samples : int
+        Of each channel.
     """
 
     name: str
@@ -78,7 +82,7 @@ class RecordingInfo(Settings):
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration in seconds."""
         return self.samples / self.rate
 
 
@@ -103,7 +107,17 @@ class EditState:
 
 @dataclass(frozen=True)
 class StudioSession:
-    """A recording that is edited in the studio."""
+    """A recording that is edited in the studio.
+
+    Parameters
+    ----------
+    created, changed : float
+        Seconds since 1970.
+    model : str
+        Name of the model that the next search uses.
+    folder : Path
+        Folder of the session's files.
+    """
 
     id: str
     title: str
@@ -130,7 +144,19 @@ def memory_map_samples(path: Path, channels: int) -> NDArray[np.float32]:
 
 @dataclass
 class StudioJob:
-    """Background work: its request and its progress so far."""
+    """Background work: its request and its progress so far.
+
+    Parameters
+    ----------
+    session : str or None
+        Id of its session; None for work on folders.
+    kind : str
+        Key of `job_queue.QUEUE_BY_KIND`.
+    state : str
+        queued, running, done, failed, cancelled or interrupted.
+    created : float
+        Seconds since 1970.
+    """
 
     id: str
     session: str | None

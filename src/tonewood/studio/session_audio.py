@@ -122,12 +122,12 @@ def _load_recipe_and_mask(session: StudioSession, number: int) -> tuple[Recipe, 
 
 
 def load_found_recipe(session: StudioSession, state: EditState) -> Recipe | None:
-    """Return the recipe of the last search; None before the first."""
+    """Return the recipe of the mask that an edit changes; None before the first search."""
     return None if state.mask_number is None else _load_recipe_and_mask(session, state.mask_number)[0]
 
 
 def load_found_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
-    """Return the mask of the last search; a mask of zeros before the first."""
+    """Return the mask that an edit changes; a mask of zeros before the first search."""
     if state.mask_number is not None:
         return _load_recipe_and_mask(session, state.mask_number)[1]
     spectrum = model.settings.spectrum
@@ -138,7 +138,7 @@ def load_found_mask(session: StudioSession, state: EditState, model: Model) -> M
 
 
 def _gain_limit_db(session: StudioSession, state: EditState) -> float:
-    """Return the gain limit that the mask was searched with."""
+    """Return the gain limit that the mask was searched with, the default before the first search."""
     recipe = load_found_recipe(session, state)
     return (recipe.settings if recipe else EnhanceSettings()).render.max_gain_db
 
