@@ -118,6 +118,7 @@ MADE_UP: dict[str, Change] = {
     "bands without a shape": damaged_bands(lambda inner: inner.replace(b"(2, 1), }", b"((),),  }")),
     "bands with a longer header": damaged_bands(lambda inner: inner[:8] + b"\xff\xff" + inner[10:]),
     "bands with another entry": damaged_bands(lambda inner: inner, name="power"),
+    "bands of no time": bands([[], []], HZ),
     "bands of terabytes": bands([[1.0]], [9.0], b"(1, 1099511627776), }"),
     "an anchor that is none": part("anchor.json", b"{}"),
     "an anchor beyond all gains": part("anchor.json", b"[1e308, null]"),

@@ -298,7 +298,7 @@ def _parse_npy(content: bytes) -> NDArray[np.float64]:
     shape = tuple(int(size) for size in header["shape"].split(b",") if size)
     # The length of the header follows the magic string and the version, which have eight bytes.
     _require(10 + int.from_bytes(content[8:10], "little") == header.end())
-    _require(math.prod(shape) * dtype.itemsize == len(data))
+    _require(0 < math.prod(shape) * dtype.itemsize == len(data))
     return np.frombuffer(data, dtype).reshape(shape).astype(np.float64)
 
 
