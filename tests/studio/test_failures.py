@@ -43,7 +43,7 @@ def add_session(database: SessionDatabase) -> str:
 
 
 def leave_files(database: SessionDatabase, name: str) -> list[Path]:
-    """Return the files that a killed server leaves."""
+    """Create the files that a killed server leaves, and return their paths."""
     _, half = database.create_session_folder()  # an incomplete upload
     (half / "upload.wav").write_bytes(b"so")
     session = database.folder / "sessions" / name
