@@ -71,7 +71,7 @@ def test_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> None:
     for event in run_batch(jobs, EnhanceTask(settings), model):
         assert not isinstance(event, output_files.FileFailure), event
         if isinstance(event, FileEnhanced):
-            gc.collect()  # objects in reference cycles keep nothing open on purpose
+            gc.collect()  # garbage in reference cycles does not count
             names = open_files(os.getpid())
             handles.append(
                 sum(n for name, n in names.items() if name.startswith(without_long_numbers(str(tmp_path))))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,14 @@ class EditState:
     edit: Edit
     can_undo: bool
     can_redo: bool
+
+
+class HistoryRow(NamedTuple):
+    """An edit of a session, its number and the mask that it changes."""
+
+    number: int
+    mask_number: int | None
+    edit: Edit
 
 
 @dataclass(frozen=True)
@@ -337,14 +345,14 @@ class SessionDatabase:
                         (current.number + by, time.time(), name))  # fmt: skip
         return self.get_state(name)
 
-    def get_history(self, name: str) -> list[tuple[int, int | None, Edit]]:
-        """Return all edits of a session as (number, mask number, edit)."""
+    def get_history(self, name: str) -> list[HistoryRow]:
+        """Return all edits of a session."""
         with self._transaction() as execute:
             rows = execute("SELECT number, found, body FROM edits WHERE session=? ORDER BY number",
                            (name,)).fetchall()  # fmt: skip
-        return [(number, mask, Edit.model_validate_json(body)) for number, mask, body in rows]
+        return [HistoryRow(number, mask, Edit.model_validate_json(body)) for number, mask, body in rows]
 
-    def replace_history(self, name: str, edits: list[tuple[int, int | None, Edit]], current: int) -> None:
+    def replace_history(self, name: str, edits: list[HistoryRow], current: int) -> None:
         """Replace a session's history; `current` is the number of its current edit."""
         with self._transaction() as execute:
             execute("DELETE FROM edits WHERE session=?", (name,))

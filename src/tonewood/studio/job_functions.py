@@ -332,8 +332,10 @@ def _store_render(
     # The difference is measured between signals of equal loudness, as they are played.
     gain_db = after - before if math.isfinite(before) and math.isfinite(after) else 0.0
     difference = rendered.samples - session.open_samples() * np.float32(10 ** (gain_db / 20))
-    loudness = (before, after, integrated_loudness(difference, session.recording.rate))
-    levels = levels_from_loudness(loudness, rendered.gain_db, rendered.peak_limited)
+    difference_lufs = integrated_loudness(difference, session.recording.rate)
+    levels = levels_from_loudness(
+        before, after, difference_lufs, rendered.gain_db, limited=rendered.peak_limited
+    )
     render = FullRender(
         key=key,
         levels=levels,

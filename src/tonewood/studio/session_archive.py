@@ -23,7 +23,7 @@ from tonewood.enhancement.recipe import Recipe, count_json_values, load_recipe
 from tonewood.errors import AudioError, RecipeError
 from tonewood.model.model_file import bundled_models
 from tonewood.settings import Settings
-from tonewood.studio.database import MAX_UNDO_STEPS, RecordingInfo, StudioSession
+from tonewood.studio.database import MAX_UNDO_STEPS, HistoryRow, RecordingInfo, StudioSession
 from tonewood.studio.session_audio import BANDS_FILE, OFFSET_FILE, mask_path
 from tonewood.studio.state import StudioState
 from tonewood.studio.uploads import audio_suffix, clean_title, decode_to_session
@@ -104,7 +104,6 @@ def is_session_archive(path: Path) -> bool:
 
 def write_session_archive(studio: StudioState, session: StudioSession, path: Path) -> None:
     """Write a session file, all or nothing."""
-    history = studio.database.get_history(session.id)
     name = studio.current_model(session)
     manifest = SessionManifest(
         title=session.title,
@@ -113,7 +112,8 @@ def write_session_archive(studio: StudioState, session: StudioSession, path: Pat
         digest=studio.models.get(name).digest,
         at=studio.database.get_state(session.id).number,
         history=tuple(
-            HistoryEntry(number=number, found=mask_number, edit=edit) for number, mask_number, edit in history
+            HistoryEntry(number=row.number, found=row.mask_number, edit=row.edit)
+            for row in studio.database.get_history(session.id)
         ),
     )
     source = studio.models.resolve_source(name)
@@ -172,7 +172,7 @@ def open_session_archive(studio: StudioState, name: str, folder: Path, path: Pat
     model = studio.models.import_model(model_content, manifest.model, manifest.digest)
     path.unlink()
     session = studio.database.add_session(name, title, recording, model)
-    history = [(entry.number, entry.mask_number, entry.edit) for entry in manifest.history]
+    history = [HistoryRow(entry.number, entry.mask_number, entry.edit) for entry in manifest.history]
     studio.database.replace_history(name, history, manifest.at)
     return session
 

@@ -289,10 +289,9 @@ def _estimate_levels(
 
 
 def levels_from_loudness(
-    loudness: tuple[float, float, float], gain_db: float, limited: bool
+    before: float, after: float, difference: float, gain_db: float, *, limited: bool
 ) -> PlaybackLevels:
     """Return the playback gains for the loudness of input, output and their difference in LUFS."""
-    before, after, difference = loudness
     # The loudness of silence is minus infinity.
     finite = np.isfinite(before) and np.isfinite(after)
     difference_db = after - difference if np.isfinite(after) and np.isfinite(difference) else 0.0
