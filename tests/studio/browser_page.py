@@ -23,8 +23,8 @@ def wait_until(page: Any, holds: Callable[[], bool], seconds: float = LONGEST_WA
 
 def wait_for_change(page: Any, part: Any) -> None:
     """Wait until the text of an element changes."""
-    reported = part.inner_text()
-    wait_until(page, lambda: part.inner_text() != reported)
+    text = part.inner_text()
+    wait_until(page, lambda: part.inner_text() != text)
 
 
 def position(page: Any) -> float:
@@ -55,8 +55,8 @@ def sound(live: Live, session: str) -> np.ndarray:
 def state(live: Live, session: str) -> dict[str, Any]:
     """Return the current state of a session."""
     with live.client() as client:
-        reported: dict[str, Any] = client.get(f"/api/sessions/{session}/state").json()
-    return reported
+        current: dict[str, Any] = client.get(f"/api/sessions/{session}/state").json()
+    return current
 
 
 def level_db(samples: np.ndarray, start_s: float, end_s: float, low: float, high: float) -> float:

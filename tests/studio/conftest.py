@@ -150,8 +150,8 @@ def session(client: TestClient, take: Path) -> dict[str, Any]:
     finished = wait_for_job(client, job.json())
     assert finished["state"] == "done", finished
     assert [step["number"] for step in finished["told"]["steps"]] == [0, 1, 2]
-    reported: dict[str, Any] = client.get(f"/api/sessions/{fresh['id']}").json()
-    return reported
+    view: dict[str, Any] = client.get(f"/api/sessions/{fresh['id']}").json()
+    return view
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def browser() -> Iterator[Any]:
     """Start the system's Chromium without a window."""
     playwright = pytest.importorskip("playwright.sync_api")
     named = os.environ.get("TONEWOOD_CHROMIUM")
-    path = named or next((result for name in NAMES if (result := shutil.which(name))), None)
+    path = named or next((executable for name in NAMES if (executable := shutil.which(name))), None)
     if path is None:
         pytest.skip("no Chromium on this machine: install it, or name it in TONEWOOD_CHROMIUM")
     with playwright.sync_playwright() as driver:
@@ -173,7 +173,7 @@ def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
     """Open pages; requests to other hosts and errors on the page fail the test."""
     contexts, requests, wrong = [], [], []
 
-    def upload_recording(width: int = 1_280, scheme: str = "light", **more: Any) -> Any:
+    def open_page(width: int = 1_280, scheme: str = "light", **more: Any) -> Any:
         size = {"width": width, "height": 900}
         context = browser.new_context(viewport=size, color_scheme=scheme, **more)
         contexts.append(context)
@@ -185,7 +185,7 @@ def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
         page.goto(live.url)
         return page
 
-    yield upload_recording
+    yield open_page
     for context in contexts:
         context.close()
     outside = [url for url in requests if not url.startswith((live.url, "blob:", "data:"))]
@@ -208,8 +208,8 @@ def change_edit(client: TestClient, session: dict[str, Any], **changes: Any) -> 
     state = client.get(f"/api/sessions/{session['id']}/state").json()
     answer = client.put(f"/api/sessions/{session['id']}/edit", json={**state["edit"], **changes})
     assert answer.status_code == 200, answer.text
-    reported: dict[str, Any] = answer.json()
-    return reported
+    changed: dict[str, Any] = answer.json()
+    return changed
 
 
 def upload_recording(client: Any, path: Path, name: str | None = None) -> dict[str, Any]:

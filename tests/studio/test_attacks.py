@@ -39,10 +39,10 @@ def send_request(live: Live, method: str, path: str, *more: str, host: str | Non
 
 @pytest.mark.parametrize("path", CLIMBING)
 def test_path_traversal_is_rejected(live: Live, path: str) -> None:
-    said = send_request(live, "GET", path)
-    assert said[:13] in (b"HTTP/1.1 404 ", b"HTTP/1.1 400 ", b"HTTP/1.1 422 ")
+    response = send_request(live, "GET", path)
+    assert response[:13] in (b"HTTP/1.1 404 ", b"HTTP/1.1 400 ", b"HTTP/1.1 422 ")
     for secret in (b"root:", b"import ", b"SQLite"):
-        assert secret not in said
+        assert secret not in response
 
 
 @pytest.mark.parametrize("host", ["rebound.example", "rebound.example:80", "127.0.0.1@x.example"])
@@ -69,8 +69,8 @@ def test_cross_site_requests_change_nothing(live: Live, headers: tuple[str, ...]
         ("PUT", "/api/sessions/0123456789abcdef/edit"), ("POST", "/api/batches"),
         ("POST", "/api/trainings"),
     ):  # fmt: skip
-        said = send_request(live, method, path, "Content-Length: 0", *headers)
-        assert said.startswith(b"HTTP/1.1 403 "), path
+        response = send_request(live, method, path, "Content-Length: 0", *headers)
+        assert response.startswith(b"HTTP/1.1 403 "), path
     assert send_request(live, "GET", "/api/sessions").split(b"\r\n\r\n")[1] == before
 
 
@@ -157,6 +157,6 @@ def test_oversized_bodies_are_rejected_by_route(client: TestClient, session: dic
     for content in (large, iter([large])):
         answer = client.put(route, content=content, headers={"Content-Type": "application/json"})
         assert answer.status_code == 413
-    reported = {"content-length": str(2**31 + 1)}
-    answer = client.post("/api/recordings?name=a.wav", content=b"RIFF", headers=reported)
+    headers = {"content-length": str(2**31 + 1)}
+    answer = client.post("/api/recordings?name=a.wav", content=b"RIFF", headers=headers)
     assert answer.status_code == 413

@@ -73,7 +73,7 @@ def test_slider_keeps_focus_during_updates(
     middle = box["y"] + box["height"] / 2
     # Meanwhile the previous edit is rendered and reported.
     wait_until(page, lambda: (now := state(live, enhanced_session))["whole"] and now["edit"]["notes"])
-    wait_until(page, lambda: "examined" not in page.inner_text(".certificate"))
+    wait_until(page, lambda: "being checked" not in page.inner_text(".certificate"))
     page.mouse.move(box["x"] + 0.75 * box["width"], middle, steps=3)
     assert page.evaluate("it => it === document.querySelector('.notes input')", node)
     page.mouse.up()
@@ -124,8 +124,8 @@ def test_cancel_button_keeps_focus_during_progress(
     page.wait_for_selector(".session")
     session = page.url.rsplit("/", 1)[1]
     with live.client() as client:
-        requests = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
-        assert requests.is_success, requests.text
+        answer = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
+        assert answer.is_success, answer.text
     figure = page.locator(".progress-slot .figure")
     wait_until(page, lambda: figure.count() == 1 and "score" in figure.inner_text())
     cancel = page.get_by_role("button", name="Cancel")

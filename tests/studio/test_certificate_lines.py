@@ -26,9 +26,9 @@ def test_good_certificate_has_no_caution() -> None:
     result = certificate()
     assert verdict_line(result).kind == "good"
     assert "caution" not in kinds(result).values()
-    reported = {item.title: item.text for item in certificate_lines(result)}
-    assert "Like the source before, like the reference after" in reported["Scorer"]
-    assert "50 %" in reported["Constant or moving"]
+    lines = {item.title: item.text for item in certificate_lines(result)}
+    assert "Like the source before, like the reference after" in lines["Scorer"]
+    assert "50 %" in lines["Constant or moving"]
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def test_failed_measurement_is_a_caution(changes: dict[str, Any], title: str) ->
 
 
 def test_refused_verdict_suggests_another_model() -> None:
-    reported = verdict_line(certificate(verdict="refused", unlikeness=2.0))
-    assert reported.kind == "refused"
-    assert "Choose a model of this instrument" in reported.text
+    heading = verdict_line(certificate(verdict="refused", unlikeness=2.0))
+    assert heading.kind == "refused"
+    assert "Choose a model of this instrument" in heading.text
 
 
 def test_smoothness_is_omitted_when_the_judge_disagrees() -> None:

@@ -34,10 +34,10 @@ def test_session_deleted_before_sending_gives_404(
     client: TestClient, studio_state: StudioState, take: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = upload_recording(client, take)
-    result = studio_state.database.get_session
+    get_session = studio_state.database.get_session
 
     def forgotten(name: str) -> Any:
-        known = result(name)
+        known = get_session(name)
         monkeypatch.undo()
         studio_state.database.delete_session(name)
         return known
@@ -53,13 +53,13 @@ def test_missing_file_of_existing_session_is_an_internal_error(
     session = upload_recording(client, take)
     for path in (studio_state.database.folder / "sessions" / session["id"]).iterdir():
         path.unlink()
-    frank = TestClient(
+    outside_client = TestClient(
         create_secure_studio_app(studio_state),
         base_url="http://127.0.0.1:8765",
         raise_server_exceptions=False,
     )
     for path in ("audio/input", "waveform"):
-        answer = frank.get(f"/api/sessions/{session['id']}/{path}")
+        answer = outside_client.get(f"/api/sessions/{session['id']}/{path}")
         assert answer.status_code == 500
         assert "internal error in Tonewood" in answer.json()["error"]
     client.delete(f"/api/sessions/{session['id']}")
@@ -92,8 +92,8 @@ def test_new_folder_needs_a_plain_name(client: TestClient) -> None:
     home = client.get("/api/places").json()
     places = {item["name"]: item["id"] for item in home["folders"]}
     for name in ("a\0b", "a\nb", "..", "a/b", "/tmp/a", ".hidden"):
-        requests = {"input": places["takes"], "output": home["id"], "model": "cello", "into": name}
-        answer = client.post("/api/batches", json=requests)
+        request = {"input": places["takes"], "output": home["id"], "model": "cello", "into": name}
+        answer = client.post("/api/batches", json=request)
         assert answer.status_code == 400, name
         assert "is not a plain folder name" in answer.json()["error"]
 
@@ -124,19 +124,19 @@ def test_queue_survives_a_slow_process_and_unexpected_errors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reported: list[StudioJob] = []
-    lane = job_queue._WorkerQueue("test", reported.append, lambda job: None)
-    lane.process = _Undying()
-    lane._kill()
-    assert lane.process is None
+    worker_queue = job_queue._WorkerQueue("test", reported.append, lambda job: None)
+    worker_queue.process = _Undying()
+    worker_queue._kill()
+    assert worker_queue.process is None
 
     def work(job: StudioJob) -> Any:
         raise KeyError("what nobody foresaw")
 
-    monkeypatch.setattr(lane, "_execute", work)
+    monkeypatch.setattr(worker_queue, "_execute", work)
     jobs = [StudioJob(str(k), None, "whole", "queued", {}, {}, 0.0) for k in range(2)]
     for job in jobs:
-        lane.pending.put(job)
-    lane.pending.put(None)
-    lane.thread.join(20)
+        worker_queue.pending.put(job)
+    worker_queue.pending.put(None)
+    worker_queue.thread.join(20)
     assert [job.state for job in jobs] == ["failed", "failed"]
     assert "internal error in Tonewood" in jobs[1].progress["error"]

@@ -74,8 +74,8 @@ def test_new_search_without_a_mask_is_rejected(client: TestClient, take: Path) -
 def test_notes_are_audible_without_a_search(client: TestClient, take: Path) -> None:
     session = upload_recording(client, take)
     change_edit(client, session, notes=[NOTE])
-    used = client.get(f"/api/sessions/{session['id']}/take/audio?format=wav")
-    whole, _ = soundfile.read(io.BytesIO(used.content), always_2d=True)
+    download = client.get(f"/api/sessions/{session['id']}/take/audio?format=wav")
+    whole, _ = soundfile.read(io.BytesIO(download.content), always_2d=True)
     before, _ = soundfile.read(take, always_2d=True)
     assert np.abs(whole - before).max() > 0.01
 
@@ -117,6 +117,6 @@ def test_state_reports_missing_model_of_mask(
     base = f"/api/sessions/{session['id']}"
     assert client.get(f"{base}/state").json()["lost"] is False
     monkeypatch.setattr(studio_state.models, "find_by_digest", lambda digest: None)
-    reported = client.get(f"{base}/state").json()
-    assert reported["lost"] is True
-    assert reported["model"] == "tiny"
+    state = client.get(f"{base}/state").json()
+    assert state["lost"] is True
+    assert state["model"] == "tiny"

@@ -35,32 +35,32 @@ def full(most_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def entered(store: SessionDatabase) -> str:
-    name, folder = store.create_session_folder()
+def add_session(database: SessionDatabase) -> str:
+    name, folder = database.create_session_folder()
     (folder / "upload.wav").write_bytes(b"sound")
-    store.add_session(name, "a", SOUND, "cello")
+    database.add_session(name, "a", SOUND, "cello")
     return name
 
 
-def ruins(store: SessionDatabase, name: str) -> list[Path]:
-    """Return the files that a killed server leaves."""
-    _, half = store.create_session_folder()  # an incomplete upload
+def leave_files(database: SessionDatabase, name: str) -> list[Path]:
+    """Create the files that a killed server leaves, and return their paths."""
+    _, half = database.create_session_folder()  # an incomplete upload
     (half / "upload.wav").write_bytes(b"so")
-    session = store.folder / "sessions" / name
+    session = database.folder / "sessions" / name
     left = [session / "taken-0-0.wav", session / ".tonewood-0123456789abcdef.npy"]
-    left.append(store.models_folder / ".tonewood-0123456789abcdef.tonewood")
+    left.append(database.models_folder / ".tonewood-0123456789abcdef.tonewood")
     for path in left:
         path.write_bytes(b"half")
     return [half, *left]
 
 
 def test_leftovers_of_killed_server_are_removed_at_start(tmp_path: Path) -> None:
-    store = SessionDatabase(tmp_path)
-    name = entered(store)
-    left = ruins(store, name)
+    database = SessionDatabase(tmp_path)
+    name = add_session(database)
+    left = leave_files(database, name)
     for path in left:
         os.utime(path, (2**33, 2**33))  # by a clock that was set back later
-    store.close()
+    database.close()
     again = SessionDatabase(tmp_path)
     assert [path for path in left if path.exists()] == []
     assert [item.id for item in again.list_sessions()] == [name]
@@ -70,11 +70,11 @@ def test_leftovers_of_killed_server_are_removed_at_start(tmp_path: Path) -> None
 
 def test_files_of_another_server_stay(tmp_path: Path) -> None:
     first = SessionDatabase(tmp_path)
-    name = entered(first)
-    left = [path for path in ruins(first, name) if not path.name.startswith(".")]
+    name = add_session(first)
+    left = [path for path in leave_files(first, name) if not path.name.startswith(".")]
     second = SessionDatabase(tmp_path)
     assert all(path.exists() for path in left)
-    other = entered(second)
+    other = add_session(second)
     assert {item.id for item in first.list_sessions()} == {name, other}
     first.close()
     third = SessionDatabase(tmp_path)  # the second still runs
@@ -95,9 +95,9 @@ def test_full_disk_is_reported_and_upload_removed(
     log = studio_state.database.folder / "studio.db-wal"
     with full(log.stat().st_size):
         answer = client.put(f"{base}/edit", json={"amount": 0.25})
-        requests = client.post(f"{base}/enhance", json={"steps": 0})
+        search = client.post(f"{base}/enhance", json={"steps": 0})
         upload = client.post("/api/recordings?name=a.wav", content=take.read_bytes())
-    for item in (answer, requests, upload):
+    for item in (answer, search, upload):
         assert item.status_code == 507, item.text
     assert "cannot be stored" in answer.json()["error"]
     assert client.get(f"{base}/state").json() == before

@@ -23,29 +23,29 @@ def events(live: Live, session: str) -> Iterator[Iterator[dict[str, Any]]]:
 
 
 def test_search_reports_each_step(live: Live) -> None:
-    reported = []
+    jobs = []
     with live.client() as client:
         session = upload_recording(client, EXAMPLE)
         with events(live, session["id"]) as page:
             client.post(f"/api/sessions/{session['id']}/enhance", json={})
             for job in page:
-                reported.append(job)
+                jobs.append(job)
                 if job["state"] == "done":
                     break
-    assert {job["state"] for job in reported} <= {"queued", "running", "done"}
-    counts = [len(job["told"].get("steps", [])) for job in reported]
+    assert {job["state"] for job in jobs} <= {"queued", "running", "done"}
+    counts = [len(job["told"].get("steps", [])) for job in jobs]
     assert counts == sorted(counts)
     assert set(counts) == set(range(counts[-1] + 1))  # none first, then one at a time
-    scores = [step["score"] for step in reported[-1]["told"]["steps"]]
+    scores = [step["score"] for step in jobs[-1]["told"]["steps"]]
     assert scores[-1] < scores[0]
 
 
 def test_search_is_cancelled_when_its_page_disconnects(live: Live, long_recording: Path) -> None:
     with live.client() as client:
         session = upload_recording(client, long_recording)
-        requests = {"steps": 200}
+        options = {"steps": 200}
         with events(live, session["id"]) as page:
-            job = client.post(f"/api/sessions/{session['id']}/enhance", json=requests).json()
+            job = client.post(f"/api/sessions/{session['id']}/enhance", json=options).json()
             assert next(page)["kind"] == "enhance"
         assert wait_for_job(client, job)["state"] == "cancelled"
         # The next job starts.
@@ -92,9 +92,9 @@ def test_killed_server_restarts_with_its_sessions(tmp_path: Path, root: Path) ->
     live.start()
     try:
         with live.client() as client:
-            reported = client.get(base).json()
-            assert reported["state"]["edit"]["notes"][0]["gain_db"] == 6
-            assert reported["state"]["undo"]
+            view = client.get(base).json()
+            assert view["state"]["edit"]["notes"][0]["gain_db"] == 6
+            assert view["state"]["undo"]
             assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "interrupted"
             assert client.post(f"{base}/undo").json()["edit"]["amount"] == 1.0
             assert client.get(f"{base}/tiles/input/log/3/0").status_code == 200

@@ -1,4 +1,4 @@
-"""A share of the long runs of `campaigns/load.py`: nothing is held that is done with."""
+"""A short share of `campaigns/load.py`: finished work keeps no files open."""
 
 import gc
 import os
@@ -36,7 +36,7 @@ def test_growth_is_measured_in_the_second_half() -> None:
 
 
 def opened_below(folder: Path) -> int:
-    """How many files below a folder this process has open."""
+    """Return how many files below a folder this process has open."""
     name = without_long_numbers(str(folder))
     return sum(n for it, n in open_files(os.getpid()).items() if it.startswith(name))
 
@@ -71,7 +71,7 @@ def test_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> None:
     for event in run_batch(jobs, EnhanceTask(settings), model):
         assert not isinstance(event, output_files.FileFailure), event
         if isinstance(event, FileEnhanced):
-            gc.collect()  # what only points at itself is not held
+            gc.collect()  # garbage in reference cycles does not count
             names = open_files(os.getpid())
             handles.append(
                 sum(n for name, n in names.items() if name.startswith(without_long_numbers(str(tmp_path))))
@@ -82,26 +82,26 @@ def test_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> None:
 
 def test_requests_leave_no_open_handles(live: Live) -> None:
     result = LoadResult()
-    someone = Client(live.url, 0, result)
-    with live.client() as http, someone.http:
+    visitor = Client(live.url, 0, result)
+    with live.client() as http, visitor.http:
         session = upload_recording(http, EXAMPLE)
-        someone.sessions.append(session["id"])
-        acts = (someone.look, someone.drop_download, someone.drop_upload, someone.listen)
+        visitor.sessions.append(session["id"])
+        acts = (visitor.look, visitor.drop_download, visitor.drop_upload, visitor.listen)
 
         for act in acts:
             act()
-        before = least(live.process.pid, wanted=0, seconds=1.5)
+        before = least(live.process.pid, enough=0, seconds=1.5)
         for number in range(50):
             acts[number % 4]()
         assert result.errors == []
-        assert least(live.process.pid, wanted=before, seconds=120) <= before
+        assert least(live.process.pid, enough=before, seconds=120) <= before
         http.delete(f"/api/sessions/{session['id']}")
 
 
-def least(pid: int, wanted: int, seconds: float) -> int:
-    """Fewest handles that a process holds, once so few are wanted or some seconds are over."""
+def least(pid: int, enough: int, seconds: float) -> int:
+    """Return the fewest handles of a process, until they are few enough or the time is over."""
     end, fewest = time.monotonic() + seconds, sample(pid).handles
-    while fewest > wanted and time.monotonic() < end:
+    while fewest > enough and time.monotonic() < end:
         time.sleep(0.1)
         fewest = min(fewest, sample(pid).handles)
     return fewest

@@ -26,11 +26,11 @@ def test_responses_match_openapi_document(
 
     assert studio_state.folders is not None
     folder = studio_state.folders.folder_view(None)["id"]
-    requests = []
+    labels = []
     for operation in operations(create_studio_app(studio_state).openapi(), ENDLESS):
         check_operation(client, operation, placed)
-        requests.append(operation.label)
-    assert len(requests) > 35
+        labels.append(operation.label)
+    assert len(labels) > 35
 
 
 def test_openapi_document_is_not_served(client: TestClient) -> None:

@@ -15,7 +15,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, change_edit, upload_recording
-from tonewood.enhancement.recipe import load_recipe as load_recipe
+from tonewood.enhancement.recipe import load_recipe
 from tonewood.export import export
 from tonewood.studio.state import StudioState
 
@@ -53,25 +53,25 @@ def test_recipe_and_picture_are_downloaded(
 def test_equalizer_exports_match_the_recipe(
     client: TestClient, session: dict[str, Any], tmp_path: Path
 ) -> None:
-    reported = client.get("/api/formats").json()
-    assert ".flac" in reported["sounds"]
+    formats = client.get("/api/formats").json()
+    assert ".flac" in formats["sounds"]
     base = f"/api/sessions/{session['id']}/take"
     (tmp_path / "a.recipe.json").write_bytes(client.get(f"{base}/recipe").content)
     correction = export.load_correction(str(tmp_path / "a.recipe.json"))
-    used = {
+    exports = {
         entry["name"]: client.get(f"{base}/equaliser/{entry['name']}").content
-        for entry in reported["equalisers"]
+        for entry in formats["equalisers"]
     }
     for phase in ("linear", "minimum"):
-        response, rate = soundfile.read(io.BytesIO(used.pop(f"impulse-{phase}")))
+        response, rate = soundfile.read(io.BytesIO(exports.pop(f"impulse-{phase}")))
         hz = np.array([100.0, 1_000.0, 7_000.0])
         turns = np.exp(-2j * np.pi * hz[:, None] / rate * np.arange(len(response)))
         level_db = 20 * np.log10(np.abs(turns @ response))
         assert level_db == pytest.approx(correction.average_db(hz) + correction.gain_db, abs=0.1)
     for name in ("apo", "autoeq", "rew", "camilladsp"):
-        assert len(re.findall(r"\bPK\b|Peaking", used.pop(name).decode())) >= 5
-    assert set(used) == {"automation", "reaper"}
-    rows = used["automation"].decode().splitlines()
+        assert len(re.findall(r"\bPK\b|Peaking", exports.pop(name).decode())) >= 5
+    assert set(exports) == {"automation", "reaper"}
+    rows = exports["automation"].decode().splitlines()
     assert len(rows) == 1 + math.ceil(session["seconds"] / 0.05)
     assert client.get(f"{base}/equaliser/none").status_code == 404
 
@@ -95,15 +95,15 @@ def test_session_file_restores_the_session(client: TestClient, session: dict[str
 def test_session_file_with_unknown_entries_is_rejected(
     client: TestClient, session: dict[str, Any], studio_state: StudioState
 ) -> None:
-    change_edit = client.get(f"/api/sessions/{session['id']}/take/session").content
+    original = client.get(f"/api/sessions/{session['id']}/take/session").content
     buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(change_edit)) as old, zipfile.ZipFile(buffer, "w") as new:
+    with zipfile.ZipFile(io.BytesIO(original)) as old, zipfile.ZipFile(buffer, "w") as new:
         for item in old.infolist():
             content = old.read(item)
             if item.filename == "session.json":
-                reported = json.loads(content)
-                reported["sound"]["upload"] = "../../outside.wav"
-                content = json.dumps(reported).encode()
+                tree = json.loads(content)
+                tree["sound"]["upload"] = "../../outside.wav"
+                content = json.dumps(tree).encode()
             name = "../../outside.wav" if item.filename.startswith("upload") else item.filename
             new.writestr(name, content)
     answer = client.post("/api/recordings?name=a", content=buffer.getvalue())
@@ -119,5 +119,5 @@ def test_downloaded_audio_keeps_tags(client: TestClient, tmp_path: Path, play: C
         file.write(play(1.5, 16_000)[0])
     session = upload_recording(client, path)
     for suffix in ("flac", "wav"):
-        used = client.get(f"/api/sessions/{session['id']}/take/audio?format={suffix}")
-        assert soundfile.SoundFile(io.BytesIO(used.content)).title == "Sarabande"
+        download = client.get(f"/api/sessions/{session['id']}/take/audio?format={suffix}")
+        assert soundfile.SoundFile(io.BytesIO(download.content)).title == "Sarabande"

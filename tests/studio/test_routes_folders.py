@@ -17,9 +17,9 @@ def test_folders_are_identified_by_ids(client: TestClient, root: Path) -> None:
     top = client.get("/api/places").json()
     assert [item["name"] for item in top["folders"]] == ["empty", "good", "takes"]
     takes = places(client, "takes")[0]
-    reported = client.get(f"/api/places?at={takes}").json()
-    assert reported["sounds"] == 5
-    assert [item["name"] for item in reported["trail"]] == [root.name, "takes"]
+    view = client.get(f"/api/places?at={takes}").json()
+    assert view["sounds"] == 5
+    assert [item["name"] for item in view["trail"]] == [root.name, "takes"]
     for wrong in (str(root), "../..", "0" * 24):
         assert client.get("/api/places", params={"at": wrong}).status_code == 404
 
@@ -99,8 +99,8 @@ def test_new_folder_needs_a_plain_name(client: TestClient, into: str) -> None:
 
 def test_job_is_cancelled(client: TestClient, take: Path) -> None:
     session = upload_recording(client, take)
-    requests = {"force": True, "steps": 200}
-    job = client.post(f"/api/sessions/{session['id']}/enhance", json=requests).json()
+    options = {"force": True, "steps": 200}
+    job = client.post(f"/api/sessions/{session['id']}/enhance", json=options).json()
     client.delete(f"/api/jobs/{job['id']}")
     assert wait_for_job(client, job)["state"] == "cancelled"
     assert client.get(f"/api/sessions/{session['id']}/state").json()["found"] is None

@@ -63,8 +63,8 @@ def test_saliency_is_computed_on_request(client: TestClient, session: dict[str, 
     assert wait_for_job(client, job)["state"] == "done"
     tile = np.frombuffer(client.get(path).content, np.uint8)
     assert tile.min() < 120 or tile.max() > 136
-    reported = client.get(f"/api/sessions/{session['id']}").json()["saliency"]
-    assert reported["reach"] > 0
+    saliency = client.get(f"/api/sessions/{session['id']}").json()["saliency"]
+    assert saliency["reach"] > 0
 
 
 def test_played_range_equals_downloaded_file(client: TestClient, session: dict[str, Any]) -> None:
@@ -72,9 +72,9 @@ def test_played_range_equals_downloaded_file(client: TestClient, session: dict[s
     base = f"/api/sessions/{session['id']}"
     early = decode_samples(client.get(f"{base}/sound/output?start=20000&stop=24000"))
     estimated = json.loads(client.get(f"{base}/sound/output?start=0&stop=9").headers["x-levels"])
-    used = client.get(f"{base}/take/audio?format=wav")
-    assert "take-enhanced.wav" in used.headers["content-disposition"]
-    whole, rate = soundfile.read(io.BytesIO(used.content), always_2d=True, dtype="float32")
+    download = client.get(f"{base}/take/audio?format=wav")
+    assert "take-enhanced.wav" in download.headers["content-disposition"]
+    whole, rate = soundfile.read(io.BytesIO(download.content), always_2d=True, dtype="float32")
     assert (rate, whole.shape) == (16_000, (96_000, 2))
     late = client.get(f"{base}/sound/output?start=20000&stop=24000")
     levels = json.loads(late.headers["x-levels"])

@@ -76,6 +76,14 @@ def bands(power: object, hz: object, claimed: bytes = b"") -> Change:
     return part("bands.npz", make_zip(inner))
 
 
+def damaged_bands(damage: Callable[[bytes], bytes], name: str = "power.npy") -> Change:
+    """Return a change of one array of otherwise valid bands."""
+    sink = io.BytesIO()
+    np.savez(sink, power=np.array([[1.0], [1.0]]), hz=np.array(HZ))
+    inner = unzip(sink.getvalue())
+    return part("bands.npz", make_zip({**inner, name: damage(inner["power.npy"])}))
+
+
 HZ = [100.0, 200.0]
 MADE_UP: dict[str, Change] = {
     "history with a gap": manifest(lambda item: item["history"][-1].update(number=77)),
@@ -98,6 +106,7 @@ MADE_UP: dict[str, Change] = {
     "one row": mask(hz=[100.0], rows=1),
     "frames a hair apart": mask(hop_seconds=1e-9),
     "a mask of hours": mask(frames=2_000_000, parts=["eJw="] * 334),
+    "a mask beyond all numbers": mask(frames=10**400),
     "bands that are none": part("bands.npz", b"PK\x03\x04 nothing"),
     "bands of text": bands([["a"]], ["b"]),
     "bands below nothing": bands([[-1.0], [1.0]], HZ),
@@ -105,6 +114,11 @@ MADE_UP: dict[str, Change] = {
     "bands of no frequency": bands([[np.nan], [1.0]], HZ),
     "bands that fall": bands([[1.0], [1.0]], HZ[::-1]),
     "bands of another number": bands([[1.0]], HZ),
+    "bands with a broken header": damaged_bands(lambda inner: b"\x93NUMPY\x01\x00\x04\x00{(:\n" + inner),
+    "bands without a shape": damaged_bands(lambda inner: inner.replace(b"(2, 1), }", b"((),),  }")),
+    "bands with a longer header": damaged_bands(lambda inner: inner[:8] + b"\xff\xff" + inner[10:]),
+    "bands with another entry": damaged_bands(lambda inner: inner, name="power"),
+    "bands of no time": bands([[], []], HZ),
     "bands of terabytes": bands([[1.0]], [9.0], b"(1, 1099511627776), }"),
     "an anchor that is none": part("anchor.json", b"{}"),
     "an anchor beyond all gains": part("anchor.json", b"[1e308, null]"),
@@ -130,6 +144,64 @@ def test_forged_session_file_is_rejected(
     assert answer.status_code == 400, answer.text
     assert everything(studio_state) == before
     assert str(studio_state.database.folder) not in answer.text
+
+
+def test_session_file_with_bands_is_accepted(client: TestClient, whole: dict[str, bytes]) -> None:
+    parts = dict(whole)
+    damaged_bands(lambda inner: inner)(parts)
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=make_zip(parts))
+    assert answer.status_code == 201, answer.text
+    client.delete(f"/api/sessions/{answer.json()['id']}")
+
+
+@pytest.mark.parametrize("name", ["session.json", "found-0.recipe.json"])
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damaged_entry_with_other_compression_is_rejected(
+    client: TestClient, studio_state: StudioState, whole: dict[str, bytes], name: str, method: int
+) -> None:
+    before, sink = everything(studio_state), io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry, content in whole.items():
+            archive.writestr(entry, content, method if entry == name else None)
+        info = archive.getinfo(name)
+    content = bytearray(sink.getvalue())
+    start = info.header_offset + len(info.FileHeader()) + 9
+    content[start : start + 20] = bytes(20)
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=bytes(content))
+    assert answer.status_code == 400, answer.text
+    assert "or is damaged" in answer.json()["error"]
+    assert everything(studio_state) == before
+
+
+def test_encrypted_session_file_is_rejected(
+    client: TestClient, studio_state: StudioState, whole: dict[str, bytes]
+) -> None:
+    before, sink = everything(studio_state), io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for entry, content in whole.items():
+            archive.writestr(entry, content)
+            archive.getinfo(entry).flag_bits |= 1
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=sink.getvalue())
+    assert answer.status_code == 400, answer.text
+    assert everything(studio_state) == before
+
+
+@pytest.mark.parametrize("error", [KeyError("sound"), ValueError("negative"), RuntimeError("shape")])
+def test_error_of_ours_is_not_reported_as_damage(
+    client: TestClient,
+    studio_state: StudioState,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def fail(*values: Any) -> None:
+        raise error
+
+    before = everything(studio_state)
+    monkeypatch.setattr(session_archive, "decode_to_session", fail)
+    with pytest.raises(type(error)):
+        client.post("/api/recordings?name=a.tonewood-session", content=make_zip(whole))
+    assert everything(studio_state) == before
 
 
 def everything(studio_state: StudioState) -> list[Any]:

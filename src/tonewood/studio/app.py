@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from tonewood.errors import MissingExtraError, OutputError, TonewoodError
 from tonewood.studio.database import NotFoundError
+from tonewood.studio.job_queue import INTERNAL_ERROR
 from tonewood.studio.routes_downloads import download_routes
 from tonewood.studio.routes_folders import folder_routes
 from tonewood.studio.routes_media import media_routes
@@ -24,6 +25,7 @@ from tonewood.web.errors import declare_errors, error_response, install_error_ha
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Scope
 
+# A link of 10 Mbit/s carries 2 GiB in half an hour.
 DEFAULT_UPLOAD_LIMITS = RequestLimits(body_bytes=2 * 2**30, seconds=1_800.0)
 STATIC_FOLDER = Path(str(resources.files("tonewood.studio"))) / "static"
 
@@ -39,6 +41,7 @@ def create_studio_app(studio: StudioState, upload: RequestLimits = DEFAULT_UPLOA
         finally:
             studio.close()
 
+    # FastAPI's documentation pages load scripts from another host, which the page's policy forbids.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.studio, app.state.upload_bytes = studio, upload.body_bytes
     for routes in (session_routes, media_routes, download_routes, folder_routes):
@@ -50,6 +53,7 @@ def create_studio_app(studio: StudioState, upload: RequestLimits = DEFAULT_UPLOA
         app.add_exception_handler(missing, _respond_to_missing_file)
     app.add_exception_handler(Exception, _respond_to_internal_error)
     app.add_api_route("/", _serve_index_page, methods=["GET"], response_class=HTMLResponse)
+    # Routes match in this order, so the folder that answers every path comes last.
     app.mount("/assets", _ImmutableAssets(directory=STATIC_FOLDER / "assets", check_dir=False))
     app.mount("/", StaticFiles(directory=STATIC_FOLDER, check_dir=False))
     return app
@@ -97,7 +101,7 @@ def _respond_to_tonewood_error(request: Request, error: Exception) -> Response:
     elif isinstance(error, MissingExtraError):
         status = 501
     elif isinstance(error, OutputError):
-        status = 507
+        status = 507  # Insufficient Storage: a full disk is the usual reason
     return error_response(status, str(error))
 
 
@@ -109,8 +113,8 @@ def _respond_to_missing_file(request: Request, error: Exception) -> Response:
             request.app.state.studio.database.get_session(name)
         except NotFoundError as deleted:
             return _respond_to_tonewood_error(request, deleted)
-    raise error
+    raise error  # a file of an existing session is missing, which is an error of ours
 
 
 def _respond_to_internal_error(request: Request, error: Exception) -> Response:
-    return error_response(500, f"internal error in Tonewood: {error!r}: please report it")
+    return error_response(500, INTERNAL_ERROR.format(error))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from tonewood.utils.atomic_write import HAS_FILE_LOCKS, lock_shared, remove_stal
 
 SAMPLES_FILE = "input.f32"
 """Decoded samples of a session: float32, little-endian, channels interleaved."""
+DOWNLOAD_PREFIX = "taken-"
+"""Start of the names of files that are deleted when they are sent; a killed server leaves them."""
 MAX_UNDO_STEPS = 500
 """Edits stored for each session."""
 # Without the folder lock, another server may use this folder. Its uploads take less than a day.
@@ -63,6 +65,10 @@ class RecordingInfo(Settings):
         libsndfile's container, subtype and byte order.
     sha256 : str
         Of the uploaded file.
+    rate : int
+        In Hz.
+    samples : int
+        Of each channel.
     """
 
     name: str
@@ -76,7 +82,7 @@ class RecordingInfo(Settings):
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration in seconds."""
         return self.samples / self.rate
 
 
@@ -99,9 +105,27 @@ class EditState:
     can_redo: bool
 
 
+class HistoryRow(NamedTuple):
+    """An edit of a session, its number and the mask that it changes."""
+
+    number: int
+    mask_number: int | None
+    edit: Edit
+
+
 @dataclass(frozen=True)
 class StudioSession:
-    """A recording that is edited in the studio."""
+    """A recording that is edited in the studio.
+
+    Parameters
+    ----------
+    created, changed : float
+        Seconds since 1970.
+    model : str
+        Name of the model that the next search uses.
+    folder : Path
+        Folder of the session's files.
+    """
 
     id: str
     title: str
@@ -128,7 +152,19 @@ def memory_map_samples(path: Path, channels: int) -> NDArray[np.float32]:
 
 @dataclass
 class StudioJob:
-    """Background work: its request and its progress so far."""
+    """Background work: its request and its progress so far.
+
+    Parameters
+    ----------
+    session : str or None
+        Id of its session; None for work on folders.
+    kind : str
+        Key of `job_queue.QUEUE_BY_KIND`.
+    state : str
+        queued, running, done, failed, cancelled or interrupted.
+    created : float
+        Seconds since 1970.
+    """
 
     id: str
     session: str | None
@@ -177,6 +213,8 @@ class SessionDatabase:
             for name in ("sessions", "models"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             self.connection = sqlite3.connect(folder / "studio.db", check_same_thread=False)
+            # In WAL mode, NORMAL survives a killed process; a power failure may undo the last commits.
+            # Another server may use the same file, hence the timeout.
             self.connection.executescript(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;"
                 "PRAGMA busy_timeout=5000;" + _STUDIO_SCHEMA
@@ -215,7 +253,7 @@ class SessionDatabase:
 
     def create_session_folder(self) -> tuple[str, Path]:
         """Return a new session's id and its empty folder."""
-        name = secrets.token_hex(8)
+        name = secrets.token_hex(8)  # the page's router expects 16 hexadecimal digits
         path = self.folder / "sessions" / name
         path.mkdir()
         return name, path
@@ -290,6 +328,7 @@ class SessionDatabase:
             if (edit, mask_number) == (current.edit, current.mask_number):
                 return current
             number = current.number + 1
+            # Both ends are trimmed, so the numbers of a history never have a gap.
             execute("DELETE FROM edits WHERE session=? AND (number>=? OR number<?)",
                     (name, number, number - MAX_UNDO_STEPS))  # fmt: skip
             execute("INSERT INTO edits VALUES (?,?,?,?)",
@@ -306,14 +345,14 @@ class SessionDatabase:
                         (current.number + by, time.time(), name))  # fmt: skip
         return self.get_state(name)
 
-    def get_history(self, name: str) -> list[tuple[int, int | None, Edit]]:
-        """Return all edits of a session as (number, mask number, edit)."""
+    def get_history(self, name: str) -> list[HistoryRow]:
+        """Return all edits of a session."""
         with self._transaction() as execute:
             rows = execute("SELECT number, found, body FROM edits WHERE session=? ORDER BY number",
                            (name,)).fetchall()  # fmt: skip
-        return [(number, mask, Edit.model_validate_json(body)) for number, mask, body in rows]
+        return [HistoryRow(number, mask, Edit.model_validate_json(body)) for number, mask, body in rows]
 
-    def replace_history(self, name: str, edits: list[tuple[int, int | None, Edit]], current: int) -> None:
+    def replace_history(self, name: str, edits: list[HistoryRow], current: int) -> None:
         """Replace a session's history; `current` is the number of its current edit."""
         with self._transaction() as execute:
             execute("DELETE FROM edits WHERE session=?", (name,))
@@ -327,6 +366,7 @@ class SessionDatabase:
     def save_job(self, job: StudioJob) -> None:
         """Store a job, unless its session was deleted."""
         with self._transaction() as execute:
+            # The foreign key would raise IntegrityError for a job that outlives its session.
             if (
                 job.session is not None
                 and not execute("SELECT 1 FROM sessions WHERE id=?", (job.session,)).fetchone()
@@ -336,11 +376,12 @@ class SessionDatabase:
                     (job.id, job.session, job.kind, job.state, json.dumps(job.request),
                      json.dumps(job.progress), job.created))  # fmt: skip
 
-    def list_jobs(self, session: str | None = None) -> list[StudioJob]:
-        """Return the jobs of a session, or of no session, the newest first."""
+    def list_folder_jobs(self) -> list[StudioJob]:
+        """Return the newest jobs on folders, which belong to no session."""
         with self._transaction() as execute:
-            rows = execute("SELECT * FROM jobs WHERE session IS ? ORDER BY created DESC LIMIT 50",
-                           (session,)).fetchall()  # fmt: skip
+            rows = execute(
+                "SELECT * FROM jobs WHERE session IS NULL ORDER BY created DESC LIMIT 50", ()
+            ).fetchall()
         return [_parse_job(row) for row in rows]
 
     def get_job(self, name: str) -> StudioJob:
@@ -367,10 +408,10 @@ class SessionDatabase:
             execute("UPDATE jobs SET state='interrupted' WHERE state IN ('queued','running')", ())
             known = {row[0] for row in execute("SELECT id FROM sessions", ()).fetchall()}
         stale_before = time.time() - _STALE_SECONDS
-        for path in [*(self.folder / "sessions").iterdir()]:
+        for path in [*(self.folder / "sessions").iterdir()]:  # a list, because entries are removed
             if path.name not in known and (exclusive or path.stat().st_mtime < stale_before):
                 shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob("sessions/*/taken-*"):
+        for path in self.folder.glob(f"sessions/*/{DOWNLOAD_PREFIX}*"):
             if exclusive or path.stat().st_mtime < stale_before:
                 path.unlink(missing_ok=True)
         remove_stale_temporaries([self.models_folder, *(self.folder / "sessions").iterdir()])

@@ -31,7 +31,7 @@ from tonewood.enhancement.pipeline import (
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
 from tonewood.errors import CallError, printable
 from tonewood.explanation.pipeline import explain_recording
-from tonewood.mask.certificate import Certificate, Change
+from tonewood.mask.certificate import Certificate
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep
 from tonewood.model.card import summarize_audit
@@ -40,6 +40,7 @@ from tonewood.settings import EnhanceSettings, ModelSettings
 from tonewood.settings_by_name import apply_assignments
 from tonewood.studio.database import EditState, RecordingInfo, StudioSession
 from tonewood.studio.session_audio import (
+    SALIENCY_FILE,
     FullRender,
     compose_edited_mask,
     edit_key,
@@ -49,6 +50,7 @@ from tonewood.studio.session_audio import (
     mask_path,
     prune_renders,
     render_path,
+    saliency_path,
     save_band_power,
     save_estimate_offset,
 )
@@ -103,6 +105,7 @@ def run_training_job(request: JobData) -> Iterator[JobData]:
                 "who": event.network, "step": check.step, "of": check.steps,
                 "accuracy": check.accuracy, "loss": check.held_out_loss,
             })  # fmt: skip
+            # The judge, if there is one, is trained after the scorer.
             is_last_network = event.network == "judge" or not settings.training.judge
             is_last = is_last_network and check.step >= check.steps
             yield {"phase": "masks" if is_last else event.network, "curve": list(curve)}
@@ -120,12 +123,13 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     jobs = plan_jobs([inputs], output)
     rows = [_batch_row(job, inputs) for job in jobs]
     row_numbers = {str(job.input): number for number, job in enumerate(jobs)}
+    # The table is sent once; later updates name the row that changed.
     yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
 
     finished = 0
     task = EnhanceTask(settings, EnhanceOptions(overwrite=request["overwrite"]))
     for event in run_batch(jobs, task, model):
-        if isinstance(event, SearchStep | BatchProgress):
+        if isinstance(event, SearchStep | BatchProgress):  # the page shows recordings, not steps
             continue
         number = row_numbers[str(event.input)]
         if isinstance(event, FileStarted):
@@ -169,6 +173,7 @@ def session_from_request(request: JobData) -> StudioSession:
 
 def state_from_request(request: JobData) -> EditState:
     """Return the edit of a request."""
+    # Its place in the history decides nothing that a job computes.
     return EditState(
         0, request["found"], Edit.model_validate(request["edit"]), can_undo=False, can_redo=False
     )
@@ -207,6 +212,7 @@ def _enhance_session(request: JobData, session: StudioSession, model: Model) -> 
     settings = EnhanceSettings.model_validate(request["settings"])
     samples, rate = session.open_samples(), session.recording.rate
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
+    # Playback estimates loudness from these levels until an edit is rendered.
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
     save_band_power(session.folder, scorer_input(to_analysis_rate(samples, rate, model), model).numpy(), hz)
     yield from _follow_search(enhance_array(samples, rate, model, settings), request, session, model, ())
@@ -240,11 +246,13 @@ def _follow_search(
             enhancement = event
             continue
         steps.append({"number": event.number, "score": event.score, "total": event.total})
+        # The rendering and the certificate follow the last step.
         is_last = event.number == request["settings"]["search"]["steps"] or event.stopped
         yield {"phase": "checking" if is_last else "searching", "steps": list(steps)}
     assert enhancement is not None
     number = request["number"]
     recipe = build_session_recipe(session, model, enhancement)
+    # A cancelled job may have written a mask with this number already.
     recipe.save(mask_path(session.folder, number), overwrite=True)
     state = EditState(0, number, Edit(notes=pinned), can_undo=False, can_redo=False)
     _store_render(session, state, model, enhancement.rendered, enhancement.certificate)
@@ -262,7 +270,7 @@ def _render_full(request: JobData, session: StudioSession, model: Model) -> Iter
     yield {"phase": "rendering"}
     recipe = load_found_recipe(session, state)
     mask = compose_edited_mask(session, state, model)
-    if recipe is None:
+    if recipe is None:  # notes without a search: there is nothing to certify
         settings = EnhanceSettings().render.replace(amount=state.edit.amount)
         rendered = render_through_mask(samples, rate, mask, settings, model.settings.spectrum)
         _store_render(session, state, model, rendered, None)
@@ -279,10 +287,11 @@ def _explain_session(request: JobData, session: StudioSession, model: Model) -> 
     explanation = explain_recording(
         session.open_samples(), session.recording.rate, model, parts=False, draws=20
     )
+    # Frames outside all scored windows are NaN; they get no colour.
     evidence = explanation.evidence.nan_to_num(0.0).float().numpy()
     # A quantile instead of the maximum: a few outliers must not make the image pale.
     reach = float(np.quantile(np.abs(evidence), 0.995)) or 1.0
-    save_array(session.folder / f"saliency-{request['digest']}.npy", evidence)
+    save_array(saliency_path(session, request["digest"]), evidence)
     summary = {
         "digest": request["digest"],
         "reach": reach,
@@ -290,7 +299,7 @@ def _explain_session(request: JobData, session: StudioSession, model: Model) -> 
         "verdict": explanation.faithfulness.line,
         "score": explanation.score,
     }
-    write_text(session.folder / "saliency.json", json.dumps(summary), overwrite=True)
+    write_text(session.folder / SALIENCY_FILE, json.dumps(summary), overwrite=True)
     yield {"phase": "done", **summary}
 
 
@@ -308,34 +317,6 @@ def build_session_recipe(session: StudioSession, model: Model, enhancement: Enha
     return build_recipe(recording, model, enhancement, enhancement.rendered, mask)
 
 
-def build_edited_recipe(
-    session: StudioSession, state: EditState, model: Model, full_render: FullRender
-) -> Recipe:
-    """Return the recipe of an edit; its mask contains the notes.
-
-    Raises
-    ------
-    CallError
-        The session has no mask yet.
-    """
-    recipe = load_found_recipe(session, state)
-    if recipe is None or full_render.certificate is None:
-        raise CallError("this session has no mask yet: enhance the recording first")
-    loudness = None
-    if full_render.loudness_before is not None and full_render.loudness_after is not None:
-        loudness = Change(before=full_render.loudness_before, after=full_render.loudness_after)
-    mask = compose_edited_mask(session, state, model)
-    return recipe.model_copy(
-        update={
-            "settings": recipe.settings.replace(render=dict(amount=state.edit.amount)),
-            "gain_db": full_render.levels.output_db,
-            "certificate": full_render.certificate,
-            "loudness_lufs": loudness,
-            "mask": MaskRecord.from_mask(mask),
-        }
-    )
-
-
 def _store_render(
     session: StudioSession,
     state: EditState,
@@ -349,8 +330,10 @@ def _store_render(
     # The difference is measured between signals of equal loudness, as they are played.
     gain_db = after - before if math.isfinite(before) and math.isfinite(after) else 0.0
     difference = rendered.samples - session.open_samples() * np.float32(10 ** (gain_db / 20))
-    loudness = (before, after, integrated_loudness(difference, session.recording.rate))
-    levels = levels_from_loudness(loudness, rendered.gain_db, rendered.peak_limited)
+    difference_lufs = integrated_loudness(difference, session.recording.rate)
+    levels = levels_from_loudness(
+        before, after, difference_lufs, rendered.gain_db, limited=rendered.peak_limited
+    )
     render = FullRender(
         key=key,
         levels=levels,

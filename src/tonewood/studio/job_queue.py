@@ -25,7 +25,7 @@ QUEUE_BY_KIND: dict[str, QueueName] = {
     "enhance": "search", "again": "search", "explain": "search", "whole": "render",
     "audit": "folders", "train": "folders", "batch": "folders",
 }  # fmt: skip
-_INTERNAL_ERROR = "internal error in Tonewood: {!r}: please report it"
+INTERNAL_ERROR = "internal error in Tonewood: {!r}: please report it"
 _CANCEL_TIMEOUT_S = 1.5  # a job that has not stopped by then is killed with its process
 _RECONNECT_GRACE_S = 4.0  # a page that is reloaded reconnects within this time
 
@@ -41,7 +41,7 @@ def _run_worker_process(connection: Connection) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.nice(5)  # the server answers pages first
     models: dict[str, Any] = {}
-    with contextlib.suppress(EOFError, BrokenPipeError, OSError):
+    with contextlib.suppress(EOFError, OSError):  # the server has ended
         while True:
             kind, request = connection.recv()
             if kind == "warm":
@@ -79,7 +79,7 @@ def _run_with_progress(
     except (EOFError, BrokenPipeError):
         raise
     except Exception as error:
-        return "failed", {"error": _INTERNAL_ERROR.format(error)}
+        return "failed", {"error": INTERNAL_ERROR.format(error)}
     return "done", {}
 
 
@@ -128,7 +128,7 @@ class _WorkerQueue:
             try:
                 state, last = self._execute(job)
             except Exception as error:  # without this thread, no later job would start
-                state, last = "failed", {"error": _INTERNAL_ERROR.format(error)}
+                state, last = "failed", {"error": INTERNAL_ERROR.format(error)}
             if self.stopping:
                 return
             self.current = None
@@ -161,7 +161,7 @@ class _WorkerQueue:
                 ):
                     self._kill()
                     return "cancelled", {}
-        except (EOFError, BrokenPipeError, ConnectionResetError, OSError):
+        except (EOFError, OSError):  # the process has ended
             self._kill()
             if self.cancelled_at is not None:
                 return "cancelled", {}

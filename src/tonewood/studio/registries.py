@@ -18,7 +18,7 @@ from tonewood.utils.atomic_write import atomic_path
 
 # Names become file names, so separators and a leading dot are excluded.
 _SAFE_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,80}")
-_MAX_FOLDERS_LISTED = 500
+_MAX_FOLDERS_LISTED = 500  # each listed folder is read, too, to count its recordings
 
 
 class ModelRegistry:
@@ -67,7 +67,7 @@ class ModelRegistry:
     def get(self, name: str) -> Model:
         """Return a model by name; a file that changed is loaded again."""
         source = self.resolve_source(name)
-        with self.lock:
+        with self.lock:  # requests run in threads; one of them loads, the others wait
             path = Path(source)
             stamp = path.stat().st_mtime_ns if path.is_file() else 0
             cached = self.cache.get(name)
@@ -117,6 +117,7 @@ class ModelRegistry:
         known = self.find_by_digest(digest)
         if known is not None:
             return known
+        # The name comes from the file, so it may be taken by another model, or contain anything.
         base, used = _to_model_name(name) or "model", set(self._available_names())
         candidates = (base if number == 1 else f"{base}-{number}" for number in count(1))
         unused = next(candidate for candidate in candidates if candidate not in used)

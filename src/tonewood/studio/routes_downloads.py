@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 from starlette.background import BackgroundTask
@@ -28,16 +27,16 @@ from tonewood.export.export import (
     export_parametric_eq,
 )
 from tonewood.mask.render import effective_mask
-from tonewood.studio.database import EditState, NotFoundError, StudioSession
-from tonewood.studio.job_functions import build_edited_recipe
+from tonewood.studio.database import DOWNLOAD_PREFIX, EditState, NotFoundError, StudioSession
 from tonewood.studio.routes_sessions import StudioDependency
 from tonewood.studio.session_archive import SESSION_SUFFIX, write_session_archive
 from tonewood.studio.session_audio import (
     FullRender,
     PlaybackSource,
+    build_edited_recipe,
     compose_edited_mask,
     get_full_render,
-    render_path,
+    open_full_render,
 )
 from tonewood.studio.state import StudioState
 from tonewood.utils.atomic_write import write_bytes, write_text
@@ -46,7 +45,8 @@ from tonewood.web.errors import declare_media
 download_routes = APIRouter()
 
 BROWSER_AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"})
-"""Files that browsers play; others are converted to FLAC for playback."""
+"""Files that browsers play; others are converted to `PLAYBACK_FORMAT`."""
+PLAYBACK_FORMAT = AudioFormat("FLAC", "PCM_24")  # 24 bits are the most that libsndfile writes to FLAC
 _OCTET_STREAM = "application/octet-stream"
 _PARAMETRIC_BANDS = 10
 _MAX_RENDER_ATTEMPTS = 20
@@ -126,7 +126,7 @@ async def download_equalizer(name: str, kind: str, studio: StudioDependency) -> 
         recipe = build_edited_recipe(session, state, studio.model_for_edit(session, state), render)
         form.write(correction_of_recipe(_title_stem(session), recipe), path)
 
-    await asyncio.to_thread(write)
+    await asyncio.to_thread(write)  # the event loop answers other requests meanwhile
     return _temporary_file_response(path, f"{_title_stem(session)}-{kind}{form.suffix}")
 
 
@@ -138,6 +138,7 @@ async def download_audio(
 ) -> FileResponse:
     """Return the output, by default in the recording's own format."""
     session, state, render = await _wait_for_render(studio, name)
+    # The pattern keeps separators out of the suffix, which becomes part of a path.
     suffix = f".{format.lstrip('.')}" if format else Path(session.recording.upload).suffix or ".wav"
     path = _download_path(session, render.key, suffix)
     await asyncio.to_thread(_write_download_audio, session, state, render, path)
@@ -161,7 +162,7 @@ async def download_recipe(name: str, studio: StudioDependency) -> FileResponse:
 @download_routes.get("/sessions/{name}/take/picture", **_file_route("image/png"))
 async def download_picture(name: str, studio: StudioDependency) -> FileResponse:
     """Return a picture of input, mask and output, as `tonewood enhance --plot` draws it."""
-    check_matplotlib("a picture")
+    check_matplotlib("a picture")  # before the rendering, which may take long
     session, state, render = await _wait_for_render(studio, name)
     path = _download_path(session, render.key, ".png")
     await asyncio.to_thread(_draw_session_picture, studio, session, state, render, path)
@@ -200,8 +201,8 @@ async def play_session_audio(name: str, which: PlaybackSource, studio: StudioDep
     if which == "output":
         await asyncio.to_thread(_write_download_audio, session, state, render, path)
     elif not path.exists():
-        flac = AudioFormat("FLAC", "PCM_24")
-        await asyncio.to_thread(write_recording, path, session.open_samples(), session.recording.rate, flac)
+        samples, rate = session.open_samples(), session.recording.rate
+        await asyncio.to_thread(write_recording, path, samples, rate, PLAYBACK_FORMAT)
     return FileResponse(path)
 
 
@@ -220,10 +221,6 @@ async def _wait_for_render(studio: StudioState, name: str) -> tuple[StudioSessio
     raise CallError("the edit changes faster than it can be rendered: stop changing it for a moment")
 
 
-def _open_rendered_samples(session: StudioSession, render: FullRender) -> Any:  # noqa: ANN401 - a memory map
-    return np.load(render_path(session, render.key), mmap_mode="r")
-
-
 def _write_download_audio(session: StudioSession, state: EditState, render: FullRender, path: Path) -> None:
     source_format = AudioFormat(*session.recording.encoding)
     try:
@@ -232,9 +229,9 @@ def _write_download_audio(session: StudioSession, state: EditState, render: Full
             # A copy is exact; float32 samples of 32-bit integers or mp3 would not be.
             write_bytes(path, session.upload_path.read_bytes(), overwrite=True)
             return
-        samples, rate = _open_rendered_samples(session, render), session.recording.rate
+        samples, rate = open_full_render(session, render.key), session.recording.rate
         write_recording(path, samples, rate, form, overwrite=True, tags_from=session.upload_path)
-    except TonewoodError as error:
+    except TonewoodError as error:  # the page does not receive paths of the server
         raise CallError(str(error).replace(str(path), f"{_title_stem(session)}{path.suffix}")) from None
 
 
@@ -247,7 +244,7 @@ def _draw_session_picture(
     rate = session.recording.rate
     before = analyse_source(ArraySource(session.open_samples(), rate), model)
     # The stored rendering contains its loudness gain already.
-    after = analyse_source(ArraySource(_open_rendered_samples(session, render), rate), model)
+    after = analyse_source(ArraySource(open_full_render(session, render.key), rate), model)
     mask = compose_edited_mask(session, state, model)
     plot_enhancement(
         path,
@@ -266,11 +263,12 @@ def _title_stem(session: StudioSession) -> str:
 
 def _download_path(session: StudioSession, key: str, suffix: str) -> Path:
     """Return a unique path for a file that is sent and deleted; requests may run at the same time."""
-    return session.folder / f"taken-{key}-{secrets.token_hex(4)}{suffix}"
+    return session.folder / f"{DOWNLOAD_PREFIX}{key}-{secrets.token_hex(4)}{suffix}"
 
 
 def _temporary_file_response(path: Path, name: str) -> FileResponse:
     """Return a response that sends a file as `name` and then deletes it."""
+    # The same address gives another file after the next edit, hence no-store.
     media_type = mimetypes.guess_type(path.name)[0] or _OCTET_STREAM
     return FileResponse(
         path, filename=name, media_type=media_type, headers={"Cache-Control": "no-store"},

@@ -10,14 +10,13 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 from pydantic import Field
 
-from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import read_recording, write_recording
 from tonewood.data.loading import check_distinct_folders
 from tonewood.errors import CallError, OutputError, printable
 from tonewood.settings import EnhanceSettings, Settings
 from tonewood.studio.database import NotFoundError
 from tonewood.studio.registries import FolderRegistry
-from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES
+from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES, PLAYBACK_FORMAT
 from tonewood.studio.routes_sessions import JobResponse, StudioDependency, responds_with
 from tonewood.studio.state import StudioState
 from tonewood.web.errors import declare_media
@@ -37,6 +36,7 @@ class TrainingRequest(ChosenFolders):
 
     name: str = Field(min_length=1, max_length=80)
     domain: str = Field("", max_length=200)
+    # FastAPI validates parsed JSON, whose arrays are lists; a strict tuple would refuse them.
     fix: tuple[str, ...] = Field((), max_length=3, strict=False)
 
 
@@ -76,6 +76,7 @@ def start_audit(sides: ChosenFolders, studio: StudioDependency) -> dict[str, Any
 def start_training(training: TrainingRequest, studio: StudioDependency) -> dict[str, Any]:
     """Start to train a model from two folders."""
     target = studio.models.new_model_path(training.name)
+    # The last assignment wins: the server's own options override those of the page.
     request = {
         **_resolve_sides(studio, training),
         "target": str(target),
@@ -91,6 +92,7 @@ def start_batch(folder: BatchRequest, studio: StudioDependency) -> dict[str, Any
     folders = require_folders(studio)
     inputs, output = folders.resolve(folder.input), folders.resolve(folder.output)
     if folder.into:
+        # A page may write only below folders that it was shown, so the name must not lead elsewhere.
         is_plain_name = folder.into.isprintable() and Path(folder.into).name == folder.into
         if not is_plain_name or folder.into.startswith("."):
             raise CallError(
@@ -99,7 +101,7 @@ def start_batch(folder: BatchRequest, studio: StudioDependency) -> dict[str, Any
         output = output / folder.into
     if output == inputs:
         raise OutputError("the outputs would replace the recordings: choose another folder")
-    studio.models.get(folder.model)
+    studio.models.get(folder.model)  # a damaged model is reported now, not by the job
     settings = EnhanceSettings().replace(render=dict(amount=folder.amount))
     request = {
         "input": str(inputs),
@@ -120,6 +122,7 @@ def get_batch_audio(
     job: str, row: Annotated[int, InPath(ge=0)], which: str, studio: StudioDependency
 ) -> FileResponse:
     """Return an input or output of a batch as a file that browsers play."""
+    # A row has an output once its recording is done.
     rows = studio.jobs.get(job).progress.get("rows", [])
     if row >= len(rows) or which not in ("input", "output") or which not in rows[row]:
         raise NotFoundError("this file does not exist yet: wait until the batch is done")
@@ -133,8 +136,7 @@ def get_batch_audio(
     target = cache / f"{job}-{row}-{which}.flac"
     if not target.exists():
         recording = read_recording(path)
-        samples = np.asarray(recording.samples)
-        write_recording(target, samples, recording.rate, AudioFormat("FLAC", "PCM_24"))
+        write_recording(target, np.asarray(recording.samples), recording.rate, PLAYBACK_FORMAT)
     return FileResponse(target)
 
 

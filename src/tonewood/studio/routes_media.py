@@ -20,9 +20,11 @@ from tonewood.studio.session_audio import (
     PlaybackSource,
     compose_mask_window,
     edit_key,
+    frames_around,
     get_playback_levels,
     read_playback_samples,
     render_path,
+    saliency_path,
 )
 from tonewood.studio.tiles import (
     ZOOM_LEVELS,
@@ -39,12 +41,15 @@ from tonewood.web.errors import declare_media
 media_routes = APIRouter()
 
 AmountQuery = Annotated[float | None, Query(ge=0, le=1)]
+# JavaScript counts exactly up to 2⁵³; a number of more than 64 bits would be an error in SQLite.
 EditNumber = Annotated[int | None, Query(ge=0, le=2**53)]
-_MAX_SOUND_SECONDS = 30.0
-_SALIENCY_RANGE_DB = 31.0  # the gain whose colour the strongest saliency gets
+_MAX_SOUND_SECONDS = 30.0  # 10 MiB in stereo at 44.1 kHz
+# The strongest saliency gets this gain's colour: a tile reaches 31.75 dB, 127 steps of 0.25 dB.
+_SALIENCY_RANGE_DB = 31.0
 _BINARY_ROUTE: dict[str, Any] = {
     "response_class": Response, "responses": declare_media("application/octet-stream"),
 }  # fmt: skip
+# Tiles of a recording never change; the addresses of other tiles contain the key of their edit.
 _CACHE_FOREVER = "private, max-age=31536000, immutable"
 
 
@@ -76,7 +81,7 @@ def get_output_tile(
     request: Request, name: str, address: AddressDependency, key: str, studio: StudioDependency
 ) -> Response:
     """Return a spectrogram tile of the full rendering."""
-    session, state = studio.session_and_state(name, None, None)
+    session, state = studio.session_and_state(name)
     path = render_path(session, edit_key(state))
     if not path.exists():
         raise NotFoundError("the output is not rendered yet: wait a moment")
@@ -93,7 +98,7 @@ def get_mask_tile(
     key: str = "",
 ) -> Response:
     """Return a tile of the mask at full amount; the page scales it by the amount."""
-    session, state = studio.session_and_state(name, edit, None)
+    session, state = studio.session_and_state(name, edit)
     times_s = column_times(address.level, address.number)
     model = studio.model_for_edit(session, state)
     mask, start_s = compose_mask_window(session, state, model, float(times_s[0]), float(times_s[-1]))
@@ -111,18 +116,17 @@ def get_saliency_tile(
     if summary is None:
         raise NotFoundError("this session has no saliency yet: explain it first")
     model = studio.models.get(studio.current_model(session))
-    evidence = np.load(session.folder / f"saliency-{summary['digest']}.npy", mmap_mode="r")
+    evidence = np.load(saliency_path(session, summary["digest"]), mmap_mode="r")
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
 
-    # The frames that the tile shows, with a margin for interpolation.
     times_s = column_times(address.level, address.number)
-    first = int(np.clip(times_s[0] / hop - 1, 0, evidence.shape[1] - 1))
-    last = int(np.clip(times_s[-1] / hop + 2, first + 1, evidence.shape[1]))
-    scaled = np.array(evidence[:, first:last]) * np.float32(_SALIENCY_RANGE_DB / summary["reach"])
+    frames = frames_around(float(times_s[0]), float(times_s[-1]), hop, evidence.shape[1])
+    scale = np.float32(_SALIENCY_RANGE_DB / summary["reach"])
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
+    scaled = np.array(evidence[:, frames.start : frames.stop]) * scale
     mask = Mask(scaled, hz, hop, spectrum.rate / 2)
-    tile = gain_tile(mask, first * hop, session.recording.seconds, address)
+    tile = gain_tile(mask, frames.start * hop, session.recording.seconds, address)
     return _tile_response(request, tile, "no-store")
 
 
@@ -131,13 +135,14 @@ def get_waveform(name: str, studio: StudioDependency) -> dict[str, Any]:
     """Return the peaks of the whole recording."""
     session = studio.database.get_session(name)
     peaks = _cached_waveform_peaks(session.folder / SAMPLES_FILE, session.recording.channels)
+    # The drawing is 52 pixels high: four digits are more than enough.
     return {"peaks": np.round(peaks, 4).tolist()}
 
 
 @media_routes.get("/sessions/{name}/curve")
 def get_average_curve(name: str, axis: FrequencyAxis, studio: StudioDependency) -> dict[str, Any]:
     """Return the average EQ at full amount."""
-    session, state = studio.session_and_state(name, None, None)
+    session, state = studio.session_and_state(name)
     model = studio.model_for_edit(session, state)
     mask, _ = compose_mask_window(session, state, model, 0, session.recording.seconds)
     return average_eq_curve(mask, axis, session.recording.rate)._asdict()
@@ -180,11 +185,13 @@ def _cache_control(key: str, state: EditState) -> str:
 def _tile_response(request: Request, tile: NDArray[np.uint8], cache_control: str) -> Response:
     content, headers = tile.tobytes(), {"Cache-Control": cache_control}
     if "gzip" in request.headers.get("accept-encoding", ""):
+        # Level 1, because tiles are made on request; without a time, equal tiles have equal bytes.
         content = gzip.compress(content, 1, mtime=0)
         headers["Content-Encoding"] = "gzip"
     return Response(content, 200, headers, "application/octet-stream")
 
 
+# A tile has 160 KiB, so the cache takes at most 40 MiB.
 @lru_cache(maxsize=256)
 def _cached_spectrogram_tile(path: Path, channels: int | None, address: TileAddress) -> NDArray[np.uint8]:
     """Return a tile of a session's samples, or of a full rendering if `channels` is None."""

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError, OutputError
-from tonewood.settings import Settings
+from tonewood.settings import EnhanceSettings, Settings
 from tonewood.studio.session_archive import is_session_archive, open_session_archive
 from tonewood.studio.session_audio import PlaybackLevels
 from tonewood.studio.state import StudioState
@@ -23,6 +23,7 @@ session_routes = APIRouter()
 _BINARY_BODY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
+# Some fields are older than the Python names, such as `told`; pages and scripts use them.
 class JobResponse(Settings):
     """A background job and its progress."""
 
@@ -75,6 +76,11 @@ class SearchRequest(Settings, strict=True):
 
     steps: int | None = Field(None, ge=0, le=200)
     force: bool = False
+
+    def enhance_settings(self) -> EnhanceSettings:
+        """Return the settings of the search."""
+        settings = EnhanceSettings().replace(force=self.force)
+        return settings if self.steps is None else settings.replace(search=dict(steps=self.steps))
 
 
 class ModelChoice(Settings, strict=True):
@@ -142,6 +148,7 @@ async def upload_recording(
             studio.database.add_session(identity, title, recording, studio.models.default)
 
     try:
+        # A raw body, not a form: it is written to the disk while it arrives.
         if await save_upload(request.stream(), upload) == 0:
             raise CallError(f"{title} is empty: choose a recording")
         await asyncio.to_thread(create_session)
@@ -160,7 +167,7 @@ def get_session(name: str, studio: StudioDependency) -> dict[str, Any]:
 @session_routes.delete("/sessions/{name}")
 def delete_session(name: str, studio: StudioDependency) -> dict[str, bool]:
     """Delete a session, its jobs and its files."""
-    for job in studio.jobs.active_for(name):
+    for job in studio.jobs.active_for(name):  # they would write into the deleted folder
         studio.jobs.cancel(job.id)
     studio.database.delete_session(name)
     return {"forgotten": True}
@@ -169,8 +176,7 @@ def delete_session(name: str, studio: StudioDependency) -> dict[str, bool]:
 @session_routes.put("/sessions/{name}/model", responses=responds_with(SessionResponse))
 def choose_session_model(name: str, choice: ModelChoice, studio: StudioDependency) -> dict[str, Any]:
     """Choose the model of a session's next search."""
-    studio.models.get(choice.model)
-    studio.database.get_session(name)
+    studio.models.get(choice.model)  # an unknown name would silently become the default model
     studio.database.set_session_model(name, choice.model)
     return studio.session_view(name)
 
@@ -204,17 +210,16 @@ def redo_edit(name: str, studio: StudioDependency) -> dict[str, Any]:
 @session_routes.post("/sessions/{name}/enhance", status_code=202, responses=responds_with(JobResponse, 202))
 def start_search(name: str, search: SearchRequest, studio: StudioDependency) -> dict[str, Any]:
     """Start a search for a new mask."""
-    settings = studio.search_settings(search.steps, search.force)
-    return studio.submit_job(name, "enhance", settings).to_json()
+    return studio.submit_job(name, "enhance", search.enhance_settings()).to_json()
 
 
 @session_routes.post("/sessions/{name}/again", status_code=202, responses=responds_with(JobResponse, 202))
 def restart_search(name: str, search: SearchRequest, studio: StudioDependency) -> dict[str, Any]:
     """Start a new search that keeps the pinned notes."""
+    # The job would fail with the same message, but only after its wait in the queue.
     if studio.database.get_state(name).mask_number is None:
         raise CallError("this session has no mask yet: enhance the recording first")
-    settings = studio.search_settings(search.steps, search.force)
-    return studio.submit_job(name, "again", settings).to_json()
+    return studio.submit_job(name, "again", search.enhance_settings()).to_json()
 
 
 @session_routes.post("/sessions/{name}/explain", status_code=202, responses=responds_with(JobResponse, 202))
@@ -233,7 +238,8 @@ def start_full_render(name: str, studio: StudioDependency) -> dict[str, Any]:
 @session_routes.get("/jobs", responses=responds_with(list[JobResponse]))
 def list_folder_jobs(studio: StudioDependency) -> list[dict[str, Any]]:
     """List the jobs on folders: audits, trainings and batches."""
-    return [studio.jobs.active.get(job.id, job).to_json() for job in studio.database.list_jobs()]
+    # The database has only the start and the end of a job; its progress is in memory.
+    return [studio.jobs.active.get(job.id, job).to_json() for job in studio.database.list_folder_jobs()]
 
 
 @session_routes.get("/jobs/{job}", responses=responds_with(JobResponse))

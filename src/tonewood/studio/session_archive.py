@@ -7,6 +7,7 @@ gigabytes, a single number may ask for as much memory, and damaged data must not
 import errno
 import io
 import math
+import re
 import shutil
 import zipfile
 import zlib
@@ -15,18 +16,17 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
 from tonewood.enhancement.editing import Edit, refine_rows
 from tonewood.enhancement.recipe import Recipe, count_json_values, load_recipe
 from tonewood.errors import AudioError, RecipeError
 from tonewood.model.model_file import bundled_models
 from tonewood.settings import Settings
-from tonewood.studio.database import MAX_UNDO_STEPS, RecordingInfo, StudioSession
+from tonewood.studio.database import MAX_UNDO_STEPS, HistoryRow, RecordingInfo, StudioSession
 from tonewood.studio.session_audio import BANDS_FILE, OFFSET_FILE, mask_path
 from tonewood.studio.state import StudioState
-from tonewood.studio.uploads import clean_title, decode_to_session
+from tonewood.studio.uploads import audio_suffix, clean_title, decode_to_session
 from tonewood.utils.atomic_write import atomic_path
 
 SESSION_SUFFIX = ".tonewood-session"
@@ -43,12 +43,22 @@ _MAX_FREQUENCY_HZ = 48_000.0
 _MAX_BAND_POWER = 1e20
 _MAX_OFFSET_DB = 600.0
 _OFFSET_ADAPTER: TypeAdapter[tuple[float, float | None]] = TypeAdapter(tuple[float, float | None])
+# Start of a .npy file with one or two axes, as `np.savez` writes it.
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(?P<dtype>[<>]f[248])', 'fortran_order': False, "
+    rb"'shape': \((?P<shape>\d{1,15},(?: \d{1,15})?)\), \} *\n",
+    re.DOTALL,
+)
 
-# Errors that a damaged archive, or a damaged entry, can raise.
+# What zipfile raises for a damaged archive, and our checks for damaged content. Built-in errors are as few as
+# possible, because an error of ours must not pass for a damaged file. An offset may be too large to seek to
+# (OverflowError), and a name may not be UTF-8 (UnicodeDecodeError).
 _DAMAGE_ERRORS = (
-    zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError,
-    RuntimeError, RecipeError,
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, UnicodeDecodeError,
+    ValidationError, RecipeError,
 )  # fmt: skip
+_ENCRYPTED_FLAG = 0x1
+_ENTRY_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class HistoryEntry(Settings):
@@ -94,7 +104,6 @@ def is_session_archive(path: Path) -> bool:
 
 def write_session_archive(studio: StudioState, session: StudioSession, path: Path) -> None:
     """Write a session file, all or nothing."""
-    history = studio.database.get_history(session.id)
     name = studio.current_model(session)
     manifest = SessionManifest(
         title=session.title,
@@ -103,7 +112,8 @@ def write_session_archive(studio: StudioState, session: StudioSession, path: Pat
         digest=studio.models.get(name).digest,
         at=studio.database.get_state(session.id).number,
         history=tuple(
-            HistoryEntry(number=number, found=mask_number, edit=edit) for number, mask_number, edit in history
+            HistoryEntry(number=row.number, found=row.mask_number, edit=row.edit)
+            for row in studio.database.get_history(session.id)
         ),
     )
     source = studio.models.resolve_source(name)
@@ -119,9 +129,9 @@ def write_session_archive(studio: StudioState, session: StudioSession, path: Pat
             archive.writestr(zipfile.ZipInfo(entry), content, zipfile.ZIP_DEFLATED)
         archive.write(session.upload_path, session.recording.upload)
         masks = [mask_path(session.folder, number) for number in manifest.mask_numbers]
-        for file in (*masks, session.folder / BANDS_FILE, session.folder / OFFSET_FILE):
-            if file in masks or file.exists():
-                archive.write(file, file.name, zipfile.ZIP_DEFLATED)
+        measurements = [session.folder / name for name in (BANDS_FILE, OFFSET_FILE)]
+        for file in (*masks, *(path for path in measurements if path.exists())):
+            archive.write(file, file.name, zipfile.ZIP_DEFLATED)
 
 
 def open_session_archive(studio: StudioState, name: str, folder: Path, path: Path) -> StudioSession:
@@ -153,7 +163,7 @@ def open_session_archive(studio: StudioState, name: str, folder: Path, path: Pat
             model_content = _read_entry(archive, _MODEL_ENTRY)
     except (*_DAMAGE_ERRORS, OSError) as error:
         # An archive whose offsets are wrong raises EINVAL; other errors come from the disk.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise AudioError(
             "the file is neither a recording nor a session file, or is damaged: choose another"
@@ -162,7 +172,7 @@ def open_session_archive(studio: StudioState, name: str, folder: Path, path: Pat
     model = studio.models.import_model(model_content, manifest.model, manifest.digest)
     path.unlink()
     session = studio.database.add_session(name, title, recording, model)
-    history = [(entry.number, entry.mask_number, entry.edit) for entry in manifest.history]
+    history = [HistoryRow(entry.number, entry.mask_number, entry.edit) for entry in manifest.history]
     studio.database.replace_history(name, history, manifest.at)
     return session
 
@@ -175,8 +185,7 @@ def _read_session_manifest(archive: zipfile.ZipFile) -> SessionManifest:
 
 
 def _extract_recording(archive: zipfile.ZipFile, manifest: SessionManifest, folder: Path) -> Path:
-    suffix = Path(manifest.sound.upload).suffix.lower()
-    upload = folder / f"recording{suffix if suffix in WRITABLE_SUFFIXES else ''}"
+    upload = folder / f"recording{audio_suffix(manifest.sound.upload)}"
     _extract_entry(archive, manifest.sound.upload, upload)
     return upload
 
@@ -201,8 +210,23 @@ def _extract_analysis(
         validate_estimate_offset(folder / OFFSET_FILE)
 
 
+def _find_entry(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """Return an entry that is packed as the studio does it, else raise BadZipFile.
+
+    For a missing entry, a password or another method, zipfile and its decompressors raise KeyError,
+    RuntimeError and others, which would look like errors of ours.
+    """
+    try:
+        entry = archive.getinfo(name)
+    except KeyError:
+        raise zipfile.BadZipFile(f"{name} is missing") from None
+    if entry.flag_bits & _ENCRYPTED_FLAG or entry.compress_type not in _ENTRY_METHODS:
+        raise zipfile.BadZipFile(f"{name} is encrypted, or compressed with another method than deflate")
+    return entry
+
+
 def _check_entry_size(archive: zipfile.ZipFile, name: str) -> None:
-    if archive.getinfo(name).file_size > _MAX_ENTRY_BYTES:
+    if _find_entry(archive, name).file_size > _MAX_ENTRY_BYTES:
         raise zipfile.BadZipFile(f"{name} is too large")
 
 
@@ -212,7 +236,7 @@ def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _extract_entry(archive: zipfile.ZipFile, name: str, target: Path) -> None:
-    with archive.open(name) as source, target.open("wb") as sink:
+    with archive.open(_find_entry(archive, name)) as source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink, 1 << 20)
 
 
@@ -231,7 +255,7 @@ def uncompressed_size(archive: zipfile.ZipFile) -> int:
 
 
 def validate_session_mask(recipe: Recipe, recording: RecordingInfo) -> None:
-    """Raise ValueError or RecipeError unless a mask fits its recording."""
+    """Raise BadZipFile or RecipeError unless a mask fits its recording."""
     mask, spectrum = recipe.mask, recipe.spectrum
     hop = spectrum.hop / spectrum.rate
     seconds = mask.frames * mask.hop_seconds
@@ -244,32 +268,40 @@ def validate_session_mask(recipe: Recipe, recording: RecordingInfo) -> None:
 
 
 def validate_session_bands(path: Path, recording: RecordingInfo) -> None:
-    """Raise ValueError or BadZipFile unless a file has valid band levels of a recording."""
+    """Raise BadZipFile unless a file has valid band levels of a recording."""
     max_bytes = 4 * _MAX_CELLS_PER_S * (recording.seconds + 1)
     with zipfile.ZipFile(path) as archive:
         _require(uncompressed_size(archive) <= max_bytes)
-        power, hz = (_parse_npy(archive.read(f"{name}.npy")) for name in ("power", "hz"))
+        # No other entries: `np.load` would read one named `hz` in place of `hz.npy`.
+        _require(sorted(archive.namelist()) == ["hz.npy", "power.npy"])
+        power, hz = (_parse_npy(archive.read(_find_entry(archive, name))) for name in ("power.npy", "hz.npy"))
     _require(hz.ndim == 1 and power.ndim == 2 and len(hz) == len(power) and power.size > 0)
     _require(bool((hz > 0).all() and (hz <= _MAX_FREQUENCY_HZ).all() and (np.diff(hz) > 0).all()))
     _require(bool((power >= 0).all() and (power <= _MAX_BAND_POWER).all()))
 
 
 def validate_estimate_offset(path: Path) -> None:
-    """Raise ValueError unless a file has the offset and the peak limit of a loudness estimate."""
+    """Raise ValidationError or BadZipFile unless a file has the offset and the peak limit of an estimate."""
     for gain_db in _OFFSET_ADAPTER.validate_json(path.read_bytes(), strict=True):
         _require(gain_db is None or abs(gain_db) <= _MAX_OFFSET_DB)
 
 
 def _parse_npy(content: bytes) -> NDArray[np.float64]:
-    """Return a .npy file's array of real numbers; `np.load` would trust the shape in its header."""
-    stream = io.BytesIO(content)
-    _require(np.lib.format.read_magic(stream) == (1, 0))
-    shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
-    data = content[stream.tell() :]
-    _require(dtype.kind == "f" and not by_column and math.prod(shape) * dtype.itemsize == len(data))
+    """Return a .npy file's array of real numbers.
+
+    numpy would read the header as a Python literal, which can fail in many ways, and trust its shape.
+    """
+    header = _NPY_HEADER.match(content)
+    if header is None:
+        raise zipfile.BadZipFile("an array of the session file is damaged")
+    dtype, data = np.dtype(header["dtype"].decode()), content[header.end() :]
+    shape = tuple(int(size) for size in header["shape"].split(b",") if size)
+    # The length of the header follows the magic string and the version, which have eight bytes.
+    _require(10 + int.from_bytes(content[8:10], "little") == header.end())
+    _require(0 < math.prod(shape) * dtype.itemsize == len(data))
     return np.frombuffer(data, dtype).reshape(shape).astype(np.float64)
 
 
 def _require(condition: bool) -> None:
     if not condition:
-        raise ValueError("the content of the session file is inconsistent")
+        raise zipfile.BadZipFile("the content of the session file is inconsistent")

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import k_weighting_db
 from tonewood.enhancement.editing import compose_mask, compose_mask_range, render_range
-from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, load_recipe
-from tonewood.mask.certificate import Certificate
+from tonewood.enhancement.recipe import RECIPE_SUFFIX, MaskRecord, Recipe, load_recipe
+from tonewood.errors import CallError
+from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, Settings
@@ -27,7 +28,7 @@ from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import atomic_path, write_text
 
 PlaybackSource = Literal["input", "output"]
-BANDS_FILE, OFFSET_FILE = "bands.npz", "anchor.json"
+BANDS_FILE, OFFSET_FILE, SALIENCY_FILE = "bands.npz", "anchor.json", "saliency.json"
 _MAX_DIFFERENCE_GAIN_DB = 30.0  # limits the amplification of an almost silent difference
 _MAX_KEPT_RENDERS = 4  # full renderings stored for each session
 _SILENCE_DB = -200.0  # loudness of digital silence
@@ -82,6 +83,7 @@ class LoudnessEstimate(NamedTuple):
 
 def edit_key(state: EditState) -> str:
     """Return a name that is equal for equal edits of the same mask."""
+    # Stored renderings carry this name: keys must not depend on the order of fields.
     body = json.dumps([state.mask_number, state.edit.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(body.encode()).hexdigest()[:20]
 
@@ -91,11 +93,23 @@ def render_path(session: StudioSession, key: str) -> Path:
     return session.folder / f"whole-{key}.npy"
 
 
+def saliency_path(session: StudioSession, digest: str) -> Path:
+    """Return the path of the saliency that the model with a digest computed."""
+    return session.folder / f"saliency-{digest}.npy"
+
+
+def open_full_render(session: StudioSession, key: str) -> NDArray[np.float32]:
+    """Return the samples (channels, samples) of a full rendering as a memory map."""
+    samples: NDArray[np.float32] = np.load(render_path(session, key), mmap_mode="r")
+    return samples
+
+
 def mask_path(folder: Path, number: int) -> Path:
     """Return the path of a mask, stored as the recipe that `tonewood enhance` would write."""
     return folder / f"found-{number}{RECIPE_SUFFIX}"
 
 
+# The modification time is an argument so that a changed file is read again.
 @lru_cache(maxsize=16)
 def _read_recipe_and_mask(path: Path, modified_ns: int) -> tuple[Recipe, Mask]:
     recipe = load_recipe(path)
@@ -108,12 +122,12 @@ def _load_recipe_and_mask(session: StudioSession, number: int) -> tuple[Recipe, 
 
 
 def load_found_recipe(session: StudioSession, state: EditState) -> Recipe | None:
-    """Return the recipe of the last search; None before the first."""
+    """Return the recipe of the mask that an edit changes; None before the first search."""
     return None if state.mask_number is None else _load_recipe_and_mask(session, state.mask_number)[0]
 
 
 def load_found_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
-    """Return the mask of the last search; a mask of zeros before the first."""
+    """Return the mask that an edit changes; a mask of zeros before the first search."""
     if state.mask_number is not None:
         return _load_recipe_and_mask(session, state.mask_number)[1]
     spectrum = model.settings.spectrum
@@ -124,7 +138,7 @@ def load_found_mask(session: StudioSession, state: EditState, model: Model) -> M
 
 
 def _gain_limit_db(session: StudioSession, state: EditState) -> float:
-    """Return the gain limit that the mask was searched with."""
+    """Return the gain limit that the mask was searched with, the default before the first search."""
     recipe = load_found_recipe(session, state)
     return (recipe.settings if recipe else EnhanceSettings()).render.max_gain_db
 
@@ -140,11 +154,17 @@ def compose_mask_window(
 ) -> tuple[Mask, float]:
     """Return the edited mask around [start_s, stop_s] at full amount, and the time of its first frame."""
     mask = load_found_mask(session, state, model)
-    hop, frames = mask.hop_seconds, mask.frames
-    first = int(np.clip(start_s / hop - 1, 0, frames - 1))
-    last = int(np.clip(stop_s / hop + 2, first + 1, frames))
-    window = mask.slice_frames(first, last)
-    return compose_mask(window, state.edit, _gain_limit_db(session, state), first * hop), first * hop
+    frames = frames_around(start_s, stop_s, mask.hop_seconds, mask.frames)
+    first_s = frames.start * mask.hop_seconds
+    window = mask.slice_frames(frames.start, frames.stop)
+    return compose_mask(window, state.edit, _gain_limit_db(session, state), first_s), first_s
+
+
+def frames_around(start_s: float, stop_s: float, hop_s: float, total: int) -> range:
+    """Return the frames that [start_s, stop_s] needs, at least one of `total`."""
+    # Values are interpolated between frames, hence one frame more on each side.
+    first = int(np.clip(start_s / hop_s - 1, 0, total - 1))
+    return range(first, int(np.clip(stop_s / hop_s + 2, first + 1, total)))
 
 
 def read_playback_samples(
@@ -164,9 +184,9 @@ def read_playback_samples(
     start, stop = max(0, start), min(stop, source.shape[1])
     if which == "input" or state.edit.amount == 0:
         return np.array(source[:, start:stop])
-    path = render_path(session, edit_key(state))
-    if path.exists():
-        return np.array(np.load(path, mmap_mode="r")[:, start:stop])
+    key = edit_key(state)
+    if render_path(session, key).exists():
+        return np.array(open_full_render(session, key)[:, start:stop])
     mask = compose_mask_range(
         load_found_mask(session, state, model),
         state.edit,
@@ -177,6 +197,7 @@ def read_playback_samples(
         range(start, stop),
     )
     samples = render_range(source, rate, mask, model, start, stop)
+    # A full rendering contains its gain; here the estimate is applied.
     return samples * np.float32(10 ** (get_playback_levels(session, state, model).output_db / 20))
 
 
@@ -187,6 +208,34 @@ def get_full_render(session: StudioSession, state: EditState) -> FullRender | No
         return FullRender.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def build_edited_recipe(
+    session: StudioSession, state: EditState, model: Model, full_render: FullRender
+) -> Recipe:
+    """Return the recipe of an edit; its mask contains the notes.
+
+    Raises
+    ------
+    CallError
+        The session has no mask yet.
+    """
+    recipe = load_found_recipe(session, state)
+    if recipe is None or full_render.certificate is None:
+        raise CallError("this session has no mask yet: enhance the recording first")
+    loudness = None
+    if full_render.loudness_before is not None and full_render.loudness_after is not None:
+        loudness = Change(before=full_render.loudness_before, after=full_render.loudness_after)
+    mask = compose_edited_mask(session, state, model)
+    return recipe.model_copy(
+        update={
+            "settings": recipe.settings.replace(render=dict(amount=state.edit.amount)),
+            "gain_db": full_render.levels.output_db,
+            "certificate": full_render.certificate,
+            "loudness_lufs": loudness,
+            "mask": MaskRecord.from_mask(mask),
+        }
+    )
 
 
 def prune_renders(session: StudioSession, keep: str) -> None:
@@ -229,6 +278,7 @@ def _estimate_levels(
     gain_db = matching_db + offset_db * amount
     if peak_limit_db is not None:
         gain_db = min(gain_db, peak_limit_db)
+    # If the peak limit leaves the output quieter than the input, the input is played quieter, too.
     return PlaybackLevels(
         input_db=min(0.0, gain_db - matching_db),
         difference_db=_difference_gain_db(estimate, amount, gain_db),
@@ -239,10 +289,10 @@ def _estimate_levels(
 
 
 def levels_from_loudness(
-    loudness: tuple[float, float, float], gain_db: float, limited: bool
+    before: float, after: float, difference: float, gain_db: float, *, limited: bool
 ) -> PlaybackLevels:
     """Return the playback gains for the loudness of input, output and their difference in LUFS."""
-    before, after, difference = loudness
+    # The loudness of silence is minus infinity.
     finite = np.isfinite(before) and np.isfinite(after)
     difference_db = after - difference if np.isfinite(after) and np.isfinite(difference) else 0.0
     return PlaybackLevels(
@@ -262,6 +312,7 @@ def save_band_power(folder: Path, rows_db: NDArray[np.float32], hz: FloatArray) 
     rows_db : float32 array [row, frame]
         Band levels of the recording.
     """
+    # Whole blocks only; a recording shorter than a block is one block.
     frames = rows_db.shape[1] // _BLOCK_FRAMES * _BLOCK_FRAMES or rows_db.shape[1]
     power = 10 ** (rows_db[:, :frames] / 10)
     blocks = power.reshape(len(hz), -1, min(frames, _BLOCK_FRAMES)).mean(axis=2)
@@ -303,6 +354,7 @@ def _compute_loudness_estimate(
     mask = load_found_mask(session, state, model)
     thin = Mask(mask.gain_db[:, ::_BLOCK_FRAMES], mask.hz, mask.hop_seconds * _BLOCK_FRAMES, mask.top_hz)
     edited = compose_mask(thin, state.edit, _gain_limit_db(session, state))
+    # Blocks last 0.1 s; the gain is taken at their centres.
     return LoudnessEstimate(power[:, blocks], edited.gain_at(hz, (blocks + 0.5) / 10))
 
 
@@ -343,6 +395,7 @@ def save_estimate_offset(
     """Store the error of an edit's estimated gain, and the gain that its true peak allowed."""
     estimated_db = _matching_gain_db(_estimate_at_full_amount(session, state, model), state.edit.amount)
     amount = max(state.edit.amount, 0.05)  # the error is stored for full amount; avoids division by 0
+    # A gain that the peak limit reduced says nothing about the estimate.
     offset_db = 0.0 if exact.held else (exact.output_db - estimated_db) / amount
     peak_limit_db = exact.output_db if exact.held else None
     write_text(session.folder / OFFSET_FILE, json.dumps([offset_db, peak_limit_db]), overwrite=True)

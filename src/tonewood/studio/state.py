@@ -118,6 +118,7 @@ class StudioState:
     def __init__(self, folder: Path, model: str, root: Path | None, training: Sequence[str] = ()) -> None:
         self.training_options = list(training)
         self.database = SessionDatabase(folder)
+        # The default model may be missing or damaged; then nothing may keep the folder locked.
         try:
             self.models = ModelRegistry(self.database, model)
         except TonewoodError:
@@ -200,10 +201,11 @@ class StudioState:
 
     def saliency_view(self, session: StudioSession) -> dict[str, Any] | None:
         """Return the saliency summary of a session; None unless its current model computed it."""
-        path = session.folder / "saliency.json"
+        path = session.folder / session_audio.SALIENCY_FILE
         if not path.exists():
             return None
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        # The saliency of another model would be shown in this one's name.
         digest = self.models.get(self.current_model(session)).digest[:16]
         return summary if summary["digest"] == digest else None
 
@@ -214,12 +216,12 @@ class StudioState:
         return self.models.get(self._model_name_for_edit(session, state))
 
     def session_and_state(
-        self, name: str, number: int | None, amount: float | None
+        self, name: str, number: int | None = None, amount: float | None = None
     ) -> tuple[StudioSession, EditState]:
         """Return a session and one of its edits, with another amount if one is given."""
         session, state = self.database.get_session(name), self.database.get_state(name, number)
         if amount is not None and amount != state.edit.amount:
-            state = replace(state, edit=Edit(**{**dict(state.edit), "amount": amount}))
+            state = replace(state, edit=state.edit.model_copy(update={"amount": amount}))
         return session, state
 
     def current_model(self, session: StudioSession) -> str:
@@ -236,6 +238,7 @@ class StudioState:
     def submit_job(self, name: str, kind: str, settings: EnhanceSettings | None = None) -> StudioJob:
         """Queue a job on the current edit of a session."""
         session, state = self.database.get_session(name), self.database.get_state(name)
+        # A new mask comes from the chosen model; an edit of a mask stays with the model that found it.
         if kind in ("enhance", "explain"):
             model = self.current_model(session)
         else:
@@ -259,17 +262,13 @@ class StudioState:
         if session_audio.get_full_render(session, state) is not None:
             return None
         edit = state.edit.model_dump(mode="json")
+        # A new job would replace one that renders the same edit already, and start over.
         for job in self.jobs.active_for(name):
             if job.kind == "whole" and (job.request["edit"], job.request["found"]) == (
                 edit, state.mask_number
             ):  # fmt: skip
                 return job
         return self.submit_job(name, "whole")
-
-    def search_settings(self, steps: int | None, force: bool) -> EnhanceSettings:
-        """Return the settings of a search."""
-        settings = EnhanceSettings().replace(force=force)
-        return settings if steps is None else settings.replace(search=dict(steps=steps))
 
     def _record_search_result(self, job: StudioJob) -> None:
         """Append the mask that a search found to the history of its session."""
@@ -289,5 +288,6 @@ class StudioState:
 
 
 def _next_mask_number(session: StudioSession) -> int:
+    # Undo returns to older masks, so their numbers are not used again.
     used = [int(path.name.split("-")[1].split(".")[0]) for path in session.folder.glob("found-*")]
     return max(used, default=-1) + 1

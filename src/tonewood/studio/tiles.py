@@ -22,11 +22,12 @@ FrequencyAxis = Literal["log", "mel"]
 TILE_COLUMNS, TILE_ROWS = 512, 320
 FINEST_COLUMN_S = 0.0025  # duration of a column at zoom level 0
 MIN_AXIS_HZ, MAX_AXIS_HZ = 40.0, 20_000.0
-ZOOM_LEVELS = 16
-TILE_FLOOR_DB = -110.0
-GAIN_STEP_DB = 0.25
-_TILE_WINDOW_S = 0.046
+ZOOM_LEVELS = 16  # a tile of the last one lasts 512 · 2.5 ms · 2¹⁵, or 11.6 h
+TILE_FLOOR_DB = -110.0  # in steps of 0.5 dB, a byte reaches +17.5 dBFS
+GAIN_STEP_DB = 0.25  # a byte reaches ±31.75 dB; gains stay within 30 dB
+_TILE_WINDOW_S = 0.046  # 2,029 samples at 44.1 kHz: an FFT of 2,048
 _MAX_WINDOWS_PER_COLUMN = 3
+_CURVE_POINTS = 96
 
 
 class AxisLimits(NamedTuple):
@@ -94,6 +95,7 @@ def spectrogram_tile(samples: NDArray[np.float32], address: TileAddress) -> NDAr
     offsets = (np.arange(windows) + 0.5) / windows - 0.5
     centres = column_times(level, number)[:, None] + offsets * step
 
+    # Later columns show only silence.
     inside = centres[:, 0] * rate < samples.shape[1] + window
     power = np.zeros((TILE_COLUMNS, fft_size // 2 + 1), np.float32)
     hann = scipy.signal.windows.hann(window, sym=False).astype(np.float32)
@@ -137,9 +139,10 @@ def waveform_peaks(samples: NDArray[np.float32], count: int = 1_200) -> list[flo
     return peaks
 
 
-def average_eq_curve(mask: Mask, axis: FrequencyAxis, rate: int, points: int = 96) -> AverageEqCurve:
-    """Return the average EQ of a mask at `points` rows of the axis."""
-    hz = row_frequencies(axis, rate)[np.linspace(0, TILE_ROWS - 1, points).round().astype(np.int64)]
+def average_eq_curve(mask: Mask, axis: FrequencyAxis, rate: int) -> AverageEqCurve:
+    """Return the average EQ of a mask at every few rows of the axis."""
+    rows = np.linspace(0, TILE_ROWS - 1, _CURVE_POINTS).round().astype(np.int64)
+    hz = row_frequencies(axis, rate)[rows]
     frames = mask.frames
     times_s = np.linspace(0, frames - 1, min(frames, 4_000)) * mask.hop_seconds
     gain_db = mask.gain_at(hz, times_s)
