@@ -60,15 +60,15 @@ def child_processes(pid: int) -> list[int]:
     """Return the children of a process."""
     result = []
     for task in (Path("/proc") / str(pid) / "task").iterdir():
-        result += [int(it) for it in (task / "children").read_text().split()]
+        result += [int(child) for child in (task / "children").read_text().split()]
     return result
 
 
 def growth(samples: list[Sample]) -> float:
     """Return the relative growth of memory over the second half, by a fitted straight line."""
     half = samples[len(samples) // 2 :]
-    at: NDArray[np.float64] = np.array([it.at for it in half])
-    rss = np.array([it.rss for it in half], np.float64)
+    at: NDArray[np.float64] = np.array([taken.at for taken in half])
+    rss = np.array([taken.rss for taken in half], np.float64)
     slope, start = np.polyfit(at - at[0], rss, 1)
     return float(slope * (at[-1] - at[0]) / start)
 
@@ -88,7 +88,7 @@ class Watch(threading.Thread):
         while not self.stopped.is_set():
             try:
                 self.samples.append(sample(self.pid, count * self.every_s))
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 return
             count += 1
             self.stopped.wait(self.every_s)
