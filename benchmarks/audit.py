@@ -130,7 +130,7 @@ def halves(count: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
 
 
 def claimed(audit) -> set[str]:
-    return {*audit.named("beware"), *audit.named("confounded")}
+    return {*audit.names_with_verdict("beware"), *audit.names_with_verdict("confounded")}
 
 
 def measured(folders: str, call: argparse.Namespace) -> dict:
