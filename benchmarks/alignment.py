@@ -3,9 +3,9 @@
     python benchmarks/alignment.py CORPUS… [--docs docs/evaluate.md] [--minutes 10]
 
 A corpus is a folder laid out as test/{good,cheap} whose pairs are simultaneous. The reference is
-warped in time by WSOLA, which copies the waveform piece by piece and so keeps its timbre; where
-every moment went is known. What the alignment finds is compared with that, and the distances after
-it with those of the pair as it was.
+warped in time by WSOLA, which copies the waveform piece by piece and so keeps its timbre. The true path
+is therefore known. It is compared with the path that the alignment finds, and the distances after
+alignment with those of the unwarped pair.
 """
 
 import argparse
@@ -91,14 +91,17 @@ def row(results: list) -> str:
     errors_ms = np.concatenate([result.error_s for result in results]) * 1000
     worst_ms = max(np.median(result.error_s) for result in results) * 1000
     ratios = [result.after_db / result.before_db for result in results]
+    exact = sum(result.alignment.exact for result in results)
     return (
-        f"| {sum(result.alignment.exact for result in results)} of {len(results)} | {np.median(errors_ms):.0f} "
+        f"| {exact} of {len(results)} | {np.median(errors_ms):.0f} "
         f"| {np.quantile(errors_ms, 0.9):.0f} | {worst_ms:.0f} "
         f"| {np.mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |"
     )
 
 
-def measure_pair(source: torch.Tensor, reference: torch.Tensor, tempo: float, rubato: float, rng) -> PairResult:
+def measure_pair(
+    source: torch.Tensor, reference: torch.Tensor, tempo: float, rubato: float, rng: np.random.Generator
+) -> PairResult:
     length = min(len(source), len(reference))
     source, reference = source[:length], reference[:length]
     before = mel_distance(source, reference)
@@ -128,8 +131,8 @@ def draw_warp(seconds: float, tempo: float, rubato: float, rng: np.random.Genera
 def wsola(wave: np.ndarray, warp: Warp) -> tuple[np.ndarray, Warp]:
     """Stretch a wave by a warp, by waveform-similarity overlap-add (Verhelst & Roelands 1993).
 
-    Pieces are taken up to 10 ms from where the warp says, and on the whole from ahead of it where
-    the wave gets longer: where they really came from is returned.
+    Pieces are taken up to 10 ms from the place that the warp gives, on average ahead of it where the wave
+    gets longer. The returned warp has their actual places.
     """
     half, seek = round(WINDOW_S * MEASURE_RATE / 2), round(SEEK_S * MEASURE_RATE)
     window, pad = np.hanning(2 * half + 1)[:-1], 2 * half + 2 * seek
@@ -168,9 +171,9 @@ def compare_with_other_pieces(name: str, waves: list) -> str:
         for k in (1, 4, 7)
     ]
     return (
-        f"Pitches along the alignment, {name}: agreement {min(right_pairs):.2f} to {max(right_pairs):.2f} for "
-        f"{len(right_pairs)} right pairs, {min(wrong_pairs):.2f} to {max(wrong_pairs):.2f} for {len(wrong_pairs)} of "
-        "different pieces."
+        f"Pitches along the alignment, {name}: agreement {min(right_pairs):.2f} to {max(right_pairs):.2f} "
+        f"for {len(right_pairs)} right pairs, {min(wrong_pairs):.2f} to {max(wrong_pairs):.2f} for "
+        f"{len(wrong_pairs)} of different pieces."
     )
 
 
