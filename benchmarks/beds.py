@@ -153,7 +153,7 @@ def room(rng: Generator, spread_db: float = 2.5) -> Wave:
     return fftconvolve(tail, fir(smooth_gain(spread_db, 8, rng)))
 
 
-def finished(wave: Wave, seconds: float, rng: Generator, floor_dbfs: float = -80.0) -> Wave:
+def finish(wave: Wave, seconds: float, rng: Generator, floor_dbfs: float = -80.0) -> Wave:
     """Trim, normalise to -23 LUFS, and add a faint noise floor."""
     wave = wave[: round(seconds * RATE)]
     loudness = pyloudnorm.Meter(RATE).integrated_loudness(wave)
@@ -225,8 +225,8 @@ def lacking(name: str) -> str | None:
     """List what a corpus needs and this machine lacks, and how to get it."""
     if shutil.which("fluidsynth") is None:
         return "fluidsynth is not installed: apt install fluidsynth"
-    wanted = (FLUID, GENERAL) if name == "cello_mit" else (FLUID, GENERAL, TIM)
-    for soundfont in wanted:
+    soundfonts = (FLUID, GENERAL) if name == "cello_mit" else (FLUID, GENERAL, TIM)
+    for soundfont in soundfonts:
         if not (SOUNDFONTS / soundfont).exists():
             return f"{SOUNDFONTS / soundfont} is missing: apt install {PACKAGES[soundfont]}"
     return None
@@ -240,14 +240,14 @@ def render(name: str, bed: Bed, out: Path, draw: int) -> None:
             number += 1
             rng = default_rng(number)
             wave = getattr(bed.perform(rng, bed.seconds), side)(number)
-            write(out / "train" / side / f"{take:03}.flac", finished(wave, bed.seconds, rng))
+            write(out / "train" / side / f"{take:03}.flac", finish(wave, bed.seconds, rng))
     for part, count in PAIRS.items():
         for piece in range(count):
             number += 1
             for side in ("good", "cheap"):
                 rng = default_rng(number)
                 wave = getattr(bed.perform(rng, PAIR_SECONDS), side)(number)
-                write(out / part / side / f"{piece:02}.flac", finished(wave, PAIR_SECONDS, rng))
+                write(out / part / side / f"{piece:02}.flac", finish(wave, PAIR_SECONDS, rng))
 
 
 def write(path: Path, wave: Wave) -> None:
@@ -262,14 +262,14 @@ def main() -> None:
     parser.add_argument("bed", nargs="*", help=f"of {', '.join(BEDS)}; default all")
     parser.add_argument("--draw", type=int, default=0, help="seed of melodies, rooms and players")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    call = parser.parse_args()
-    for name in call.bed or BEDS:
+    options = parser.parse_args()
+    for name in options.bed or BEDS:
         if name not in BEDS:
             parser.error(f"{name!r} is no bed: choose of {', '.join(BEDS)}")
-        if why := lacking(name):
-            parser.exit(1, f"{why}\n")
-        render(name, BEDS[name], call.output / name, call.draw)
-        print(call.output / name)
+        if reason := lacking(name):
+            parser.exit(1, f"{reason}\n")
+        render(name, BEDS[name], options.output / name, options.draw)
+        print(options.output / name)
 
 
 if __name__ == "__main__":

@@ -23,27 +23,28 @@ def main() -> None:
     print("| features | points | true | plain | extrapolated | shrunk | shrunk, extrapolated |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     for features, count in SIZES:
-        for apart, scale in ((0.0, 1.0), (0.3, 1.3)):
+        for shift, scale in ((0.0, 1.0), (0.3, 1.3)):
             rng = np.random.default_rng(0)
             root = rng.standard_normal((features, features))
-            here = Gaussian(np.zeros(features), root @ root.T / features + 0.3 * np.eye(features))
-            there = Gaussian(here.mean + apart, scale**2 * here.covariance)
-            found = np.array([estimates(here, there, count, rng) for _ in range(repeats)])
-            cells = " | ".join(f"{value:.1f}" for value in found.mean(axis=0))
-            true = frechet_distance(here, there)
-            print(f"| {features} | {count} | {true:.1f} | {cells} |", flush=True)
+            first = Gaussian(np.zeros(features), root @ root.T / features + 0.3 * np.eye(features))
+            second = Gaussian(first.mean + shift, scale**2 * first.covariance)
+            repetitions = np.array([estimates(first, second, count, rng) for _ in range(repeats)])
+            cells = " | ".join(f"{value:.1f}" for value in repetitions.mean(axis=0))
+            true_distance = frechet_distance(first, second)
+            print(f"| {features} | {count} | {true_distance:.1f} | {cells} |", flush=True)
 
 
-def estimates(here: Gaussian, there: Gaussian, count: int, rng: np.random.Generator) -> list[float]:
-    drawn = [
-        list(rng.multivariate_normal(it.mean, it.covariance, size=count)[:, None]) for it in (here, there)
+def estimates(first: Gaussian, second: Gaussian, count: int, rng: np.random.Generator) -> list[float]:
+    samples = [
+        list(rng.multivariate_normal(gaussian.mean, gaussian.covariance, size=count)[:, None])
+        for gaussian in (first, second)
     ]
-    found = []
-    for fitted in (fit_gaussian, shrunk):
-        metrics.fit_gaussian = fitted
-        estimate = extrapolate_frechet_distance(*drawn, rng)
-        found += [estimate.plain, estimate.distance]
-    return found
+    distances = []
+    for fit in (fit_gaussian, shrunk):
+        metrics.fit_gaussian = fit
+        estimate = extrapolate_frechet_distance(*samples, rng)
+        distances += [estimate.plain, estimate.distance]
+    return distances
 
 
 def shrunk(points: np.ndarray) -> Gaussian:

@@ -2,9 +2,8 @@
 
     python benchmarks/live.py [MODEL] [--seconds 20] [--json]
 
-The sound is synthetic. Every block is pushed and pulled as `tonewood live` does it. The mean says
-what is left of the core; the slowest block, over its own duration, says what a driver's buffer
-must bridge, which is why the block matters and the mean hardly changes.
+The sound is synthetic, and processed block by block as `tonewood live` does. The mean is the load of a
+core. The slowest block, relative to its duration, is what the buffer of a driver must bridge.
 """
 
 import argparse
@@ -25,47 +24,47 @@ _CASES += [(48_000, 1, 256), (44_100, 2, 256), (96_000, 2, 256)]
 
 
 def main() -> None:
-    call = parsed()
+    options = parse_options()
     torch.set_num_threads(1)
-    model = tonewood.load(call.model)
-    found = [measured(model, *case, call.seconds) for case in _CASES]
-    if call.json:
-        print(json.dumps({"machine": platform.processor() or platform.machine(), "rows": found}))
+    model = tonewood.load(options.model)
+    rows = [measure_stream(model, *case, options.seconds) for case in _CASES]
+    if options.json:
+        print(json.dumps({"machine": platform.processor() or platform.machine(), "rows": rows}))
         return
     print("| rate, Hz | channels | block | latency, ms | real time | 99 % of blocks | slowest |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
-    for it in found:
+    for row in rows:
         print(
-            f"| {it['rate']:,} | {it['channels']} | {it['block']} | {it['latency_ms']:.1f} | "
-            f"{it['real_time']:.3f} | {it['most']:.2f} | {it['slowest']:.2f} |"
+            f"| {row['rate']:,} | {row['channels']} | {row['block']} | {row['latency_ms']:.1f} | "
+            f"{row['real_time']:.3f} | {row['most']:.2f} | {row['slowest']:.2f} |"
         )
 
 
-def measured(model, rate: int, channels: int, block: int, seconds: float) -> dict:
+def measure_stream(model, rate: int, channels: int, block: int, seconds: float) -> dict:
     """Run one stream; return its processor time, which other programs hardly change."""
     stream = tonewood.Stream(model, rate, channels)
-    sound = hum(rate, channels, seconds)
+    sound = synthesize_tones(rate, channels, seconds)
     stream.process(sound[:, : rate // 2])  # what is made once is made now
-    spent = []
-    began = time.process_time()
-    for first in range(rate // 2, sound.shape[1] - block, block):
-        start = time.thread_time()
-        stream.process(sound[:, first : first + block])
-        spent.append(time.thread_time() - start)
-    whole = time.process_time() - began
-    loads = np.array(spent) * rate / block
+    block_seconds = []
+    start_time = time.process_time()
+    for position in range(rate // 2, sound.shape[1] - block, block):
+        block_start = time.thread_time()
+        stream.process(sound[:, position : position + block])
+        block_seconds.append(time.thread_time() - block_start)
+    total_seconds = time.process_time() - start_time
+    loads = np.array(block_seconds) * rate / block
     return {
         "rate": rate,
         "channels": channels,
         "block": block,
         "latency_ms": 1000 * stream.latency / rate,
-        "real_time": whole / (len(spent) * block / rate),
+        "real_time": total_seconds / (len(block_seconds) * block / rate),
         "most": float(np.quantile(loads, 0.99)),
         "slowest": float(loads.max()),
     }
 
 
-def hum(rate: int, channels: int, seconds: float) -> np.ndarray:
+def synthesize_tones(rate: int, channels: int, seconds: float) -> np.ndarray:
     """Synthesise harmonic tones that change four times a second, (channels, samples)."""
     rng = np.random.default_rng(0)
     pieces = []
@@ -78,7 +77,7 @@ def hum(rate: int, channels: int, seconds: float) -> np.ndarray:
     return np.tile(wave, (channels, 1)).astype(np.float32)
 
 
-def parsed() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,8 +2,8 @@
 
     python benchmarks/planted.py [--causes vibrato attack resonance] [--seeds 0] [-o OUT]
 
-Two instruments of the project's own making differ in vibrato only, in the bow's attack only, or in
-one resonance only. A model learns them apart, and is explained on phrases that it never heard.
+Two synthetic instruments differ in vibrato only, in the bow's attack only, or in one resonance only. A
+model is trained on them, and explained on phrases that are not in its training data.
 """
 
 import argparse
@@ -30,18 +30,18 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--methods", nargs="+", default=["cam", "integrated"])
     parser.add_argument("-o", "--output", type=Path, default=Path("build/planted"))
-    asked = parser.parse_args()
-    asked.output.mkdir(parents=True, exist_ok=True)
-    for cause in asked.causes:
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    for cause in options.causes:
         with tempfile.TemporaryDirectory() as folder:
             write_takes(Path(folder) / cause, cause, TRAIN, SECONDS)
-            for seed in asked.seeds:
-                began = time.perf_counter()
+            for seed in options.seeds:
+                start_time = time.perf_counter()
                 model = learn(Path(folder) / cause, settings(seed))
-                model.save(asked.output / f"{cause}-{seed}.tonewood", overwrite=True)
+                model.save(options.output / f"{cause}-{seed}.tonewood", overwrite=True)
                 report = []
-                for finding in find(model, cause, TEST, SECONDS, asked.methods):
-                    report.append(told(asdict(finding)))
+                for finding in find(model, cause, TEST, SECONDS, options.methods):
+                    report.append(to_json(asdict(finding)))
                     print(
                         f"\n{cause}, seed {seed}, {finding.side}, {finding.method}: "
                         f"{finding.ratio:.1f} times the rest; held-out accuracy "
@@ -49,18 +49,18 @@ def main() -> None:
                     )
                     for table in (parts_table(finding.parts), octaves_table(finding.octaves)):
                         for name, *figures in table:
-                            print(f"  {name:<12}" + "".join(f"{it:>24}" for it in figures))
-                print(f"{time.perf_counter() - began:.0f} s", flush=True)
-                path = asked.output / f"{cause}-{seed}.json"
+                            print(f"  {name:<12}" + "".join(f"{figure:>24}" for figure in figures))
+                print(f"{time.perf_counter() - start_time:.0f} s", flush=True)
+                path = options.output / f"{cause}-{seed}.json"
                 path.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def told(value: object) -> object:
+def to_json(value: object) -> object:
     """Return the fields for JSON, without infinities."""
     if isinstance(value, dict):
-        return {name: told(it) for name, it in value.items()}
+        return {name: to_json(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [told(it) for it in value]
+        return [to_json(item) for item in value]
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return str(value) if isinstance(value, float) and value - value != 0 else value

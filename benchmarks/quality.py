@@ -46,60 +46,60 @@ QUICK_PIECES, QUICK_SECONDS = 4, 240.0
 
 
 def main() -> None:
-    call = parsed()
+    options = parse_options()
     torch.set_num_threads(1)
-    rows = [r for r in ROWS if any(fnmatch.fnmatch(r.name, wanted) for wanted in call.rows)]
-    if call.list or not rows:
+    rows = [r for r in ROWS if any(fnmatch.fnmatch(r.name, pattern) for pattern in options.rows)]
+    if options.list or not rows:
         print("\n".join(f"{r.name:24} {r.title}" for r in (rows or ROWS)))
-        sys.exit(0 if call.list else f"no row is called {' '.join(call.rows)}; there are these")
-    if call.docs:
-        outputs = call.docs.with_suffix(".json"), call.docs, call.docs.parent / "images"
+        sys.exit(0 if options.list else f"no row is called {' '.join(options.rows)}; there are these")
+    if options.docs:
+        outputs = options.docs.with_suffix(".json"), options.docs, options.docs.parent / "images"
     else:
-        outputs = call.output / "quality.json", call.output / "quality.md", call.output
-    for folder in call.corpus:
-        limits = {"pieces": QUICK_PIECES, "seconds": QUICK_SECONDS} if call.quick else {}
+        outputs = options.output / "quality.json", options.output / "quality.md", options.output
+    for folder in options.corpus:
+        limits = {"pieces": QUICK_PIECES, "seconds": QUICK_SECONDS} if options.quick else {}
         with corpus.opened(folder, **limits) as opened:
-            for result in measured(opened, rows, call):
+            for result in measure_rows(opened, rows, options):
                 report.save({result["corpus"]: result}, *outputs)  # long runs do break off
         print(report.text(result), end="\n\n", flush=True)
 
 
-def measured(opened: corpus.Corpus, rows: list, call: argparse.Namespace) -> Iterator[dict]:
+def measure_rows(opened: corpus.Corpus, rows: list, options: argparse.Namespace) -> Iterator[dict]:
     """Yield all rows so far, and the settings of the run, after each seed."""
-    found = {row.name: {"title": row.title, "seeds": []} for row in rows}
+    results = {row.name: {"title": row.title, "seeds": []} for row in rows}
     accuracy = {}
-    for seed in call.seeds:
-        bench = Bench(opened, seed, call.set, call.quick)
+    for seed in options.seeds:
+        bench = Bench(opened, seed, options.set, options.quick)
         judge = outside.train(bench)
         card = bench.trained().model.card
         accuracy[str(seed)] = {"scorer": card.scorer.accuracy, "outside": judge.accuracy}
         for row in rows:
-            began = time.process_time()
+            start_time = time.process_time()
             run = measure.run(bench, row, judge)
             if "skipped" in run:
-                found[row.name] = {"title": row.title, **run}
+                results[row.name] = {"title": row.title, **run}
             else:
-                found[row.name]["seeds"].append(run)
+                results[row.name]["seeds"].append(run)
             closed = f"{run['closed']:6.1f} %" if "closed" in run else "skipped"
-            spent = time.process_time() - began
-            print(f"seed {seed}  {row.title:40} {closed}  ({spent:.0f} s)", file=sys.stderr)
+            seconds = time.process_time() - start_time
+            print(f"seed {seed}  {row.title:40} {closed}  ({seconds:.0f} s)", file=sys.stderr)
         yield {
             "corpus": opened.name,
             "date": datetime.date.today().isoformat(),
             "machine": machine(),
-            "quick": call.quick,
-            "set": call.set,
-            "seeds": call.seeds[: len(accuracy)],
+            "quick": options.quick,
+            "set": options.set,
+            "seeds": options.seeds[: len(accuracy)],
             "pieces": len(opened.test),
             "accuracy": accuracy,
-            "rows": found,
+            "rows": results,
         }
 
 
 def machine() -> dict:
     info = Path("/proc/cpuinfo")
     names = [s for s in info.read_text().splitlines() if "model name" in s] if info.exists() else []
-    described = subprocess.run(
+    revision = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
@@ -111,11 +111,11 @@ def machine() -> dict:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "tonewood": f"{version('tonewood')} ({described or 'no git'})",
+        "tonewood": f"{version('tonewood')} ({revision or 'no git'})",
     }
 
 
-def parsed() -> argparse.Namespace:
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -24,25 +24,25 @@ def main() -> None:
     scorer = tonewood.load("cello").scorer
     bands, spectrum = scorer.settings.bands, scorer.spectrum
     with (files("tonewood.bundled") / "example.flac").open("rb") as file:
-        samples, own = soundfile.read(file, dtype="float64", always_2d=True)
+        samples, own_rate = soundfile.read(file, dtype="float64", always_2d=True)
     print("rate     equal windows     sinc     score")
     for rate in RATES:
-        wave = soxr.resample(samples.mean(axis=1), own, rate, "VHQ")
-        read = soxr.resample(wave, rate, spectrum.rate, "HQ").astype(np.float32)
-        wanted = band_levels(torch.from_numpy(read)[None], spectrum.rate, bands, spectrum)
-        given = torch.from_numpy(wave.astype(np.float32))[None]
-        heard = tonewood.NeuralLoss("cello", rate).rows(given[:, None])
-        found = [heard]
+        wave = soxr.resample(samples.mean(axis=1), own_rate, rate, "VHQ")
+        resampled = soxr.resample(wave, rate, spectrum.rate, "HQ").astype(np.float32)
+        expected = band_levels(torch.from_numpy(resampled)[None], spectrum.rate, bands, spectrum)
+        wave_tensor = torch.from_numpy(wave.astype(np.float32))[None]
+        sinc_rows = tonewood.NeuralLoss("cello", rate).rows(wave_tensor[:, None])
+        variants = [sinc_rows]
         if rate >= spectrum.rate:
-            found.insert(0, band_levels(given, rate, bands, spectrum))
+            variants.insert(0, band_levels(wave_tensor, rate, bands, spectrum))
         errors = []
-        for rows in found:
-            inside = slice(EDGE, min(rows.shape[-1], wanted.shape[-1]) - EDGE)
-            ours, theirs = rows[..., inside], wanted[..., inside]
-            errors.append((ours - theirs)[theirs > wanted.max() - 60].abs().mean().item())
-        apart = (scorer.score(heard) - scorer.score(wanted)).abs().item()
-        plain = f"{errors[0]:.3f} dB" if len(errors) == 2 else "-"
-        print(f"{rate:6}   {plain:>13}   {errors[-1]:.3f} dB   {apart:.4f}")
+        for rows in variants:
+            inside = slice(EDGE, min(rows.shape[-1], expected.shape[-1]) - EDGE)
+            actual, reference = rows[..., inside], expected[..., inside]
+            errors.append((actual - reference)[reference > expected.max() - 60].abs().mean().item())
+        score_difference = (scorer.score(sinc_rows) - scorer.score(expected)).abs().item()
+        equal_windows = f"{errors[0]:.3f} dB" if len(errors) == 2 else "-"
+        print(f"{rate:6}   {equal_windows:>13}   {errors[-1]:.3f} dB   {score_difference:.4f}")
 
 
 if __name__ == "__main__":

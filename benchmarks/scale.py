@@ -3,8 +3,8 @@
     python benchmarks/scale.py                       # all of it, some minutes on two free cores
     python benchmarks/scale.py --files 40 --tasks 1000 10000
 
-Writes docs/scaling.md (`-o` elsewhere). Run it with nothing else on the machine: the load average
-before each run is told beside it.
+Writes docs/scaling.md (`-o` elsewhere). Run it with nothing else on the machine: the page has the load
+average before each run.
 """
 
 import argparse
@@ -30,7 +30,7 @@ HOURS, WORKERS = 10_000, 100
 FILE_SECONDS = 600  # of an archive's file, in the projection
 
 
-def take(seconds: float, seed: int) -> np.ndarray:
+def synthesize(seconds: float, seed: int) -> np.ndarray:
     """Synthesise a recording of decaying harmonic notes."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(round(0.5 * RATE)) / RATE
@@ -47,46 +47,46 @@ def load_average() -> float:
     return os.getloadavg()[0]
 
 
-def spread(takes: Path, model: Model, workers: int) -> dict[str, float]:
+def measure_run(takes: Path, model: Model, workers: int) -> dict[str, float]:
     """Return the seconds of a run with warm workers."""
     load_before = load_average()
-    with tempfile.TemporaryDirectory() as folder, DaskWorkers(workers) as crew:
+    with tempfile.TemporaryDirectory() as folder, DaskWorkers(workers) as pool:
         warm = [Path(folder) / f"warm{number}.wav" for number in range(2 * workers)]
         for path in warm:
-            soundfile.write(path, take(1.0, 0), RATE)
+            soundfile.write(path, synthesize(1.0, 0), RATE)
         task = EnhanceTask(EnhanceSettings(force=True))
-        list(runner.run_batch(plan_jobs(warm, Path(folder) / "warm"), task, model, workers=crew))
+        list(runner.run_batch(plan_jobs(warm, Path(folder) / "warm"), task, model, workers=pool))
         out = Path(folder) / "out"
         units = plan_jobs([takes], out)
-        began = time.perf_counter()
-        events = runner.run_batch(units, task, model, workers=crew, table=out / runner.RESULTS_TABLE_NAME)
+        start_time = time.perf_counter()
+        events = runner.run_batch(units, task, model, workers=pool, table=out / runner.RESULTS_TABLE_NAME)
         *_, tally = events
-        took = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         assert isinstance(tally, runner.BatchProgress)
         assert tally.failed == 0
-    return {"workers": workers, "seconds": took, "load": load_before, "hours": tally.audio_hours}
+    return {"workers": workers, "seconds": seconds, "load": load_before, "hours": tally.audio_hours}
 
 
-def nothing(model: Model, item: int) -> int:
+def do_nothing(model: Model, item: int) -> int:
     return item
 
 
-def cost(model: Model, tasks: int) -> dict[str, float]:
+def measure_tasks(model: Model, tasks: int) -> dict[str, float]:
     """Return the seconds of scheduler and client for empty tasks."""
-    with DaskWorkers(2) as crew:
-        crew.broadcast_model(model)
-        list(crew.run(nothing, model.digest, deque(range(100))))
+    with DaskWorkers(2) as pool:
+        pool.broadcast_model(model)
+        list(pool.run(do_nothing, model.digest, deque(range(100))))
         load_before = load_average()
-        began = time.perf_counter()
-        done = sum(not isinstance(it, FileFailure) for _, it in crew.run(
-            nothing, model.digest, deque(range(tasks))
+        start_time = time.perf_counter()
+        completed = sum(not isinstance(result, FileFailure) for _, result in pool.run(
+            do_nothing, model.digest, deque(range(tasks))
         ))  # fmt: skip
-        took = time.perf_counter() - began
-    assert done == tasks
-    return {"tasks": tasks, "seconds": took, "load": load_before}
+        seconds = time.perf_counter() - start_time
+    assert completed == tasks
+    return {"tasks": tasks, "seconds": seconds, "load": load_before}
 
 
-def page(
+def render_page(
     runs: list[dict[str, float]],
     costs: list[dict[str, float]],
     seconds: float,
@@ -97,9 +97,9 @@ def page(
     per_task = 1000 * costs[-1]["seconds"] / costs[-1]["tasks"]
     speed = one["hours"] * 3600 / one["seconds"]  # seconds of sound a second, one worker
     files = HOURS * 3600 / FILE_SECONDS
-    work = HOURS * 3600 / speed
-    hand = files * per_task / 1000
-    spread_s = max(work / WORKERS, hand)
+    work_s = HOURS * 3600 / speed
+    scheduling_s = files * per_task / 1000
+    total_s = max(work_s / WORKERS, scheduling_s)
     lines = [
         "# Scaling",
         "",
@@ -115,11 +115,11 @@ def page(
         "| workers | files | s | hours of audio per minute | load average before |",
         "|---|---|---|---|---|",
     ]
-    for it in runs:
-        pace = 60 * it["hours"] / it["seconds"]
-        count = round(it["hours"] * 3600 / seconds)
-        figures = f"{it['seconds']:.1f} | {pace:.2f} | {it['load']:.1f}"
-        lines.append(f"| {it['workers']:.0f} | {count} | {figures} |")
+    for run in runs:
+        hours_per_minute = 60 * run["hours"] / run["seconds"]
+        count = round(run["hours"] * 3600 / seconds)
+        figures = f"{run['seconds']:.1f} | {hours_per_minute:.2f} | {run['load']:.1f}"
+        lines.append(f"| {run['workers']:.0f} | {count} | {figures} |")
     lines += [
         "",
         f"Two workers are **{ratio:.2f} ×** as fast as one.",
@@ -131,18 +131,18 @@ def page(
         "| tasks | s | ms per task | load average before |",
         "|---|---|---|---|",
     ]
-    for it in costs:
-        ms = 1000 * it["seconds"] / it["tasks"]
-        lines.append(f"| {it['tasks']:,.0f} | {it['seconds']:.1f} | {ms:.2f} | {it['load']:.1f} |")
+    for run in costs:
+        ms = 1000 * run["seconds"] / run["tasks"]
+        lines.append(f"| {run['tasks']:,.0f} | {run['seconds']:.1f} | {ms:.2f} | {run['load']:.1f} |")
     lines += [
         "",
         f"## Projected: {HOURS:,} hours, {WORKERS} workers",
         "",
         f"- One worker processes {speed:.1f} s of audio per second (measured above): "
-        f"{work / 86_400:.1f} days for all.",
-        f"- {files:,.0f} files of {FILE_SECONDS / 60:.0f} minutes cost the scheduler {hand:.0f} s, "
-        f"{100 * hand / (work / WORKERS):.2g} % of the time.",
-        f"- **{spread_s / 3600:.1f} hours** with {WORKERS} workers, under these assumptions:",
+        f"{work_s / 86_400:.1f} days for all.",
+        f"- {files:,.0f} files of {FILE_SECONDS / 60:.0f} minutes cost the scheduler {scheduling_s:.0f} s, "
+        f"{100 * scheduling_s / (work_s / WORKERS):.2g} % of the time.",
+        f"- **{total_s / 3600:.1f} hours** with {WORKERS} workers, under these assumptions:",
         "  - every worker has its own core like the one measured, and mono audio at 44.1 kHz;",
         "  - the cost of a task stays the same;",
         f"  - the store reads and writes {2 * WORKERS * speed * RATE * 2 / 1e6:.0f} MB/s in all (16 bits);",
@@ -160,24 +160,24 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     default = Path(__file__).parents[1] / "docs" / "scaling.md"
     parser.add_argument("-o", "--output", type=Path, default=default)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     model = load_model("cello")
     folder = Path(tempfile.mkdtemp())
     try:
-        for number in range(asked.files):
-            soundfile.write(folder / f"{number:04}.wav", take(asked.seconds, number), RATE)
+        for number in range(options.files):
+            soundfile.write(folder / f"{number:04}.wav", synthesize(options.seconds, number), RATE)
         runs = []
         for workers in (1, 2):
-            runs.append(spread(folder, model, workers))
+            runs.append(measure_run(folder, model, workers))
             print(runs[-1], flush=True)
         costs = []
-        for tasks in asked.tasks:
-            costs.append(cost(model, tasks))
+        for tasks in options.tasks:
+            costs.append(measure_tasks(model, tasks))
             print(costs[-1], flush=True)
     finally:
         shutil.rmtree(folder)
-    asked.output.write_text(page(runs, costs, asked.seconds), encoding="utf-8")
-    print(asked.output)
+    options.output.write_text(render_page(runs, costs, options.seconds), encoding="utf-8")
+    print(options.output)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/speed.py [--docs docs/performance.md] [--scratch FOLDER] [--hours 1 6]
     python benchmarks/speed.py --table docs/performance.json     # the table again, from the figures
 
-Whole processes, as a user starts them, take turns with Matchering's, so that a machine's busy
-minute falls on both; medians of the runs, and of the ratios. Set TONEWOOD_MATCHERING to a Python
+Whole processes, as a user starts them, alternate with Matchering's, so that a busy minute of the machine
+affects both. The figures are medians of the runs, and of the ratios. Set TONEWOOD_MATCHERING to a Python
 that has Matchering (benchmarks/requirements-peers.txt) to compare; without it the ratios are left
 out. The long recordings need a disk with 14 GB to spare.
 """
@@ -18,7 +18,14 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from speed.processes import TONEWOOD, Measured, Run, enhancing, matchering, timed
+from speed.processes import (
+    TONEWOOD,
+    Measured,
+    Run,
+    enhance_command,
+    matchering_command,
+    run_timed,
+)
 from speed.sounds import archives, folders, record
 
 MODEL = "soundfont-cello"
@@ -42,46 +49,46 @@ def main() -> None:
         default=[1.0],
         help="minutes of each recording of the archive",
     )
-    asked = parser.parse_args()
-    if asked.table:
-        print(table(json.loads(asked.table.read_text())))
+    options = parser.parse_args()
+    if options.table:
+        print(table(json.loads(options.table.read_text())))
         return
-    figures = measure(asked)
-    if asked.docs and (before := asked.docs.with_suffix(".json")).exists():
-        figures = joined(json.loads(before.read_text()), figures)
-    if asked.docs:
-        asked.out = asked.docs.with_suffix(".json")
+    figures = measure(options)
+    if options.docs and (before := options.docs.with_suffix(".json")).exists():
+        figures = merge_figures(json.loads(before.read_text()), figures)
+    if options.docs:
+        options.out = options.docs.with_suffix(".json")
         begin, end = "<!-- speed: begin -->\n", "<!-- speed: end -->"
-        page = asked.docs.read_text()
+        page = options.docs.read_text()
         head, tail = page.split(begin)[0], page.split(end)[1]
-        asked.docs.write_text(head + begin + table(figures) + "\n" + end + tail)
-    if asked.out:
-        asked.out.write_text(json.dumps(figures, indent=1) + "\n")
+        options.docs.write_text(head + begin + table(figures) + "\n" + end + tail)
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
     print(table(figures))
 
 
-def short(asked: argparse.Namespace) -> tuple[dict, list[Measured]]:
+def measure_short(options: argparse.Namespace) -> tuple[dict, list[Measured]]:
     """Measure stages, and whole processes on recordings of some minutes."""
-    scratch = asked.scratch
+    scratch = options.scratch
     takes = {
         name: record(scratch / f"{name}.wav", seconds)
         for name, seconds in (("10 s", 10), ("1 min", 60), ("3 min", 180), ("14 min", 840))
     }
     # In a process of its own: a large parent would lend its children its own peak of memory.
-    inside = [sys.executable, "-m", "speed.stages", str(takes["1 min"]), MODEL]
-    told = subprocess.run(inside, cwd=Path(__file__).parent, check=True, stdout=subprocess.PIPE)
-    figures: dict = json.loads(told.stdout)
-    found = [
-        several("--help", 0, [*TONEWOOD, "--help"], asked.repeats),
-        several("info", 0, [*TONEWOOD, "info", MODEL], asked.repeats),
+    command = [sys.executable, "-m", "speed.stages", str(takes["1 min"]), MODEL]
+    process = subprocess.run(command, cwd=Path(__file__).parent, check=True, stdout=subprocess.PIPE)
+    figures: dict = json.loads(process.stdout)
+    measurements = [
+        measure_repeats("--help", 0, [*TONEWOOD, "--help"], options.repeats),
+        measure_repeats("info", 0, [*TONEWOOD, "info", MODEL], options.repeats),
     ]
     peer = os.environ.get("TONEWOOD_MATCHERING")
     ratios = []
     for name, seconds in (("10 s", 10), ("3 min", 180), ("14 min", 840)):
-        ours, theirs = in_turn(takes[name], takes["1 min"], scratch, peer, asked.repeats)
-        found.append(Measured(f"enhance {name}", seconds, ours))
+        ours, theirs = measure_alternately(takes[name], takes["1 min"], scratch, peer, options.repeats)
+        measurements.append(Measured(f"enhance {name}", seconds, ours))
         if theirs:
-            found.append(Measured(f"Matchering {name}", seconds, theirs))
+            measurements.append(Measured(f"Matchering {name}", seconds, theirs))
             pairs = list(zip(ours, theirs, strict=True))
             ratios.append(
                 {
@@ -93,65 +100,66 @@ def short(asked: argparse.Namespace) -> tuple[dict, list[Measured]]:
             )
     out = scratch / "out.wav"
     for name in ("3 min", "14 min"):
-        command = enhancing(takes[name], out, "-m", MODEL, "--steps", "0")
+        command = enhance_command(takes[name], out, "-m", MODEL, "--steps", "0")
         seconds = {"3 min": 180, "14 min": 840}[name]
-        found.append(several(f"enhance --steps 0 {name}", seconds, command, asked.repeats))
-    return figures | {"ratios": ratios}, found
+        measurements.append(measure_repeats(f"enhance --steps 0 {name}", seconds, command, options.repeats))
+    return figures | {"ratios": ratios}, measurements
 
 
-def measure(asked: argparse.Namespace) -> dict:
-    scratch = asked.scratch
-    figures, found = ({}, []) if asked.no_short else short(asked)
-    for hours in asked.hours:
+def measure(options: argparse.Namespace) -> dict:
+    scratch = options.scratch
+    figures, measurements = ({}, []) if options.no_short else measure_short(options)
+    for hours in options.hours:
         long = record(scratch / f"{hours} h.wav", 3_600 * hours)
-        command = enhancing(long, scratch / "out.w64", "-m", MODEL)
-        found.append(several(f"enhance {hours} h", 3_600 * hours, command, 1))
+        command = enhance_command(long, scratch / "out.w64", "-m", MODEL)
+        measurements.append(measure_repeats(f"enhance {hours} h", 3_600 * hours, command, 1))
         (scratch / "out.w64").unlink()
         long.unlink()
-    if not asked.no_training:
+    if not options.no_training:
         sides = folders(scratch / "folders", 20)
         os.environ["TONEWOOD_CACHE"] = str(scratch / "none yet")
-        found.append(several("train on 20 + 20 min", 2_400, training(scratch, *sides), 1))
+        measurements.append(measure_repeats("train on 20 + 20 min", 2_400, train_command(scratch, *sides), 1))
         shutil.rmtree(scratch / "none yet")
-    if asked.train_hours:
-        hours = asked.train_hours
-        for minutes in asked.take_minutes:
+    if options.train_hours:
+        hours = options.train_hours
+        for minutes in options.take_minutes:
             sides = archives(scratch / f"archives {minutes:g}", hours, minutes)
             os.environ["TONEWOOD_CACHE"] = str(scratch / f"cache {minutes:g}")
-            for what in ("", ", analysed before"):
-                told = f"train on {hours:g} + {hours:g} h of {minutes:g} min each{what}"
-                found.append(several(told, 7_200 * hours, training(scratch, *sides), 1))
-    return figures | {"processes": [it.plain() for it in found]}
+            for suffix in ("", ", analysed before"):
+                label = f"train on {hours:g} + {hours:g} h of {minutes:g} min each{suffix}"
+                measurements.append(measure_repeats(label, 7_200 * hours, train_command(scratch, *sides), 1))
+    return figures | {"processes": [measurement.as_dict() for measurement in measurements]}
 
 
-def joined(before: dict, now: dict) -> dict:
+def merge_figures(before: dict, new: dict) -> dict:
     """Merge new figures with earlier ones."""
-    anew = {it["what"]: it for it in now["processes"]}
-    kept = [anew.pop(it["what"], it) for it in before["processes"]]
-    return {**before, **now, "processes": [*kept, *anew.values()]}
+    new_processes = {process["what"]: process for process in new["processes"]}
+    processes = [new_processes.pop(process["what"], process) for process in before["processes"]]
+    return {**before, **new, "processes": [*processes, *new_processes.values()]}
 
 
-def several(what: str, seconds: float, command: list, repeats: int) -> Measured:
-    timed(command) if repeats > 1 else None  # files and code once into the system's cache
-    measured = Measured(what, seconds, tuple(timed(command) for _ in range(repeats)))
+def measure_repeats(what: str, seconds: float, command: list, repeats: int) -> Measured:
+    if repeats > 1:
+        run_timed(command)  # loads files and code into the system's cache
+    measured = Measured(what, seconds, tuple(run_timed(command) for _ in range(repeats)))
     print(f"{what}: {measured.wall:.2f} s, {measured.peak_mb:.0f} MB", flush=True)
     return measured
 
 
-def training(scratch: Path, reference: Path, source: Path) -> list[str | Path]:
+def train_command(scratch: Path, reference: Path, source: Path) -> list[str | Path]:
     command = [*TONEWOOD, "train", "--reference", reference, "--source", source]
     return [*command, "-o", scratch / "made.tonewood", "--overwrite", "--json"]
 
 
-def in_turn(
+def measure_alternately(
     take: Path, reference: Path, scratch: Path, peer: str | None, repeats: int
 ) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
     """Run Tonewood and Matchering alternately."""
     ours, theirs = [], []
     for _ in range(repeats):
-        ours.append(timed(enhancing(take, scratch / "out.wav", "-m", MODEL)))
+        ours.append(run_timed(enhance_command(take, scratch / "out.wav", "-m", MODEL)))
         if peer:
-            theirs.append(timed(matchering(peer, take, reference, scratch / "theirs.wav")))
+            theirs.append(run_timed(matchering_command(peer, take, reference, scratch / "theirs.wav")))
     return tuple(ours), tuple(theirs)
 
 
@@ -168,8 +176,8 @@ def table(figures: dict) -> str:
             "| stereo, 44.1 kHz | wall, of Matchering's | cores' time | peak memory |",
             "|---|---:|---:|---:|",
             *(
-                f"| {it['what']} | {it['wall']:.2f} | {it['cpu']:.2f} | {it['peak']:.2f} |"
-                for it in figures["ratios"]
+                f"| {ratio['what']} | {ratio['wall']:.2f} | {ratio['cpu']:.2f} | {ratio['peak']:.2f} |"
+                for ratio in figures["ratios"]
             ),
             "",
         ]
@@ -177,18 +185,19 @@ def table(figures: dict) -> str:
         "| process | × real time | wall, s | cores, s | peak, MB |",
         "|---|---:|---:|---:|---:|",
     ]
-    for it in figures["processes"]:
-        walls = [run["wall"] for run in it["runs"]]
-        speed = f"{it['audio_seconds'] / it['wall']:.0f}" if it["audio_seconds"] else ""
-        spread = f"{it['wall']:.2f}"
+    for process in figures["processes"]:
+        walls = [run["wall"] for run in process["runs"]]
+        speed = f"{process['audio_seconds'] / process['wall']:.0f}" if process["audio_seconds"] else ""
+        spread = f"{process['wall']:.2f}"
         if len(walls) > 1:
             spread += f" ({min(walls):.2f} to {max(walls):.2f})"
-        lines.append(f"| {it['what']} | {speed} | {spread} | {it['cpu']:.2f} | {it['peak_mb']:.0f} |")
+        figures_of_cores = f"{process['cpu']:.2f} | {process['peak_mb']:.0f}"
+        lines.append(f"| {process['what']} | {speed} | {spread} | {figures_of_cores} |")
     lines += [
         "",
         "| stage | ms per second of audio |",
         "|---|---:|",
-        *(f"| {it['name']} | {it['milliseconds']:.2f} |" for it in figures["stages"]),
+        *(f"| {process['name']} | {process['milliseconds']:.2f} |" for process in figures["stages"]),
     ]
     return "\n".join(lines)
 

@@ -28,20 +28,20 @@ from speed.sounds import record
 MODEL = "soundfont-cello"
 ARGUMENTS = ["--no-sandbox", "--mute-audio", "--autoplay-policy=no-user-gesture-required"]
 MARK = "performance.getEntriesByName('{}')[0]?.startTime ?? null"
-SLID = "performance.getEntriesByName('change-to-sound').map(it => it.duration)"
-CLIENTS, ASKED = 10, 15
+SLIDER_WAITS = "performance.getEntriesByName('change-to-sound').map(entry => entry.duration)"
+CLIENTS, REQUESTS = 10, 15
 
 
 class Waits(NamedTuple):
     """Repeated measurements of one wait, ms."""
 
     what: str
-    wanted: str
+    goal: str
     ms: list[float]
 
     def row(self) -> str:
         middle, last = np.median(self.ms), np.max(self.ms)
-        return f"| {self.what} | {self.wanted} | {_shown(middle)} | {_shown(last)} |"
+        return f"| {self.what} | {self.goal} | {_format_ms(middle)} | {_format_ms(last)} |"
 
 
 def main() -> None:
@@ -50,90 +50,90 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/tonewood-speed"))
     parser.add_argument("--minutes", type=int, nargs="*", default=[3, 60])
     parser.add_argument("--repeats", type=int, default=5)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     load = os.getloadavg()[0]
-    waits = measured(asked)
+    waits = measure_waits(options)
     table = "\n".join(
         [
             f"{os.cpu_count()} cores, load {load:.1f} before; recordings in stereo at 44.1 kHz.",
             "",
             "| | goal | median | longest |",
             "|---|---:|---:|---:|",
-            *(it.row() for it in waits),
+            *(wait.row() for wait in waits),
         ]
     )
     print(table)
-    if asked.docs:
+    if options.docs:
         begin, end = "<!-- waits: begin -->\n", "<!-- waits: end -->"
-        page = asked.docs.read_text()
+        page = options.docs.read_text()
         head, tail = page.split(begin)[0], page.split(end)[1]
-        asked.docs.write_text(head + begin + table + "\n" + end + tail)
+        options.docs.write_text(head + begin + table + "\n" + end + tail)
 
 
-def measured(asked: argparse.Namespace) -> list[Waits]:
+def measure_waits(options: argparse.Namespace) -> list[Waits]:
     """Measure everything, the short recording first."""
     waits: list[Waits] = []
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-    with tempfile.TemporaryDirectory(dir=asked.scratch) as folder, sync_playwright() as driver:
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
-        with served(Path(folder)) as address:
-            waits.append(first_page(browser, address, asked.repeats))
-            for minutes in asked.minutes:
-                take = record(asked.scratch / f"{minutes} min.wav", 60 * minutes)
-                waits += one_recording(browser, address, take, minutes, asked.repeats)
-                print(*(it.row() for it in waits), sep="\n", flush=True)
+        with serve_studio(Path(folder)) as address:
+            waits.append(measure_first_page(browser, address, options.repeats))
+            for minutes in options.minutes:
+                take = record(options.scratch / f"{minutes} min.wav", 60 * minutes)
+                waits += measure_recording(browser, address, take, minutes, options.repeats)
+                print(*(wait.row() for wait in waits), sep="\n", flush=True)
         browser.close()
     return waits
 
 
-def first_page(browser: Browser, address: str, repeats: int) -> Waits:
+def measure_first_page(browser: Browser, address: str, repeats: int) -> Waits:
     """Measure the time until the page is usable, with an empty cache."""
     ms = []
     for _ in range(repeats):
         page = browser.new_page()
         page.goto(address)
-        ms.append(until(page, MARK.format("page-ready")))
+        ms.append(wait_for_value(page, MARK.format("page-ready")))
         page.close()
     return Waits("first page ready", "1 s", ms)
 
 
-def one_recording(browser: Browser, address: str, take: Path, minutes: int, repeats: int) -> list[Waits]:
+def measure_recording(browser: Browser, address: str, take: Path, minutes: int, repeats: int) -> list[Waits]:
     """Measure all waits with one recording."""
     name = f"{minutes} min" if minutes < 60 else f"{minutes // 60} h"
-    seen = []
+    visible_ms = []
     for _ in range(repeats if minutes < 60 else 1):
         page = browser.new_page()
         page.goto(address)
         page.wait_for_selector(".drop")
         page.set_input_files("input[type=file]", take)
-        visible = until(page, MARK.format("spectrogram-visible"), 300)
-        ended = page.evaluate("performance.getEntriesByName('upload-ended').at(-1).startTime")
-        seen.append(visible - ended)
+        visible = wait_for_value(page, MARK.format("spectrogram-visible"), 300)
+        upload_end = page.evaluate("performance.getEntriesByName('upload-ended').at(-1).startTime")
+        visible_ms.append(visible - upload_end)
         session = page.url.rsplit("/", 1)[1]
         page.close()
-    ready = []
+    ready_ms = []
     for _ in range(repeats):
-        if ready:
+        if ready_ms:
             page.close()
         page = browser.new_page()  # the last one stays: a search ends when its last page goes
         page.goto(f"{address}#/s/{session}")
-        ready.append(until(page, MARK.format("page-ready")))
+        ready_ms.append(wait_for_value(page, MARK.format("page-ready")))
     with httpx.Client(base_url=address, timeout=600) as client:
         base = f"/api/sessions/{session}"
-        begun = time.perf_counter()
+        start_time = time.perf_counter()
         search(client, base)
-        found = 1000 * (time.perf_counter() - begun)
-        tiles = all_tiles(client, base)
-        slid = slider(browser, f"{address}#/s/{session}")
-        crowd = ten_clients(client, address, base)
+        search_ms = 1000 * (time.perf_counter() - start_time)
+        tile_ms = all_tiles(client, base)
+        slider_ms = slider(browser, f"{address}#/s/{session}")
+        request_ms = ten_clients(client, address, base)
     page.close()
     return [
-        Waits(f"{name}: spectrogram visible after the upload", "1.5 s" * (minutes <= 3), seen),
-        Waits(f"{name}: its page ready", "1 s", ready),
-        Waits(f"{name}: enhanced", "", [found]),
-        Waits(f"{name}: a tile, of recording or mask, at any zoom", "", tiles),
-        Waits(f"{name}: amount slider to sound", "150 ms", slid),
-        Waits(f"{name}: each of {CLIENTS} clients' requests, a search running", "", crowd),
+        Waits(f"{name}: spectrogram visible after the upload", "1.5 s" * (minutes <= 3), visible_ms),
+        Waits(f"{name}: its page ready", "1 s", ready_ms),
+        Waits(f"{name}: enhanced", "", [search_ms]),
+        Waits(f"{name}: a tile, of recording or mask, at any zoom", "", tile_ms),
+        Waits(f"{name}: amount slider to sound", "150 ms", slider_ms),
+        Waits(f"{name}: each of {CLIENTS} clients' requests, a search running", "", request_ms),
     ]
 
 
@@ -147,14 +147,14 @@ def search(client: httpx.Client, base: str) -> None:
 
 def all_tiles(client: httpx.Client, base: str) -> list[float]:
     """Measure the first request of each picture, at every zoom level and three positions."""
-    told = client.get(base).json()
-    axes, key, ms = told["axes"], told["state"]["key"], []
+    session = client.get(base).json()
+    axes, key, ms = session["axes"], session["state"]["key"], []
     for level in range(axes["levels"]):
-        count = int(np.ceil(told["seconds"] / (axes["finest_s"] * 2**level * axes["columns"])))
+        count = int(np.ceil(session["seconds"] / (axes["finest_s"] * 2**level * axes["columns"])))
         for number in sorted({0, count // 2, count - 1}):
             for kind in ("input", "mask", "output"):
                 path = f"{base}/tiles/{kind}/mel/{level}/{number}?key={key}"
-                ms.append(timed(client, path))
+                ms.append(time_request(client, path))
     return ms
 
 
@@ -162,21 +162,21 @@ def slider(browser: Browser, address: str) -> list[float]:
     """Measure the slider during playback, at several positions."""
     page = browser.new_page()
     page.goto(address)
-    until(page, MARK.format("page-ready"))
+    wait_for_value(page, MARK.format("page-ready"))
     page.keyboard.press("Space")
     ms: list[float] = []
     for turn in range(20):
         page.wait_for_timeout(400)
         page.evaluate(
-            "it => { const slider = document.getElementById('amount'); slider.value = it;"
+            "amount => { const slider = document.getElementById('amount'); slider.value = amount;"
             "slider.dispatchEvent(new Event('input')) }",
             0.95 - 0.04 * turn,
         )
-        until(page, f"{SLID}.length > {turn} || null")
+        wait_for_value(page, f"{SLIDER_WAITS}.length > {turn} || null")
         if turn % 5 == 4:
             page.evaluate("document.getElementById('amount').dispatchEvent(new Event('change'))")
             page.keyboard.press("Shift+ArrowRight")
-    ms = page.evaluate(SLID)
+    ms = page.evaluate(SLIDER_WAITS)
     page.close()
     return ms
 
@@ -189,31 +189,31 @@ def ten_clients(client: httpx.Client, address: str, base: str) -> list[float]:
     def look(number: int) -> list[float]:
         rng = np.random.default_rng(number)
         ms = []
-        with httpx.Client(base_url=address, timeout=60) as mine:
-            for _ in range(ASKED):
+        with httpx.Client(base_url=address, timeout=60) as own_client:
+            for _ in range(REQUESTS):
                 start = int(rng.integers(0, samples - 44_100))
                 for path in (
                     "/",
                     f"{base}/tiles/input/log/{rng.integers(2, 6)}/0",
                     f"{base}/sound/output?start={start}&stop={start + 44_100}",
                 ):
-                    ms.append(timed(mine, path))
+                    ms.append(time_request(own_client, path))
         return ms
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        ms = [it for mine in pool.map(look, range(CLIENTS)) for it in mine]
+        ms = [wait for waits in pool.map(look, range(CLIENTS)) for wait in waits]
     client.delete(f"/api/jobs/{job['id']}")
     return ms
 
 
-def timed(client: httpx.Client, path: str) -> float:
-    begun = time.perf_counter()
+def time_request(client: httpx.Client, path: str) -> float:
+    start_time = time.perf_counter()
     answer = client.get(path)
     assert answer.status_code == 200, answer.text
-    return 1000 * (time.perf_counter() - begun)
+    return 1000 * (time.perf_counter() - start_time)
 
 
-def until(page: Page, expression: str, seconds: float = 30) -> Any:
+def wait_for_value(page: Page, expression: str, seconds: float = 30) -> Any:
     """Wait for the value of an expression."""
     for _ in range(int(seconds / 0.02)):
         if (value := page.evaluate(expression)) is not None:
@@ -222,12 +222,12 @@ def until(page: Page, expression: str, seconds: float = 30) -> Any:
     raise TimeoutError(expression)
 
 
-def _shown(ms: float) -> str:
+def _format_ms(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < 1_000 else f"{ms / 1000:.1f} s"
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def serve_studio(folder: Path) -> Iterator[str]:
     """Run a studio during a block; yield its address."""
     command = [sys.executable, "-m", "tonewood", "studio", "--port", "0", "--no-browser"]
     command += ["--folder", str(folder), "-m", MODEL]

@@ -23,7 +23,7 @@ def main() -> int:
     options = parser.parse_args()
     os.environ["TONEWOOD_EXAMPLES"] = str(options.examples)
     os.chdir(Path(__file__).parents[1])
-    return int(pytest.main(["-q", "-x", "-s", *TESTS, "-k", "openapi_document_is_kept_to"]))
+    return int(pytest.main(["-q", "-x", "-s", *TESTS, "-k", "match_openapi_document"]))
 
 
 if __name__ == "__main__":

@@ -65,12 +65,12 @@ def main() -> int:
                     drawn = moments(name, options.kills, options.seed)
                     at_random(name, drawn, inputs, root, options.output)
     results = read_results(options.output)
-    results_table = table(results)
-    print(results_table)
+    markdown = table(results)
+    print(markdown)
     if options.docs:
         before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
         after = rest.partition(END)[2]
-        text = f"{before}{BEGIN}\n\n{results_table}\n\n{END}{after}"
+        text = f"{before}{BEGIN}\n\n{markdown}\n\n{END}{after}"
         DOCS.write_text(text, encoding="utf-8")
     return 1 if any(result.errors for result in results) else 0
 
@@ -104,7 +104,7 @@ def kill_function(name: str, inputs: Path, root: Path, fork_server: ForkServer) 
         return lambda at: kill_listening(test, work, start + at * (end - start), at, name)
     if name == "studio":
         studio = Studio(inputs / "takes/day0/take0.wav", MODEL)
-        seconds = studio.whole(work)
+        seconds = studio.run_undisturbed(work)
         return lambda at: studio.kill(work, at * seconds, at)
     command = all_commands(inputs)[name]
     whole = run_undisturbed(command, work)
@@ -148,11 +148,11 @@ def table(results: list[KillResult]) -> str:
         "  | command | killed | before work | during | after | faults |",
         "  |---|---:|---:|---:|---:|---:|",
     ]
-    random_ = [result for result in results if "by steps" not in result.command]
+    at_random_moments = [result for result in results if "by steps" not in result.command]
     for name in SHARES:
-        if matching := [result for result in random_ if result.command == name]:
+        if matching := [result for result in at_random_moments if result.command == name]:
             rows.append(row(f"`{name}`", matching))
-    rows.append(row("all", random_))
+    rows.append(row("all", at_random_moments))
     steps = [result for result in results if "by steps" in result.command]
     for name in SHARES:
         if matching := [result for result in steps if result.command == f"{name}, by steps"]:

@@ -89,7 +89,7 @@ def studio(options: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
         err.seek(0)
         error_output = err.read().decode(errors="replace")
     if options.samples:
-        options.samples.write_text(json.dumps([dataclasses.astuple(it) for it in samples]))
+        options.samples.write_text(json.dumps([dataclasses.astuple(taken) for taken in samples]))
     failures = [*result.errors[:20], *(error_output.splitlines()[-5:])]
     memory_growth = growth(samples)
     if not alive:
@@ -123,7 +123,7 @@ def _studio_report(
 ) -> str:
     count = sum(result.answers.values())
     drops = result.done["drop_upload"] + result.done["drop_download"]
-    mib = [it.rss / 2**20 for it in samples]
+    mib = [taken.rss / 2**20 for taken in samples]
     before, after = rests
     return (
         f"{options.clients} clients for {seconds / 60:.0f} minutes.\n\n"
@@ -169,9 +169,9 @@ def files(options: argparse.Namespace, folder: Path) -> tuple[str, list[str]]:
     steady = samples[len(samples) // 10 :]
     memory_growth = growth(steady)
     halves = [steady[: len(steady) // 2], steady[len(steady) // 2 :]]
-    handles = [max(it.handles for it in half) for half in halves]
-    threads = [max(it.threads for it in half) for half in halves]
-    mib = [it.rss / 2**20 for it in steady]
+    handles = [max(taken.handles for taken in half) for half in halves]
+    threads = [max(taken.threads for taken in half) for half in halves]
+    mib = [taken.rss / 2**20 for taken in steady]
     if memory_growth > GROWTH:
         failures.append(f"memory grew by {100 * memory_growth:.1f} % over the second half")
     if handles[1] > handles[0] or threads[1] > threads[0]:

@@ -101,49 +101,63 @@ def write_inputs(folder: Path) -> None:
 
 def command_lines() -> list[tuple[str, ...]]:
     """Return the commands to run, in an order that makes what later ones need."""
-    lines: list[tuple[str, ...]] = []
-    for model in MODELS:
-        three = ("in/real.wav", "in/stereo44.wav", "in/sf.flac")
-        one = (three[0] if model == "cello" else three[2],)
-        passage = ("--only", "bands", "--between", "200:4000", "--from", "1", "--to", "5")
-        variants: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-            "default": (three, ("--plot",)),
-            "steps0": (three, ("--steps", "0")),
-            "predicted": (three, ("--method", "predicted")),
-            "paper": (one, ("--method", "paper")),
-            "bands": (one, passage),
-            "force": (("in/good.wav",), ("--force", "--steps", "5", "--amount", "0.5")),
-        }
-        for name, (inputs, options) in variants.items():
-            lines.append(("enhance", *inputs, "-m", model, "-o", f"{model}/{name}", *options, "--json"))
-        recipe, output = f"{model}/default/real.wav.recipe.json", f"{model}/default/real.wav"
-        lines += [
-            ("score", "in", "-m", model, "--json"),
-            ("score", "in", "-m", model),
-            ("render", recipe, "in/real.wav", "-o", f"{model}/again.wav", "--json"),
-            ("apply", recipe, "in/other.wav", "-m", model, "-o", f"{model}/apply", "--json"),
-            ("apply", recipe, "in/other.wav", "-m", model, "-o", f"{model}/static", "--static-only"),
-            ("apply", recipe, "in/real.wav", "-m", model, "-o", f"{model}/same", "--same-mask"),
-            ("diff", output, f"{model}/steps0/real.wav", "--json"),
-            ("export", output, "--ir", "linear", "-o", f"{model}/linear.wav"),
-            ("export", output, "--ir", "minimum", "-o", f"{model}/minimum.wav"),
-            ("export", output, "--automation", "-o", f"{model}/automation.csv"),
-            ("export", output, "--automation", "--format", "jsfx", "-o", f"{model}/eq.jsfx"),
-            ("export", model, "--peq", "8", "-o", f"{model}/model.txt"),
-            ("info", model),
-            ("info", model, "--json"),
-            ("info", model, "--markdown"),
-            ("explain", "in/real.wav", "-m", model, "-o", f"{model}/explain.html", "--json"),
-            ("onnx", model, "-o", f"{model}/scorer.onnx"),
-        ]
-        lines += [
+    return [*(line for model in MODELS for line in model_commands(model)), *training_commands()]
+
+
+def enhance_commands(model: str) -> list[tuple[str, ...]]:
+    """Return the variants of `enhance` with a bundled model."""
+    recordings = ("in/real.wav", "in/stereo44.wav", "in/sf.flac")
+    one = (recordings[0] if model == "cello" else recordings[2],)
+    passage = ("--only", "bands", "--between", "200:4000", "--from", "1", "--to", "5")
+    variants: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        "default": (recordings, ("--plot",)),
+        "steps0": (recordings, ("--steps", "0")),
+        "predicted": (recordings, ("--method", "predicted")),
+        "paper": (one, ("--method", "paper")),
+        "bands": (one, passage),
+        "force": (("in/good.wav",), ("--force", "--steps", "5", "--amount", "0.5")),
+    }
+    return [
+        ("enhance", *inputs, "-m", model, "-o", f"{model}/{name}", *options, "--json")
+        for name, (inputs, options) in variants.items()
+    ]
+
+
+def model_commands(model: str) -> list[tuple[str, ...]]:
+    """Return the commands that use a bundled model."""
+    recipe, output = f"{model}/default/real.wav.recipe.json", f"{model}/default/real.wav"
+    return [
+        *enhance_commands(model),
+        ("score", "in", "-m", model, "--json"),
+        ("score", "in", "-m", model),
+        ("render", recipe, "in/real.wav", "-o", f"{model}/again.wav", "--json"),
+        ("apply", recipe, "in/other.wav", "-m", model, "-o", f"{model}/apply", "--json"),
+        ("apply", recipe, "in/other.wav", "-m", model, "-o", f"{model}/static", "--static-only"),
+        ("apply", recipe, "in/real.wav", "-m", model, "-o", f"{model}/same", "--same-mask"),
+        ("diff", output, f"{model}/steps0/real.wav", "--json"),
+        ("export", output, "--ir", "linear", "-o", f"{model}/linear.wav"),
+        ("export", output, "--ir", "minimum", "-o", f"{model}/minimum.wav"),
+        ("export", output, "--automation", "-o", f"{model}/automation.csv"),
+        ("export", output, "--automation", "--format", "jsfx", "-o", f"{model}/eq.jsfx"),
+        ("export", model, "--peq", "8", "-o", f"{model}/model.txt"),
+        ("info", model),
+        ("info", model, "--json"),
+        ("info", model, "--markdown"),
+        ("explain", "in/real.wav", "-m", model, "-o", f"{model}/explain.html", "--json"),
+        ("onnx", model, "-o", f"{model}/scorer.onnx"),
+        *(
             ("export", output, "--peq", "6", "--format", form, "-o", f"{model}/{form}.txt")
             for form in ("apo", "autoeq", "rew", "camilladsp")
-        ]
+        ),
+    ]
+
+
+def training_commands() -> list[tuple[str, ...]]:
+    """Return the commands on folders, and those that fail."""
     folders = ("--reference", "train/reference", "--source", "train/source")
     tiny = [text for name, value in TINY_TRAINING.items() for text in ("--set", f"{name}={value}")]
     fix = ("--fix", "level,bandwidth,noise", "--no-cache")
-    lines += [
+    return [
         ("audit", *folders, "--json", "-o", "audit.html"),
         ("train", *folders, "-o", "tiny.tonewood", "--seed", "0", "--json", *tiny),
         ("train", *folders, "-o", "fixed.tonewood", "--seed", "1", *fix, *tiny),
@@ -153,7 +167,6 @@ def command_lines() -> list[tuple[str, ...]]:
         ("enhance", "in/missing.wav", "in/real.wav", "-o", "failed", "--steps", "1", "--json"),
         ("enhance", "in/real.wav", "-m", "nosuch", "-o", "failed"),
     ]
-    return lines
 
 
 def record(source: Path, out: Path) -> None:
@@ -185,13 +198,13 @@ def record(source: Path, out: Path) -> None:
 
 
 def numbers(text: str) -> list[str]:
-    """Return the numbers of a text, running times left out."""
+    """Return the numbers of a text as they are written, without running times."""
     text = re.sub(r'("seconds": |; )[\d.]+( s)?', r"\1", text)
     return re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", text)
 
 
 def compare(before: Path, after: Path) -> int:
-    """Print what differs between two recordings; returns how many files and texts do."""
+    """Print the differences between two recordings; return their number."""
     files = {
         folder: {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()}
         for folder in (before, after)

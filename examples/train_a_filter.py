@@ -53,8 +53,8 @@ class Vocoder(nn.Module):
         level = 10 * torch.log10(self.bands @ power + 1e-8)
         gain = MOST_DB * torch.tanh(self.gains((level - level.mean()) / 20))
         factor = 10 ** (self.bands.T @ gain / 20)
-        made = torch.istft(spectrum * factor, FFT, HOP, window=self.window, length=wave.shape[-1])
-        return made, gain
+        filtered = torch.istft(spectrum * factor, FFT, HOP, window=self.window, length=wave.shape[-1])
+        return filtered, gain
 
 
 def train(
@@ -63,19 +63,19 @@ def train(
     """Train on a waveform [sample]; return it filtered, the gains, and the score of each step."""
     torch.manual_seed(0)
     vocoder, loss = Vocoder(rate), tonewood.NeuralLoss(model, rate)
-    wanted = model.card.scorer.reference_scores.high
+    target = model.card.scorer.reference_scores.high
     optimiser = torch.optim.Adam(vocoder.parameters(), lr=1e-3)
     scores = []
     for _ in range(steps):
-        made, gain = vocoder(wave[None])
-        score = loss(made[:, None])
+        filtered, gain = vocoder(wave[None])
+        score = loss(filtered[:, None])
         scores.append(score.item())
-        if scores[-1] <= wanted:
+        if scores[-1] <= target:
             break
         optimiser.zero_grad()
         (score + weight * gain.square().mean()).backward()
         optimiser.step()
-    return made.detach()[0], gain.detach()[0], scores
+    return filtered.detach()[0], gain.detach()[0], scores
 
 
 def main() -> None:
@@ -86,19 +86,19 @@ def main() -> None:
     parser.add_argument("-m", "--model", default="soundfont-cello")
     parser.add_argument("-o", "--output", type=Path, default=None)
     parser.add_argument("--steps", type=int, default=200)
-    asked = parser.parse_args()
-    samples, rate = soundfile.read(asked.recording, dtype="float32", always_2d=True)
-    model = tonewood.load(asked.model)
-    made, gain, scores = train(torch.from_numpy(samples.mean(axis=1)), rate, model, asked.steps)
-    range_ = model.card.scorer.reference_scores
+    options = parser.parse_args()
+    samples, rate = soundfile.read(options.recording, dtype="float32", always_2d=True)
+    model = tonewood.load(options.model)
+    filtered, gain, scores = train(torch.from_numpy(samples.mean(axis=1)), rate, model, options.steps)
+    reference_range = model.card.scorer.reference_scores
     print(f"score {scores[0]:.2f} → {scores[-1]:.2f} in {len(scores) - 1} steps")
-    print(f"held-out reference recordings get {range_.low:.2f} to {range_.high:.2f}")
+    print(f"held-out reference recordings get {reference_range.low:.2f} to {reference_range.high:.2f}")
     print(f"gains: {gain.square().mean().sqrt():.1f} dB rms, {gain.abs().max():.1f} dB at most")
-    judges = [tonewood.score(it, rate, model).judge for it in (samples.T, made.numpy())]
+    judges = [tonewood.score(recording, rate, model).judge for recording in (samples.T, filtered.numpy())]
     if None not in judges:
         print(f"the judge, which the filter never heard: {judges[0]:.2f} → {judges[1]:.2f}")
-    if asked.output:
-        soundfile.write(asked.output, made.clamp(-1, 1).numpy(), rate)
+    if options.output:
+        soundfile.write(options.output, filtered.clamp(-1, 1).numpy(), rate)
 
 
 if __name__ == "__main__":

@@ -63,9 +63,9 @@ def write_takes(folder: Path, cause: str, takes: range, seconds: float) -> None:
             write_recording(folder / name / f"{take:03}.flac", wave[None], RATE, form)
 
 
-def learn(folder: Path, how: ModelSettings) -> Model:
+def learn(folder: Path, model_settings: ModelSettings) -> Model:
     """Train the model."""
-    *_, model = train_model(folder / "with", folder / "without", how, name=folder.name)
+    *_, model = train_model(folder / "with", folder / "without", model_settings, name=folder.name)
     assert isinstance(model, Model)
     return model
 
@@ -77,7 +77,7 @@ def find(
     frame_seconds = model.settings.spectrum.hop / model.settings.spectrum.rate
     for method in methods:
         for side, instrument in (("reference", CAUSES[cause]), ("source", PLAIN)):
-            found = [
+            explanations = [
                 explain_recording(
                     phrase(instrument, seconds, take)[None], RATE, model,
                     side=side, method=method, draws=1,
@@ -85,29 +85,29 @@ def find(
                 for take in takes
             ]  # fmt: skip
             rng = np.random.default_rng(0)
-            sums = [it.part_sums(frame_seconds) for it in found]
+            sums = [explanation.part_sums(frame_seconds) for explanation in explanations]
             yield Finding(
                 cause=cause,
                 side=side,
                 method=method,
                 accuracy=model.card.scorer.accuracy,
                 parts=compute_part_weights(PART_NAMES, sums, rng, "steady"),
-                octaves=mean_intervals(np.stack([it.octaves for it in found]), rng),
-                ratio=_ratio(cause, found, frame_seconds),
+                octaves=mean_intervals(np.stack([explanation.octaves for explanation in explanations]), rng),
+                ratio=_ratio(cause, explanations, frame_seconds),
             )
 
 
-def _ratio(cause: str, found: Sequence[Explanation], frame_seconds: float) -> float:
+def _ratio(cause: str, explanations: Sequence[Explanation], frame_seconds: float) -> float:
     if cause == "resonance":
-        levels = np.abs(np.mean([it.octaves for it in found], axis=0))
+        levels = np.abs(np.mean([explanation.octaves for explanation in explanations], axis=0))
         planted = np.array(OCTAVE_CENTERS_HZ) == OCTAVE
         return float(levels[planted].mean() / levels[~planted].mean())
-    tallies = [it.part_sums(frame_seconds) for it in found]
-    seconds = np.sum([it.seconds for it in tallies], axis=0)
-    evidence = np.sum([it.evidence for it in tallies], axis=0)
+    sums = [explanation.part_sums(frame_seconds) for explanation in explanations]
+    seconds = np.sum([recording.seconds for recording in sums], axis=0)
+    evidence = np.sum([recording.evidence for recording in sums], axis=0)
     planted = np.array(PART_NAMES) == PART[cause]
     if seconds[planted].sum() == 0:  # straight notes have no vibrato to weigh
         return float("nan")
     rest = ~planted & (np.array(PART_NAMES) != "quiet")
-    inside, outside = (evidence[it].sum() / seconds[it].sum() for it in (planted, rest))
+    inside, outside = (evidence[parts].sum() / seconds[parts].sum() for parts in (planted, rest))
     return float(inside / outside) if outside > 0 else float("inf")

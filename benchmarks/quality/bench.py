@@ -82,9 +82,9 @@ class Bench:
             seed = f"training.seed={self.seed}"
             quick = _fewer_steps(ModelSettings().model_dump()) if self.quick else []
             settings = apply_assignments(ModelSettings(), [seed, *quick, *self.training, *assignments])
-            began = time.process_time()
+            start_time = time.process_time()
             model = tonewood.train(self.corpus.reference, self.corpus.source, settings=settings)
-            self._trained[key] = Trained(model, time.process_time() - began)
+            self._trained[key] = Trained(model, time.process_time() - start_time)
         return self._trained[key]
 
     @cached_property
@@ -102,13 +102,13 @@ class Bench:
 
 def _fewer_steps(settings: dict, prefix: str = "") -> list[str]:
     """Return settings that shorten every training."""
-    found = []
+    assignments = []
     for name, value in settings.items():
         if isinstance(value, dict):
-            found += _fewer_steps(value, f"{prefix}{name}.")
+            assignments += _fewer_steps(value, f"{prefix}{name}.")
         elif name == "steps":
-            found.append(f"{prefix}steps={max(1, value // _QUICK_SHARE)}")
-    return found
+            assignments.append(f"{prefix}steps={max(1, value // _QUICK_SHARE)}")
+    return assignments
 
 
 @cache
@@ -116,7 +116,7 @@ def _rows_below(folder) -> list[Tensor]:
     return [corpus.mel_rows(corpus.take(path)) for path in find_audio_files(folder)]
 
 
-def through(piece: Piece, gain_db: Tensor) -> Output:
+def render_mask(piece: Piece, gain_db: Tensor) -> Output:
     """Render a mask [row, frame] in dB on Tonewood's rows with Tonewood's own renderer."""
     settings, render = ModelSettings(), RenderSettings()
     spectrum = settings.spectrum
@@ -127,5 +127,5 @@ def through(piece: Piece, gain_db: Tensor) -> Output:
         spectrum.rate / 2,
     )
     mask = mask.clip(render.max_gain_db).quantize()
-    made = render_through_mask(piece.samples, piece.rate, mask, render, spectrum)
-    return Output(made.samples, piece.rate, mask)
+    rendered = render_through_mask(piece.samples, piece.rate, mask, render, spectrum)
+    return Output(rendered.samples, piece.rate, mask)

@@ -1,6 +1,6 @@
 """Rows that bound the others: no change, the best possible mask, the reference itself."""
 
-from quality.bench import Bench, Fitted, Output, Row, through
+from quality.bench import Bench, Fitted, Output, Row, render_mask
 from quality.corpus import Piece, mel_rows
 from tonewood.audio_io.reader import read_recording
 from tonewood.mask.mask import moving_average
@@ -17,15 +17,15 @@ def best_mask(bench: Bench) -> Fitted:
     """Return the mask from the true reference: the difference of levels, at Tonewood's resolution."""
 
     def enhance(piece: Piece) -> Output:
-        difference = mel_rows(piece.wanted) - mel_rows(piece.before)
-        return through(piece, moving_average(difference, ModelSettings().spectrum.to_frames(_SMOOTH_S)))
+        difference = mel_rows(piece.target) - mel_rows(piece.before)
+        return render_mask(piece, moving_average(difference, ModelSettings().spectrum.to_frames(_SMOOTH_S)))
 
     return Fitted(enhance, note="knows the answer: mel rows, averaged over 90 ms")
 
 
 def reference(bench: Bench) -> Fitted:
     def enhance(piece: Piece) -> Output:
-        recording = read_recording(piece.wanted_path)
+        recording = read_recording(piece.target_path)
         return Output(recording.samples, recording.rate)
 
     return Fitted(enhance, note="the paired reference takes themselves")

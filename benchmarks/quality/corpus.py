@@ -28,7 +28,7 @@ class Piece:
     ----------
     samples : float32 array (channels, samples)
         At `rate`, the file's own.
-    before, wanted : Tensor [sample]
+    before, target : Tensor [sample]
         Recording and reference take, mono, at the analysis rate, of one length.
     path : Path
         Of the recording.
@@ -39,8 +39,8 @@ class Piece:
     samples: NDArray[np.float32]
     rate: int
     before: Tensor
-    wanted: Tensor
-    wanted_path: Path
+    target: Tensor
+    target_path: Path
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ def paired(folder: Path) -> list[Piece]:
     """Pairs of one name below good/ and cheap/."""
     pieces = []
     for path in find_audio_files(folder / "cheap"):
-        wanted_path = folder / "good" / path.relative_to(folder / "cheap")
+        target_path = folder / "good" / path.relative_to(folder / "cheap")
         recording = read_recording(path)
-        before, wanted = mono(recording.samples, recording.rate), take(wanted_path)
-        length = min(len(before), len(wanted))
-        if length < 0.98 * max(len(before), len(wanted)):
-            raise SystemExit(f"{path} and {wanted_path} differ in length: align them first")
+        before, target = mono(recording.samples, recording.rate), take(target_path)
+        length = min(len(before), len(target))
+        if length < 0.98 * max(len(before), len(target)):
+            raise SystemExit(f"{path} and {target_path} differ in length: align them first")
         pieces.append(
             Piece(
                 path.stem,
@@ -94,8 +94,8 @@ def paired(folder: Path) -> list[Piece]:
                 recording.samples,
                 recording.rate,
                 before[:length],
-                wanted[:length],
-                wanted_path,
+                target[:length],
+                target_path,
             )
         )
     return pieces

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from quality.bench import Bench, Fitted, Row, through
+from quality.bench import Bench, Fitted, Row, render_mask
 from quality.corpus import mel_rows
 from quality.masknet import MaskNet, row_mean
 from tonewood.scorer.training import draw_crops
@@ -55,17 +55,17 @@ class Pool:
     """Earlier outputs (Shrivastava et al. 2017): half of what a critic sees is old."""
 
     def __init__(self, generator: torch.Generator) -> None:
-        self.kept: list[Tensor] = []
+        self.crops: list[Tensor] = []
         self.generator = generator
 
-    def exchanged(self, made: Tensor) -> Tensor:
+    def exchange(self, fakes: Tensor) -> Tensor:
         out = []
-        for crop in made.detach():
-            if len(self.kept) < _POOL:
-                self.kept.append(crop)
+        for crop in fakes.detach():
+            if len(self.crops) < _POOL:
+                self.crops.append(crop)
             elif torch.rand((), generator=self.generator) < 0.5:
                 index = int(torch.randint(_POOL, (), generator=self.generator))
-                crop, self.kept[index] = self.kept[index], crop
+                crop, self.crops[index] = self.crops[index], crop
             out.append(crop)
         return torch.stack(out)
 
@@ -81,7 +81,7 @@ class CycleGAN:
             torch.manual_seed(seed)
             self.forth, self.back = MaskNet(mean), MaskNet(mean)
             self.reference_critic, self.source_critic = Critic(mean), Critic(mean)
-        self.used = copy.deepcopy(self.forth)
+        self.average = copy.deepcopy(self.forth)
         self.pools = Pool(self.generator), Pool(self.generator)
         self.optimisers = [
             torch.optim.Adam([*a.parameters(), *b.parameters()], _LEARNING_RATE, betas=(0.5, 0.999))
@@ -90,31 +90,31 @@ class CycleGAN:
 
     def step(self, learning_rate: float) -> None:
         x, y = (draw_crops(t, _BATCH, _FRAMES, self.generator) for t in self.takes)
-        made_y, made_x = x + self.forth(x), y + self.back(y)
+        fake_y, fake_x = x + self.forth(x), y + self.back(y)
         critics = self.reference_critic, self.source_critic
         for critic in critics:
             critic.requires_grad_(False)
-        adversarial = squared(self.reference_critic(made_y), 1) + squared(self.source_critic(made_x), 1)
+        adversarial = squared(self.reference_critic(fake_y), 1) + squared(self.source_critic(fake_x), 1)
         # The two L1 losses are those of the masks: x + forth + back = x is forth = -back.
-        cycle = (made_y - x + self.back(made_y)).abs().mean()
-        cycle = cycle + (made_x - y + self.forth(made_x)).abs().mean()
+        cycle = (fake_y - x + self.back(fake_y)).abs().mean()
+        cycle = cycle + (fake_x - y + self.forth(fake_x)).abs().mean()
         identity = self.forth(y).abs().mean() + self.back(x).abs().mean()
         loss = adversarial + (_CYCLE * cycle + _IDENTITY * identity) / _SCALE_DB
         self._descend(0, loss, learning_rate)
         for critic in critics:
             critic.requires_grad_(True)
-        judged = zip(critics, (y, x), (made_y, made_x), self.pools, strict=True)
-        doubt = sum(
-            squared(critic(real), 1) + squared(critic(pool.exchanged(made)), 0)
-            for critic, real, made, pool in judged
+        pairs = zip(critics, (y, x), (fake_y, fake_x), self.pools, strict=True)
+        critic_loss = sum(
+            squared(critic(real), 1) + squared(critic(pool.exchange(fake)), 0)
+            for critic, real, fake, pool in pairs
         )
-        self._descend(1, doubt / 2, learning_rate)
+        self._descend(1, critic_loss / 2, learning_rate)
         with torch.no_grad():
-            for kept, new in zip(self.used.parameters(), self.forth.parameters(), strict=True):
-                kept.lerp_(new, 1 - _AVERAGE)
+            for averaged, new in zip(self.average.parameters(), self.forth.parameters(), strict=True):
+                averaged.lerp_(new, 1 - _AVERAGE)
 
-    def _descend(self, which: int, loss: Tensor, learning_rate: float) -> None:
-        optimiser = self.optimisers[which]
+    def _descend(self, index: int, loss: Tensor, learning_rate: float) -> None:
+        optimiser = self.optimisers[index]
         optimiser.param_groups[0]["lr"] = learning_rate
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -126,23 +126,23 @@ def squared(verdict: Tensor, target: float) -> Tensor:
     return (verdict - target).square().mean()
 
 
-def shares(budget_s: float) -> Iterator[float]:
+def budget_shares(budget_s: float) -> Iterator[float]:
     """Yield the share of the budget that is spent, in seconds of this process, until it is."""
-    began = time.process_time()
-    while (spent := time.process_time() - began) < budget_s:
-        yield spent / budget_s
+    start_time = time.process_time()
+    while (elapsed := time.process_time() - start_time) < budget_s:
+        yield elapsed / budget_s
 
 
 def cyclegan(bench: Bench) -> Fitted:
     budget_s = bench.trained().seconds
     gan = CycleGAN(bench.source_rows, bench.reference_rows, bench.seed)
     steps = 0
-    for share in shares(budget_s):
+    for share in budget_shares(budget_s):
         gan.step(_LEARNING_RATE * min(1.0, 2 * (1 - share)))
         steps += 1
 
     def enhance(piece):
-        return through(piece, gan.used.mask(mel_rows(piece.before)))
+        return render_mask(piece, gan.average.mask(mel_rows(piece.before)))
 
     return Fitted(enhance, budget_s, f"{steps} steps in Tonewood's own {budget_s:.0f} s")
 

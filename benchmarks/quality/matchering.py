@@ -28,7 +28,7 @@ for target, reference, result in json.load(sys.stdin):
 def matchering(bench: Bench) -> Fitted:
     python = os.environ.get("TONEWOOD_MATCHERING")
     if not python:
-        raise SkippedError("TONEWOOD_MATCHERING names no python that has it")
+        raise SkippedError("TONEWOOD_MATCHERING does not name a python that has Matchering")
     with tempfile.TemporaryDirectory(prefix="matchering-") as scratch:
         reference = Path(scratch) / "reference.wav"
         soundfile.write(reference, excerpt(bench), _RATE)
@@ -38,17 +38,17 @@ def matchering(bench: Bench) -> Fitted:
             for piece, result in zip(bench.corpus.test, results, strict=True)
         ]
         # One process for all pieces: its imports take longer than its work.
-        done = subprocess.run(
+        process = subprocess.run(
             [python, "-c", _PROGRAM], input=json.dumps(jobs), capture_output=True, text=True
         )
-        if done.returncode:
-            raise SkippedError(f"{python} failed: {done.stderr.strip().splitlines()[-1]}")
-        seconds = [json.loads(line) for line in done.stdout.splitlines()]
-        made = {}
-        for piece, result, spent in zip(bench.corpus.test, results, seconds, strict=True):
+        if process.returncode:
+            raise SkippedError(f"{python} failed: {process.stderr.strip().splitlines()[-1]}")
+        seconds = [json.loads(line) for line in process.stdout.splitlines()]
+        outputs = {}
+        for piece, result, piece_seconds in zip(bench.corpus.test, results, seconds, strict=True):
             recording = read_recording(result)
-            made[piece.name] = Output(recording.samples, recording.rate, None, spent)
-    return Fitted(lambda piece: made[piece.name], note=f"one reference: {_SECONDS:.0f} s of the folder")
+            outputs[piece.name] = Output(recording.samples, recording.rate, None, piece_seconds)
+    return Fitted(lambda piece: outputs[piece.name], note=f"one reference: {_SECONDS:.0f} s of the folder")
 
 
 def excerpt(bench: Bench):
@@ -61,9 +61,9 @@ def excerpt(bench: Bench):
             order = rng.permutation(len(files))
         recording = read_recording(files[order[index % len(files)]])
         mono = resample(recording.samples.mean(axis=0), recording.rate, _RATE)
-        wanted = min(len(mono), round(_SECONDS / _EXCERPTS * _RATE))
-        start = rng.integers(len(mono) - wanted + 1)
-        parts.append(mono[start : start + wanted])
+        length = min(len(mono), round(_SECONDS / _EXCERPTS * _RATE))
+        start = rng.integers(len(mono) - length + 1)
+        parts.append(mono[start : start + length])
     return np.concatenate(parts)
 
 

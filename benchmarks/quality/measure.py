@@ -53,7 +53,7 @@ def run(bench: Bench, row: Row, judge: outside.OutsideJudge) -> dict:
         fitted = row.fit(bench)
     except SkippedError as error:
         return {"skipped": str(error)}
-    pieces = [_of(piece, *_timed(fitted, piece), bench, judge) for piece in bench.corpus.test]
+    pieces = [_measure_output(piece, *_timed(fitted, piece), bench, judge) for piece in bench.corpus.test]
     means = {name: _mean([values[name] for values in pieces]) for name in pieces[0]}
     names = [piece.name for piece in bench.corpus.test]
     return {
@@ -76,18 +76,18 @@ def summary(seeds: Sequence[dict]) -> dict[str, tuple[float | None, float]]:
 
 
 def _timed(fitted: Fitted, piece: Piece) -> tuple[Output, float]:
-    began = time.process_time()
+    start_time = time.process_time()
     output = fitted.enhance(piece)
-    spent = time.process_time() - began
-    return output, spent if output.seconds is None else output.seconds
+    seconds = time.process_time() - start_time
+    return output, seconds if output.seconds is None else output.seconds
 
 
-def _of(piece: Piece, output: Output, seconds: float, bench: Bench, judge: outside.OutsideJudge):
+def _measure_output(piece: Piece, output: Output, seconds: float, bench: Bench, judge: outside.OutsideJudge):
     model = bench.trained().model
     wave = mono(output.samples, output.rate)
-    length = len(piece.wanted)
-    after = measure_distances(pad(wave[:length], (0, max(0, length - len(wave)))), piece.wanted)
-    before: PairDistances = measure_distances(piece.before, piece.wanted)
+    length = len(piece.target)
+    after = measure_distances(pad(wave[:length], (0, max(0, length - len(wave)))), piece.target)
+    before: PairDistances = measure_distances(piece.before, piece.target)
     score = tonewood.score(output.samples, output.rate, model)
     return {
         "closed": 100 * gap_closed(before.mel, after.mel),

@@ -72,8 +72,8 @@ def row(name: str, change: Change) -> Row:
         settings = apply_assignments(enhancing, [f"seed={bench.seed}", *short])
 
         def enhance(piece: Piece) -> Output:
-            made = tonewood.enhance(piece.samples, piece.rate, model, settings=settings)
-            return Output(made.samples, made.rate, made.mask)
+            result = tonewood.enhance(piece.samples, piece.rate, model, settings=settings)
+            return Output(result.samples, result.rate, result.mask)
 
         return Fitted(enhance, seconds, " ".join([*change.training, *change.enhancing]))
 

@@ -1,8 +1,8 @@
 """Independent judge: another architecture, trained on other recordings than Tonewood's scorer.
 
-It hears the spectrogram's own bins through a learnt linear projection and 1-D convolutions over
-time, where scorer and judge hear mel bands through 2-D ones. It learns from the takes that the
-scorer only checked itself on and from val/, and is checked on those that the scorer learnt from.
+Its input is the bins of the spectrogram, through a learnt linear projection and 1-D convolutions over
+time; scorer and judge have mel bands and 2-D convolutions. It learns from the takes that the scorer holds
+out and from val/, and is checked on those that the scorer learns from.
 """
 
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ class Net(nn.Module):
 
     def forward(self, bins_db: Tensor) -> Tensor:
         """Logit [batch] of levels [batch, bin, frame] in dB; above 0 is source-like."""
-        heard = F.elu(self.listen(F.elu(self.project((bins_db - self.mean) / _SCALE_DB))))
-        pooled = torch.cat([heard.mean(dim=2), heard.std(dim=2)], dim=1)
+        features = F.elu(self.listen(F.elu(self.project((bins_db - self.mean) / _SCALE_DB))))
+        pooled = torch.cat([features.mean(dim=2), features.std(dim=2)], dim=1)
         return self.decide(F.dropout(pooled, 0.3, self.training))[:, 0]
 
 
@@ -64,7 +64,7 @@ def bins(wave: Tensor) -> Tensor:
 def train(bench: Bench) -> OutsideJudge:
     sides = [
         _takes(folder, bench.seed, [getattr(piece, wave) for piece in bench.corpus.val])
-        for folder, wave in ((bench.corpus.reference, "wanted"), (bench.corpus.source, "before"))
+        for folder, wave in ((bench.corpus.reference, "target"), (bench.corpus.source, "before"))
     ]
     generator = bench.generator()
     mean = torch.stack([torch.cat(learn, dim=1).mean(dim=1) for learn, _ in sides]).mean(dim=0)
@@ -75,18 +75,18 @@ def train(bench: Bench) -> OutsideJudge:
         optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
         for _ in range(_QUICK_STEPS if bench.quick else _STEPS):
             crops = [draw_crops(learn, _BATCH, _FRAMES, generator) for learn, _ in sides]
-            logit = net(coloured(torch.cat(crops), generator))
+            logit = net(add_random_equalizer(torch.cat(crops), generator))
             loss = F.binary_cross_entropy_with_logits(logit, target)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
     net.eval()
     reference, source = (torch.cat([_scores(net, rows) for rows in checked]) for _, checked in sides)
-    right = (reference < 0.5).float().mean() + (source >= 0.5).float().mean()
-    return OutsideJudge(net, float(right) / 2)
+    correct_share = (reference < 0.5).float().mean() + (source >= 0.5).float().mean()
+    return OutsideJudge(net, float(correct_share) / 2)
 
 
-def coloured(crops: Tensor, generator: torch.Generator) -> Tensor:
+def add_random_equalizer(crops: Tensor, generator: torch.Generator) -> Tensor:
     """Crops [batch, bin, frame] under random smooth EQs, so that no colour alone decides."""
     points = torch.randn(len(crops), 1, 8, generator=generator) * _COLOUR_DB
     gain = F.interpolate(points, size=crops.shape[1], mode="linear", align_corners=True)
@@ -94,18 +94,18 @@ def coloured(crops: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Bins of takes to learn from, and of takes to check on: the scorer's split, turned round."""
+    """Return bins of takes to learn from and to check on: the split of the scorer, exchanged."""
     settings = ModelSettings().replace(training=dict(seed=seed))
-    found = []
+    takes = []
     for path in find_audio_files(folder):
         recording = read_recording(path)
         rows = bins(mono(recording.samples, recording.rate))
-        group = str(path.relative_to(folder))  # as folders.load names it; it draws by these names
-        found.append((TrainingRecording(path, group, recording.duration, "", None, None, path), rows))
-    split = dataset.split_takes([t for t, _ in found], settings.training.held_out, seed)
+        group = str(path.relative_to(folder))  # the name by which `dataset` draws the split
+        takes.append((TrainingRecording(path, group, recording.duration, "", None, None, path), rows))
+    split = dataset.split_takes([t for t, _ in takes], settings.training.held_out, seed)
     held_out = {t.path for t in split.held_out}
-    learn = [rows for t, rows in found if t.path in held_out]
-    check = [rows for t, rows in found if t.path not in held_out]
+    learn = [rows for t, rows in takes if t.path in held_out]
+    check = [rows for t, rows in takes if t.path not in held_out]
     return [*learn, *(bins(wave) for wave in val)], check
 
 

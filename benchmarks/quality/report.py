@@ -41,14 +41,14 @@ def text(result: dict) -> str:
     whole = [line for line in lines if len(line) == len(lines[0])]
     widths = [max(len(line[i]) for line in whole) for i in range(len(lines[0]))]
     widths[0] = max(len(line[0]) for line in lines)
-    drawn = [
+    table = [
         line[0].ljust(widths[0])
         + "  "
         + "  ".join(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=False))
         for line in lines
     ]
-    drawn.insert(1, "─" * len(drawn[0]))
-    return "\n".join([result["corpus"], head_line(result), "", *drawn])
+    table.insert(1, "─" * len(table[0]))
+    return "\n".join([result["corpus"], head_line(result), "", *table])
 
 
 def markdown(results: dict[str, dict], figures: dict[str, str]) -> str:
@@ -104,14 +104,14 @@ def _run(result: dict) -> list[str]:
 
 def head_line(result: dict) -> str:
     """Circumstances of a run in a few lines."""
-    m, accuracies = result["machine"], result["accuracy"].values()
+    machine, accuracies = result["machine"], result["accuracy"].values()
     scorer, outside = ([a[name] for a in accuracies] for name in ("scorer", "outside"))
     limits = "".join(f", {word}" for word in [*["quick"] * result["quick"], *result["set"]])
     seeds = [str(seed) for seed in result["seeds"]]
     spread = f" ± standard deviation over seeds {', '.join(seeds)}" if len(seeds) > 1 else ""
     return (
-        f"{result['date']}, {m['cpu']}, one core of {m['cores']}, Python {m['python']}, "
-        f"torch {m['torch']}, Tonewood {m['tonewood']}{limits}. "
+        f"{result['date']}, {machine['cpu']}, one core of {machine['cores']}, Python {machine['python']}, "
+        f"torch {machine['torch']}, Tonewood {machine['tonewood']}{limits}. "
         f"Mean over {result['pieces']} pieces{spread or ', seed ' + seeds[0]}. "
         f"On takes that they did not learn from, the scorer is right in {_percent(scorer)} and "
         f"the outside judge in {_percent(outside)} of the windows."
@@ -125,9 +125,9 @@ def legend() -> str:
 
 
 def save(results: dict[str, dict], json_path: Path, page: Path | None, images: Path) -> None:
-    """Write JSON, figures and, if wanted, the page's generated block.
+    """Write JSON, figures and, optionally, the page's generated block.
 
-    What the JSON already holds of other corpora stays, so that they may be run one by one.
+    Results of other corpora in the JSON stay, so that corpora can be run one by one.
     """
     known = json.loads(json_path.read_text()) if json_path.exists() else {}
     results = {**known, **results}
@@ -153,8 +153,8 @@ def figure(result: dict) -> Figure:
     rows = {n: r for n, r in result["rows"].items() if "seeds" in r and n != "reference"}
     tables = [summary(row["seeds"]) for row in rows.values()]
     places = range(len(rows), 0, -1)
-    drawn = Figure(figsize=(10, 1.2 + 0.32 * len(rows)), layout="constrained")
-    left, right = drawn.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    picture = Figure(figsize=(10, 1.2 + 0.32 * len(rows)), layout="constrained")
+    left, right = picture.subplots(1, 2, sharey=True, width_ratios=[3, 2])
     colours = ["#b5532c" if name == "tonewood" else "#9aa5b1" for name in rows]
     left.barh(places, [table["closed"][0] for table in tables], color=colours)
     for place, row in zip(places, rows.values(), strict=True):
@@ -172,8 +172,8 @@ def figure(result: dict) -> Figure:
     right.set(xlabel="score (0 = reference-like)", xlim=(-0.03, 1.03))
     right.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=3, frameon=False)
     right.grid(axis="y", alpha=0.3)
-    drawn.suptitle(result["corpus"])
-    return drawn
+    picture.suptitle(result["corpus"])
+    return picture
 
 
 def _cell(decimals: int, mean: float | None, spread: float, several: bool) -> str:

@@ -10,7 +10,7 @@ import time
 import torch
 from torch import Tensor
 
-from quality.bench import Bench, Fitted, Row, SkippedError, through
+from quality.bench import Bench, Fitted, Row, SkippedError, render_mask
 from quality.corpus import mel_rows
 from quality.masknet import MaskNet, row_mean
 from tonewood.scorer.training import draw_crops
@@ -26,9 +26,9 @@ def supervised(bench: Bench) -> Fitted:
     pieces = bench.corpus.val
     if len(pieces) < 2:
         raise SkippedError("needs two paired pieces in val/")
-    began = time.process_time()
+    start_time = time.process_time()
     # Source above target, so that one crop cuts both alike.
-    pairs = [torch.stack([mel_rows(p.before), mel_rows(p.wanted)]) for p in pieces]
+    pairs = [torch.stack([mel_rows(p.before), mel_rows(p.target)]) for p in pieces]
     folds = min(_FOLDS, len(pairs))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(bench.seed)
@@ -36,11 +36,11 @@ def supervised(bench: Bench) -> Fitted:
             fit([p for i, p in enumerate(pairs) if i % folds != fold], pairs[fold::folds])
             for fold in range(folds)
         ]
-    seconds = time.process_time() - began
+    seconds = time.process_time() - start_time
 
     def enhance(piece):
         rows = mel_rows(piece.before)
-        return through(piece, torch.stack([net.mask(rows) for net in nets]).mean(dim=0))
+        return render_mask(piece, torch.stack([net.mask(rows) for net in nets]).mean(dim=0))
 
     paired = sum(len(piece.before) for piece in pieces) / 16_000
     return Fitted(enhance, seconds, f"{folds} nets, taught by {paired:.0f} s of pairs")
@@ -52,7 +52,7 @@ def fit(train: list[Tensor], held_out: list[Tensor]) -> MaskNet:
     optimiser = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=1e-2)
     generator = torch.Generator().manual_seed(torch.initial_seed() % 2**31)
     stacked = [pair.flatten(0, 1) for pair in train]  # [source rows, then target rows; frame]
-    best, best_loss, waited = net, float("inf"), 0
+    best, best_loss, checks_without_gain = net, float("inf"), 0
     for step in range(1, _STEPS + 1):
         crops = draw_crops(stacked, _BATCH, _FRAMES, generator)
         source, target = crops.chunk(2, dim=1)
@@ -64,10 +64,10 @@ def fit(train: list[Tensor], held_out: list[Tensor]) -> MaskNet:
         if step % _CHECK_EVERY:
             continue
         with torch.no_grad():
-            checked = sum(float(distance(net, pair[:1], pair[1:])) for pair in held_out)
-        if checked < best_loss:
-            best, best_loss, waited = copy.deepcopy(net), checked, 0
-        elif (waited := waited + 1) >= _PATIENCE:
+            held_out_loss = sum(float(distance(net, pair[:1], pair[1:])) for pair in held_out)
+        if held_out_loss < best_loss:
+            best, best_loss, checks_without_gain = copy.deepcopy(net), held_out_loss, 0
+        elif (checks_without_gain := checks_without_gain + 1) >= _PATIENCE:
             break
     return best
 

@@ -26,22 +26,22 @@ class Limits:
     bf16: float
     bandwidth: float
 
-    def plain(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float]:
         return asdict(self)
 
 
 def best(work: Callable[[], object], repeats: int = 5) -> float:
     """Return the seconds of the fastest run, without the first one."""
     work()
-    found = []
+    times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         work()
-        found.append(time.perf_counter() - began)
-    return min(found)
+        times.append(time.perf_counter() - start_time)
+    return min(times)
 
 
-def measured() -> Limits:
+def measure_limits() -> Limits:
     torch.set_num_threads(1)
     rates = []
     for dtype in (torch.float32, torch.bfloat16):

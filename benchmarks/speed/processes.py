@@ -58,7 +58,7 @@ class Measured:
         low, high = (pick(run.wall for run in self.runs) for pick in (min, max))
         return f"{low:.2f} to {high:.2f}" if len(self.runs) > 1 else f"{low:.2f}"
 
-    def plain(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         return {
             "what": self.what,
             "audio_seconds": self.seconds,
@@ -69,9 +69,9 @@ class Measured:
         }
 
 
-def timed(command: Sequence[str | Path], cwd: Path | None = None) -> Run:
+def run_timed(command: Sequence[str | Path], cwd: Path | None = None) -> Run:
     """Run a command, which must succeed."""
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     child = subprocess.Popen(
         [str(word) for word in command],
         cwd=cwd,
@@ -79,18 +79,18 @@ def timed(command: Sequence[str | Path], cwd: Path | None = None) -> Run:
         stderr=subprocess.PIPE,
     )
     assert child.stderr is not None
-    said = child.stderr.read()
+    errors = child.stderr.read()
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - began
+    wall = time.perf_counter() - start_time
     if child.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}\nfailed: {said.decode()[-500:]}")
+        raise SystemExit(f"{' '.join(map(str, command))}\nfailed: {errors.decode()[-500:]}")
     return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def enhancing(take: Path, out: Path, *options: str) -> list[str | Path]:
+def enhance_command(take: Path, out: Path, *options: str) -> list[str | Path]:
     return [*TONEWOOD, "enhance", take, "-o", out, "--overwrite", "--json", "--force", *options]
 
 
-def matchering(python: str, take: Path, reference: Path, out: Path) -> list[str | Path]:
+def matchering_command(python: str, take: Path, reference: Path, out: Path) -> list[str | Path]:
     return [python, "-c", MATCHERING, take, reference, out]

@@ -33,30 +33,30 @@ def record(path: Path, seconds: float, seed: int = 0, formant_hz: float = 2_500.
     """Write a 16-bit wav unless it exists."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(".part")
+        unfinished = path.with_suffix(".part")
         with soundfile.SoundFile(
-            half, "w", RATE, 2, format="W64" if seconds > 20_000 else "WAV", subtype="PCM_16"
+            unfinished, "w", RATE, 2, format="W64" if seconds > 20_000 else "WAV", subtype="PCM_16"
         ) as out:
             for note in notes(seconds, seed, formant_hz):
                 out.write(note)
-        half.rename(path)
+        unfinished.rename(path)
     return path
 
 
 def folders(root: Path, minutes: float, takes: int = 40) -> tuple[Path, Path]:
     """Write two folders that differ by a formant: (reference, source)."""
-    made = []
+    roots = []
     for name, formant in (("reference", 900.0), ("source", 2_500.0)):
         for take in range(takes):
             seed = take + (1_000 if name == "source" else 0)
             record(root / name / f"{take:04d}.wav", 60 * minutes / takes, seed, formant)
-        made.append(root / name)
-    return made[0], made[1]
+        roots.append(root / name)
+    return roots[0], roots[1]
 
 
 def archives(root: Path, hours: float, minutes: float = 1.0) -> tuple[Path, Path]:
     """Write two such folders of many hours: recordings of some minutes, from few different notes."""
-    made = []
+    roots = []
     for name, formant in (("reference", 900.0), ("source", 2_500.0)):
         rng = np.random.default_rng(int(formant))
         pool = list(notes(600 * _NOTE_SECONDS, int(formant), formant))
@@ -65,10 +65,10 @@ def archives(root: Path, hours: float, minutes: float = 1.0) -> tuple[Path, Path
             chosen = rng.integers(0, len(pool), round(60 * minutes / _NOTE_SECONDS))
             path = root / name / f"{take:05d}.wav"
             if not path.exists():
-                half = path.with_suffix(".part")
-                with soundfile.SoundFile(half, "w", RATE, 2, format="WAV", subtype="PCM_16") as out:
+                unfinished = path.with_suffix(".part")
+                with soundfile.SoundFile(unfinished, "w", RATE, 2, format="WAV", subtype="PCM_16") as out:
                     for k in chosen:
                         out.write(pool[k])
-                half.rename(path)
-        made.append(root / name)
-    return made[0], made[1]
+                unfinished.rename(path)
+        roots.append(root / name)
+    return roots[0], roots[1]

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 import tonewood
-from speed.limits import Limits, best, machine
-from speed.limits import measured as limits_measured
+from speed.limits import Limits, best, machine, measure_limits
 from tonewood.audio_io.reader import AudioReader, write_recording_blocks
 from tonewood.dsp.features import band_levels, pitch_power
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
@@ -51,11 +50,11 @@ class Stage:
     share: float | None
     bound: str
 
-    def plain(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
-def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
+def measure_stages(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     """Measure all stages on a recording of a minute."""
     torch.set_num_threads(1)
     model = tonewood.load(model_name)
@@ -65,25 +64,25 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     samples = np.concatenate(blocks, axis=1)
     channels, rate = samples.shape[0], stream.rate
     seconds = samples.shape[1] / rate
-    heard = analyse_source(stream, model)
-    wave = heard.wave.read(0, heard.wave.frames)
-    grid = mask_grid(heard, model, "search")
-    found: list[Stage] = []
+    analysis = analyse_source(stream, model)
+    wave = analysis.wave.read(0, analysis.wave.frames)
+    grid = mask_grid(analysis, model, "search")
+    stages: list[Stage] = []
 
     def stage(name: str, work: Callable[[], object], flops: float = 0, moved: float = 0) -> None:
         """`flops` and bytes `moved` are for each second of audio."""
-        took = best(work, 3) / seconds
+        seconds_per_second = best(work, 3) / seconds
         flop_share, byte_share = (
-            flops / took / 1e9 / limits.fp32,
-            moved / took / 1e9 / limits.bandwidth,
+            flops / seconds_per_second / 1e9 / limits.fp32,
+            moved / seconds_per_second / 1e9 / limits.bandwidth,
         )
         share = max(flop_share, byte_share)
         bound = "fp32 product" if flop_share >= byte_share else "memory"
-        found.append(Stage(name, 1e3 * took, share or None, bound if share else ""))
+        stages.append(Stage(name, 1e3 * seconds_per_second, share or None, bound if share else ""))
 
     def one_step(steps: int) -> Callable[[], object]:
         settings = EnhanceSettings(force=True).replace(search=dict(steps=steps))
-        return lambda: [None for _ in find_mask(heard, model, settings)]
+        return lambda: [None for _ in find_mask(analysis, model, settings)]
 
     float_bytes = 4.0 * channels * rate
     fps = spectrum.frames_per_second
@@ -99,14 +98,14 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     near = model.priors.settings.neighbours
     code = model.priors.source.codebook.key.shape
     network = model.priors.settings.network
-    asked = 2 * 2 * code[0] * code[1] + 2 * 2 * 2 * network.width**2 * network.kernel
+    prior_flops = 2 * 2 * code[0] * code[1] + 2 * 2 * 2 * network.width**2 * network.kernel
     stage(
         f"prior: {near.nearest} of {code[0]} neighbours twice, two networks",
-        lambda: find_prior_mask("auto", heard, grid.hz, model),
-        flops=fps * asked,
+        lambda: find_prior_mask("auto", analysis, grid.hz, model),
+        flops=fps * prior_flops,
     )
-    none, three = best(one_step(0), 3), best(one_step(3), 3)
-    found.append(Stage("search, each step", 1e3 * (three - none) / 3 / seconds, None, ""))
+    no_steps, three_steps = best(one_step(0), 3), best(one_step(3), 3)
+    stages.append(Stage("search, each step", 1e3 * (three_steps - no_steps) / 3 / seconds, None, ""))
     window, _, _ = scale_to_rate(spectrum, rate)
     mask = Mask.from_mask(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
     stage(
@@ -116,7 +115,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
         moved=2 * float_bytes,
     )
     stage("true peak", lambda: true_peak_db(samples, rate), moved=float_bytes)
-    stage("score of scorer or judge", lambda: mean_score(model.scorer, heard.rows_db))
+    stage("score of scorer or judge", lambda: mean_score(model.scorer, analysis.rows_db))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.wav"
         stage(
@@ -125,7 +124,7 @@ def measured(take: Path, model_name: str, limits: Limits) -> list[Stage]:
             moved=1.5 * float_bytes,
         )
     stage("all of it", lambda: list(enhance_stream(stream, model, EnhanceSettings(force=True))))
-    return found
+    return stages
 
 
 def fft(points: int) -> float:
@@ -134,8 +133,7 @@ def fft(points: int) -> float:
 
 
 if __name__ == "__main__":
-    here = machine()
-    found = limits_measured()
-    stages = measured(Path(sys.argv[1]), sys.argv[2], found)
-    told = {"machine": here, "limits": found.plain(), "stages": [it.plain() for it in stages]}
-    print(json.dumps(told))
+    load_before = machine()  # with the load average before the measurements
+    limits = measure_limits()
+    stages = [stage.as_dict() for stage in measure_stages(Path(sys.argv[1]), sys.argv[2], limits)]
+    print(json.dumps({"machine": load_before, "limits": limits.as_dict(), "stages": stages}))

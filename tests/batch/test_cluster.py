@@ -20,6 +20,7 @@ import pytest
 import soundfile
 from distributed.comm import CommClosedError
 
+from campaigns.harness.load.process import worker_processes
 from tonewood.audio_io.recording import file_sha256
 from tonewood.batch import dask_backend, results_table, runner
 from tonewood.batch.dask_backend import DaskWorkers
@@ -254,7 +255,7 @@ def test_run_continues_after_its_client_was_killed(
     client = cli("enhance", takes, "-o", out, "-m", model_file, "--workers", 1, *FEW)
     try:
         until(lambda: len(list(out.glob("take*.wav"))) > 1)
-        workers = workers_of(client.pid)
+        workers = worker_processes(client.pid)
         assert workers
     finally:
         client.kill()
@@ -281,20 +282,6 @@ def test_run_continues_after_its_client_was_killed(
     assert {name: output[name] for name in before if not name.startswith(".")} == {
         name: item for name, item in before.items() if not name.startswith(".")
     }
-
-
-def workers_of(client: int) -> list[int]:
-    """Return the running worker processes of a client."""
-    actual = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            command = (place / "cmdline").read_bytes()  # empty once it is dead
-        except OSError:  # gone meanwhile
-            continue
-        if parent == client and command and b"resource_tracker" not in command:
-            actual.append(int(place.name))
-    return actual
 
 
 def free_port() -> int:

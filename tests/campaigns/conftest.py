@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -35,6 +36,34 @@ def undisturbed(
         return count_steps(command_by_name(name), tmp_path_factory.mktemp("whole"), fork_server)
 
     return run
+
+
+class PreparedCommand(NamedTuple):
+    """A command, an empty folder to run it in, and what an undisturbed run does there."""
+
+    command: Command
+    work: Path
+    undisturbed: UndisturbedRun
+    steps: int
+
+    def first(self) -> list[str]:
+        """Empty the folder; return the arguments of the first run."""
+        return self.command.first(self.command.fresh(self.work))
+
+    def again(self) -> list[str]:
+        """Return the arguments of a later run."""
+        return self.command.again(self.work)
+
+
+@pytest.fixture
+def prepared(
+    request: pytest.FixtureRequest,
+    command_by_name: Callable[[str], Command],
+    undisturbed: Callable[[str], tuple[UndisturbedRun, int]],
+    tmp_path: Path,
+) -> PreparedCommand:
+    """Prepare the command that a test names in its parameters."""
+    return PreparedCommand(command_by_name(request.param), tmp_path / "work", *undisturbed(request.param))
 
 
 @pytest.fixture(scope="session")

@@ -9,30 +9,25 @@ from campaigns.harness.crash.commands import make_test
 from campaigns.harness.crash.runs import (
     Command,
     ForkServer,
-    UndisturbedRun,
     kill_after_share,
     kill_at_step,
     run_undisturbed,
 )
 from campaigns.harness.crash.servers import kill_listening
+from tests.campaigns.conftest import PreparedCommand
 
 
 @pytest.mark.parametrize(
-    ("name", "share"),
+    ("prepared", "share"),
     [("enhance, a file", 4), ("enhance, --parquet", 3), ("listen new", 2), ("train", 2)],
+    indirect=["prepared"],
 )
 def test_command_killed_at_a_step_on_the_disk_continues(
-    command_by_name: Callable[[str], Command],
-    undisturbed: Callable[[str], tuple[UndisturbedRun, int]],
-    fork_server: ForkServer,
-    tmp_path: Path,
-    name: str,
-    share: int,
+    prepared: PreparedCommand, fork_server: ForkServer, share: int
 ) -> None:
-    killed, work = command_by_name(name), tmp_path / "work"
-    outputs, steps = undisturbed(name)
+    command, work, undisturbed, steps = prepared
     chosen = range(steps // share, steps, steps // share)
-    results = [kill_at_step(killed, work, outputs, step, fork_server) for step in (*chosen, steps)]
+    results = [kill_at_step(command, work, undisturbed, step, fork_server) for step in (*chosen, steps)]
     assert [result for result in results if result.errors] == []
     assert len(results) >= share
 

@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,19 +13,18 @@ from campaigns.harness.crash.commands import MINIMAL_OPTIONS, MODEL
 from campaigns.harness.crash.runs import (
     Command,
     ForkServer,
-    UndisturbedRun,
     content,
     differences,
     leftover_files,
     state,
 )
+from tests.campaigns.conftest import PreparedCommand
 from tonewood.audio_io.recording import file_sha256
 from tonewood.enhancement import recipe
 from tonewood.errors import OutputError
 from tonewood.listening.database import AnswerDatabase
 
 CommandByName = Callable[[str], Command]
-Undisturbed = Callable[[str], tuple[UndisturbedRun, int]]
 COMMANDS = ("enhance, a folder", "enhance, --parquet", "train", "listen new")
 pytestmark = pytest.mark.skipif(
     not hasattr(resource, "RLIMIT_FSIZE"), reason="this system has no limit on file sizes"
@@ -42,27 +40,19 @@ def outputs_of(work: Path) -> dict[str, str]:
     return {name: digest for name, digest in state(work).items() if not name.startswith("cache/")}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_full_disk_is_reported_and_work_continues(
-    command_by_name: CommandByName,
-    undisturbed: Undisturbed,
-    fork_server: ForkServer,
-    tmp_path: Path,
-    name: str,
-) -> None:
-    tested, work = command_by_name(name), tmp_path / "work"
-    expected, _ = undisturbed(name)
-    code, _ = fork_server.run(tested.first(tested.fresh(work)), work, most_bytes=9_000)
+@pytest.mark.parametrize("prepared", COMMANDS, indirect=True)
+def test_full_disk_is_reported_and_work_continues(prepared: PreparedCommand, fork_server: ForkServer) -> None:
+    work = prepared.work
+    code, _ = fork_server.run(prepared.first(), work, most_bytes=9_000)
     assert code == 1, log_text(work)
     assert "Traceback" not in log_text(work)
     assert "full" in log_text(work)
-    assert {
-        it for it in outputs_of(work) if not it.endswith(".parquet")
-    } == set()  # the table lists the failures
+    # The table remains, because it lists the failures.
+    assert [name for name in outputs_of(work) if not name.endswith(".parquet")] == []
     assert leftover_files(work / "tmp") == []
-    code, _ = fork_server.run(tested.again(work), work)
+    code, _ = fork_server.run(prepared.again(), work)
     assert code == 0, log_text(work)
-    assert differences(work, expected.outputs) == []
+    assert differences(work, prepared.undisturbed.outputs) == []
 
 
 @contextmanager
@@ -87,7 +77,7 @@ def test_mounted_disk_that_is_full_is_reported(inputs: Path, fork_server: ForkSe
         assert fork_server.run(command, work)[0] == 1, log_text(work)
         assert "disk" in log_text(work)
         assert "is full: free some space" in log_text(work)
-        assert [it.name for it in out.rglob("*") if it.is_file()] == ["theirs"]
+        assert [path.name for path in out.rglob("*") if path.is_file()] == ["theirs"]
         (out / "theirs").unlink()
         assert fork_server.run(command, work)[0] == 0, log_text(work)
 
@@ -149,66 +139,51 @@ def test_removed_input_is_reported_or_finished(
     assert len(codes) > 3
 
 
-@pytest.mark.parametrize("name", ["enhance, --parquet", "train"])
+@pytest.mark.parametrize("prepared", ["enhance, --parquet", "train"], indirect=True)
 def test_clock_that_runs_backwards_changes_nothing(
-    command_by_name: CommandByName,
-    undisturbed: Undisturbed,
-    fork_server: ForkServer,
-    tmp_path: Path,
-    name: str,
+    prepared: PreparedCommand, fork_server: ForkServer
 ) -> None:
-    tested, work = command_by_name(name), tmp_path / "work"
-    expected, steps = undisturbed(name)
-    fork_server.run(tested.first(tested.fresh(work)), work, step=2 * steps // 3)
-    code, _ = fork_server.run(tested.again(work), work, backwards=True)
+    work = prepared.work
+    fork_server.run(prepared.first(), work, step=2 * prepared.steps // 3)
+    code, _ = fork_server.run(prepared.again(), work, backwards=True)
     assert code == 0, log_text(work)
-    assert differences(work, expected.outputs) == []
+    assert differences(work, prepared.undisturbed.outputs) == []
 
 
 @pytest.mark.parametrize("amount", ["1", "0.5"])
-def test_two_runs_share_one_folder(
-    command_by_name: CommandByName,
-    undisturbed: Undisturbed,
-    fork_server: ForkServer,
-    tmp_path: Path,
-    amount: str,
-) -> None:
-    name = "enhance, a folder"
-    tested, work = command_by_name(name), tmp_path / "work"
-    expected, _ = undisturbed(name)
-    command = tested.first(tested.fresh(work))
+@pytest.mark.parametrize("prepared", ["enhance, a folder"], indirect=True)
+def test_two_runs_share_one_folder(prepared: PreparedCommand, fork_server: ForkServer, amount: str) -> None:
+    work, outputs = prepared.work, prepared.undisturbed.outputs
+    command = prepared.first()
     with ForkServer() as other:
         other.start([*command, "--amount", amount], work)
         fork_server.start(command, work)
         codes = [other.wait()[0], fork_server.wait()[0]]
     if amount == "1":
         assert codes == [0, 0], log_text(work)
-        assert differences(work, expected.outputs) == []
+        assert differences(work, outputs) == []
         return
     # With different settings, each output is from one run and has its own recipe.
     assert sorted(codes) in ([0, 1], [1, 1]), log_text(work)
     assert "exists: name another output or pass --overwrite" in log_text(work)
-    assert set(outputs_of(work)) == set(expected.outputs)
+    assert set(outputs_of(work)) == set(outputs)
     for recipe_file in (work / "out").rglob(f"*{recipe.RECIPE_SUFFIX}"):
         sound = recipe_file.with_name(recipe_file.name.removesuffix(recipe.RECIPE_SUFFIX))
         assert recipe.load_recipe(recipe_file).output_sha256 == file_sha256(sound)
 
 
-def test_second_training_of_one_model_is_refused(
-    command_by_name: CommandByName, undisturbed: Undisturbed, fork_server: ForkServer, tmp_path: Path
-) -> None:
-    name = "train"
-    tested, work = command_by_name(name), tmp_path / "work"
-    expected, _ = undisturbed(name)
-    command = tested.first(tested.fresh(work))
+@pytest.mark.parametrize("prepared", ["train"], indirect=True)
+def test_second_training_of_one_model_is_refused(prepared: PreparedCommand, fork_server: ForkServer) -> None:
+    work, outputs = prepared.work, prepared.undisturbed.outputs
+    command = prepared.first()
     with ForkServer() as other:
         other.start(command, work)
         fork_server.start(command, work)
         codes = sorted([other.wait()[0], fork_server.wait()[0]])
     assert codes == [0, 1], log_text(work)
     assert "is being written by another process" in log_text(work)
-    assert content(work / "out/ours.tonewood") == expected.outputs["out/ours.tonewood"]
-    assert differences(work, expected.outputs) == []
+    assert content(work / "out/ours.tonewood") == outputs["out/ours.tonewood"]
+    assert differences(work, outputs) == []
 
 
 def test_full_disk_keeps_earlier_answers(tmp_path: Path) -> None:
@@ -222,7 +197,7 @@ def test_full_disk_keeps_earlier_answers(tmp_path: Path) -> None:
             answers.save_answer(listener, 1, "B" * 40_000, final=True, seconds=1.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert {screen: it.value for screen, it in answers.answers_of(listener).items()} == {0: "A"}
+    assert {screen: answer.value for screen, answer in answers.answers_of(listener).items()} == {0: "A"}
     assert answers.save_answer(listener, 1, "B", final=True, seconds=1.0)
 
 
@@ -235,15 +210,14 @@ def test_answers_are_kept_when_the_clock_runs_backwards(
     people = [answers.add_listener("yes") for _ in range(2)]
     for screen, value in enumerate("ABA"):
         answers.save_answer(people[0].id, screen, value, final=True, seconds=1.0)
-    assert [it.value for it in answers.answers_of(people[0].id).values()] == ["A", "B", "A"]
-    assert [it.number for it in answers.list_listeners()] == [0, 1]
+    assert [answer.value for answer in answers.answers_of(people[0].id).values()] == ["A", "B", "A"]
+    assert [listener.number for listener in answers.list_listeners()] == [0, 1]
 
 
 def test_two_servers_share_one_test(tmp_path: Path) -> None:
     both = [AnswerDatabase(tmp_path / "answers.sqlite") for _ in range(2)]
     people = [both[k % 2].add_listener("yes") for k in range(6)]
-    assert sorted(it.number for it in people) == list(range(6))
+    assert sorted(listener.number for listener in people) == list(range(6))
     assert both[0].save_answer(people[0].id, 0, "A", final=True, seconds=1.0)
     assert not both[1].save_answer(people[0].id, 0, "B", final=True, seconds=1.0)
-    found: Any = both[1].answers_of(people[0].id)
-    assert found[0].value == "A"
+    assert both[1].answers_of(people[0].id)[0].value == "A"

@@ -66,7 +66,7 @@ def copy_test(built_tests: dict[str, BuiltTest], tmp_path: Path) -> Callable[[st
 def answer_test() -> Callable[..., str]:
     """Return a function that answers all screens by the value of each condition, or correctly (ABX)."""
 
-    def part(
+    def answer(
         test: ListeningTest,
         folder: Path,
         taste: dict[str, float],
@@ -77,7 +77,7 @@ def answer_test() -> Callable[..., str]:
         answers = AnswerDatabase(folder / ANSWERS_FILE)
         listener = answers.add_listener(consent)
         for place, screen in screens_of(test, answers, listener).items():
-            by_label = {slot.label: slot.condition for slot in screen.stimuli}
+            by_label = {stimulus.label: stimulus.condition for stimulus in screen.stimuli}
             value: Any = "set"
             if screen.stage in ("hearing", "headphones"):
                 value = screen.correct_answer
@@ -99,4 +99,4 @@ def answer_test() -> Callable[..., str]:
             assert answers.save_answer(listener.id, place, value, final=True, seconds=1.0)
         return listener.id
 
-    return part
+    return answer

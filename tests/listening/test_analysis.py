@@ -97,15 +97,15 @@ def test_report_is_complete_and_usable_for_training(
     assert len(rows) == 6 * trials * (len(test.conditions) if kind == "mushra" else 1)
     training = TrainingSettings()
     if kind == "pairs":
-        said = read_answer_tables(out / "answers.csv", None, training)
-        assert len(said.preferences) == 6 * test.per_listener
-        assert all(path.is_file() for item in said.preferences for path in item)
-        assert set(said.groups.values()) == {"piece0", "piece1"}
+        answers = read_answer_tables(out / "answers.csv", None, training)
+        assert len(answers.preferences) == 6 * test.per_listener
+        assert all(path.is_file() for item in answers.preferences for path in item)
+        assert set(answers.groups.values()) == {"piece0", "piece1"}
     if kind == "mushra":
-        said = read_answer_tables(None, out / "ratings.csv", training)
-        assert all(item.file.is_file() for item in said.ratings)
+        answers = read_answer_tables(None, out / "ratings.csv", training)
+        assert all(item.file.is_file() for item in answers.ratings)
         by_file = {item.file: item.condition for item in test.stimuli}
-        for item in said.ratings:
+        for item in answers.ratings:
             assert 100 * item.value == pytest.approx(taste[by_file[item.file.name]], abs=4)
 
 

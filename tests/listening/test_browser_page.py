@@ -23,10 +23,10 @@ def browser() -> Iterator[Any]:
     place = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
     if place is None:
         pytest.skip("no Chromium here: install it to test the page in a browser")
-    with api.sync_playwright() as player:
-        built_tests = player.chromium.launch(executable_path=place, args=["--no-sandbox"])
-        yield built_tests
-        built_tests.close()
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
 
     servers, contexts = [], []
 
-    def opened(test: ListeningTest, folder: Path, **more: Any) -> Any:
+    def open_page(test: ListeningTest, folder: Path, **more: Any) -> Any:
         guarded = web.secure(create_listening_app(test, folder), token=test.access_token)
         server = uvicorn.Server(uvicorn.Config(guarded, port=0, log_level="error", ws="none"))
         thread = Thread(target=server.run, daemon=True)
@@ -49,14 +49,14 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         context.set_default_timeout(300_000)  # a busy machine may take long to reach a state
         page = context.new_page()
-        page.faults, page.asked = [], []
+        page.faults, page.urls = [], []
         page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on("console", lambda item: item.type == "error" and page.faults.append(item.text))
-        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("console", lambda message: message.type == "error" and page.faults.append(message.text))
+        page.on("request", lambda request: page.urls.append(request.url))
         page.goto(web.server_url("127.0.0.1", port, test.access_token))
         return page
 
-    yield opened
+    yield open_page
     for context in contexts:
         context.close()
     for server, thread in servers:
@@ -64,7 +64,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         thread.join(10)
 
 
-def begin(page: Any) -> None:
+def begin_test(page: Any) -> None:
     page.get_by_label("I have read this").check()
     page.get_by_role("button", name="Begin", exact=True).click()
     page.get_by_role("button", name="This is comfortable").click()
@@ -76,10 +76,10 @@ def heading(page: Any) -> str:
 
 
 def next_screen(page: Any, act: Callable[[], None]) -> None:
-    before = page.eval_on_selector("#progress", "it => it.value")
+    before = page.eval_on_selector("#progress", "bar => bar.value")
     act()
     page.wait_for_function(
-        """it => document.querySelector('#progress').value != it
+        """before => document.querySelector('#progress').value != before
                  && document.querySelector('main h2')""",
         arg=before,
     )
@@ -114,10 +114,10 @@ def test_whole_test_works_by_keyboard(copy_test: CopyTest, visit: Callable[..., 
     (person,) = list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))
     assert person.finished
     assert page.inner_text(".code") == person.code
-    assert [item.value for item in person.responses] == ["B"] * len(person.responses)
+    assert [response.value for response in person.responses] == ["B"] * len(person.responses)
     assert page.faults == []
     origin = page.url.rstrip("/")
-    assert all(item.startswith((origin, "data:")) for item in page.asked)
+    assert all(url.startswith((origin, "data:")) for url in page.urls)
 
 
 def test_switching_between_sounds_is_synchronous(copy_test: CopyTest, visit: Callable[..., Any]) -> None:
@@ -147,7 +147,7 @@ def test_switching_between_sounds_is_synchronous(copy_test: CopyTest, visit: Cal
             OfflineAudioContext.prototype.resume.call(offline);
           });
           const out = (await offline.startRendering()).getChannelData(0);
-          const begins = out.findIndex((it) => it > 0);
+          const begins = out.findIndex((value) => value > 0);
           return { begins, out: Array.from(out), switches: player.switches };
         }"""
     )
@@ -168,13 +168,13 @@ def test_closed_tab_continues_at_its_screen(copy_test: CopyTest, visit: Callable
     test, folder = copy_test("mushra")
     page = visit(test, folder, color_scheme="dark")
     page.wait_for_selector("#agreed")
-    begin(page)
+    begin_test(page)
     page.wait_for_selector(".rating input")
     for name in ("A", "B"):
-        with page.expect_response(lambda item: item.request.method == "PUT"):
+        with page.expect_response(lambda response: response.request.method == "PUT"):
             page.get_by_label(f"Rating of {name}").fill("30")
     page.keyboard.press("d")
-    with page.expect_response(lambda item: item.request.method == "PUT"):
+    with page.expect_response(lambda response: response.request.method == "PUT"):
         page.keyboard.press("ArrowUp")
     page.keyboard.press("r")
     page.keyboard.press("ArrowUp")  # no rating while the reference plays
@@ -191,7 +191,7 @@ def test_listener_can_delete_all_answers(copy_test: CopyTest, visit: Callable[..
     test, folder = copy_test("pairs")
     page = visit(test, folder)
     page.wait_for_selector("#agreed")
-    begin(page)
+    begin_test(page)
     page.wait_for_selector(".sound")
     page.get_by_role("button", name="Delete my answers").click()
     page.get_by_role("button", name="Delete", exact=True).click()
@@ -213,7 +213,7 @@ def test_markup_in_titles_and_consent_is_escaped(copy_test: CopyTest, visit: Cal
     assert EVIL in page.inner_text("body")
     assert f"Listen {EVIL}" in page.inner_text("body")
     assert page.evaluate(INJECTED) == ["undefined", 0]
-    begin(page)
+    begin_test(page)
     page.wait_for_selector(".sound")
     assert heading(page) == EVIL
     assert page.evaluate(INJECTED) == ["undefined", 0]
@@ -228,18 +228,18 @@ def test_page_fits_a_phone_with_sufficient_contrast(
     page = visit(test, folder, color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 700})
     page.wait_for_selector("#agreed")
-    begin(page)
+    begin_test(page)
     page.wait_for_selector(".rating input")
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 360
     unnamed = page.evaluate(
-        """() => [...document.querySelectorAll("button, input, progress")].filter((it) =>
-             !(it.getAttribute("aria-label") || it.innerText || it.labels?.length)).length"""
+        """() => [...document.querySelectorAll("button, input, progress")].filter((node) =>
+             !(node.getAttribute("aria-label") || node.innerText || node.labels?.length)).length"""
     )
     assert unnamed == 0
     small = page.evaluate(
-        """() => [...document.querySelectorAll("main button")].filter((it) =>
-             it.getBoundingClientRect().height < 44).length"""
+        """() => [...document.querySelectorAll("main button")].filter((node) =>
+             node.getBoundingClientRect().height < 44).length"""
     )
     assert small == 0
     for place, ratio in page.evaluate(CONTRAST).items():
@@ -247,24 +247,25 @@ def test_page_fits_a_phone_with_sufficient_contrast(
 
 
 CONTRAST = """() => {
-  const parse = (it) => it.match(/[\\d.]+/g).slice(0, 3).map(Number);
-  const light = (rgb) => rgb.map((it) => it / 255)
-    .map((it) => it <= 0.03928 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, it, k) => sum + it * [0.2126, 0.7152, 0.0722][k], 0);
-  const behind = (node) => {
+  const parse = (color) => color.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  // Relative luminance of WCAG 2: sRGB values made linear, weighted by the eye's sensitivity.
+  const luminance = (rgb) => rgb.map((value) => value / 255)
+    .map((value) => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, k) => sum + value * [0.2126, 0.7152, 0.0722][k], 0);
+  const background = (node) => {
     for (; node; node = node.parentElement) {
-      const found = getComputedStyle(node).backgroundColor;
-      if (!found.startsWith("rgba(0, 0, 0, 0")) return parse(found);
+      const color = getComputedStyle(node).backgroundColor;
+      if (!color.startsWith("rgba(0, 0, 0, 0")) return parse(color);
     }
     return [255, 255, 255];
   };
-  const found = {};
+  const ratios = {};
   const names = "h1 h2 p.quiet p.count button.main .sound .plain legend .scale";
   for (const name of names.split(" ")) {
     const node = document.querySelector(name);
     if (!node) continue;
-    const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))];
-    found[name] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const [a, b] = [luminance(parse(getComputedStyle(node).color)), luminance(background(node))];
+    ratios[name] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   }
-  return found;
+  return ratios;
 }"""

@@ -25,33 +25,33 @@ def first(name: str, **changes: object) -> Change:
     return lambda tree: tree[name][0].update(changes)
 
 
-WRONG: dict[str, tuple[str, Change]] = {
-    "a file that climbs": ("pairs", first("stimuli", file="../../../etc/passwd")),
-    "a file by its path": ("pairs", first("stimuli", file="/etc/passwd")),
-    "a check that climbs": ("abx", first("checks", file="../test.json")),
-    "a file of no excerpt": ("pairs", first("stimuli", excerpt=99)),
-    "a file of no condition": ("mushra", first("stimuli", condition="none")),
-    "a trial of no excerpt": ("pairs", first("trials", excerpt=99)),
-    "a trial before the first": ("pairs", first("trials", excerpt=-1)),
-    "a trial of one": ("pairs", first("trials", conditions=["odd"])),
-    "a trial of one twice": ("pairs", first("trials", conditions=["odd", "odd"])),
-    "a trial of strangers": ("pairs", first("trials", conditions=["odd", "none"])),
-    "too few to rate": ("mushra", first("trials", conditions=["odd", "plain"])),
+FORGED: dict[str, tuple[str, Change]] = {
+    "a file in a parent folder": ("pairs", first("stimuli", file="../../../etc/passwd")),
+    "a file by an absolute path": ("pairs", first("stimuli", file="/etc/passwd")),
+    "a check in a parent folder": ("abx", first("checks", file="../test.json")),
+    "a file of an unknown excerpt": ("pairs", first("stimuli", excerpt=99)),
+    "a file of an unknown condition": ("mushra", first("stimuli", condition="none")),
+    "a trial of an unknown excerpt": ("pairs", first("trials", excerpt=99)),
+    "a trial of a negative excerpt": ("pairs", first("trials", excerpt=-1)),
+    "a trial of one condition": ("pairs", first("trials", conditions=["odd"])),
+    "a trial of one condition twice": ("pairs", first("trials", conditions=["odd", "odd"])),
+    "a trial of an unknown condition": ("pairs", first("trials", conditions=["odd", "none"])),
+    "too few conditions to rate": ("mushra", first("trials", conditions=["odd", "plain"])),
     "no trials": ("pairs", lambda tree: tree.update(trials=[])),
     "a condition twice": ("pairs", lambda tree: tree.update(conditions=["odd", "odd", "plain"])),
-    "ratings without a reference": ("mushra", lambda tree: tree.update(reference=None)),
-    "ratings of pairs": ("pairs", lambda tree: tree.update(kind="mushra")),
-    "pairs of ratings": ("mushra", lambda tree: tree.update(kind="pairs")),
-    "a seed below nothing": ("pairs", lambda tree: tree.update(seed=-1)),
-    "more than there are": ("pairs", lambda tree: tree.update(per_listener=10**9)),
-    "a rate of nothing": ("pairs", lambda tree: tree.update(rate=0)),
-    "X chosen meanwhile": ("abx", lambda tree: tree.update(choice="active")),
+    "MUSHRA without a reference": ("mushra", lambda tree: tree.update(reference=None)),
+    "pairs declared as MUSHRA": ("pairs", lambda tree: tree.update(kind="mushra")),
+    "MUSHRA declared as pairs": ("mushra", lambda tree: tree.update(kind="pairs")),
+    "a negative seed": ("pairs", lambda tree: tree.update(seed=-1)),
+    "more trials than the test has": ("pairs", lambda tree: tree.update(per_listener=10**9)),
+    "a rate of 0": ("pairs", lambda tree: tree.update(rate=0)),
+    "ABX with active choice": ("abx", lambda tree: tree.update(choice="active")),
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", FORGED)
 def test_forged_test_is_rejected(copy_test: CopyTest, name: str) -> None:
-    kind, change = WRONG[name]
+    kind, change = FORGED[name]
     _, folder = copy_test(kind)
     tree = json.loads((folder / TEST_FILE).read_text())
     change(tree)
@@ -65,7 +65,7 @@ def test_forged_test_is_rejected(copy_test: CopyTest, name: str) -> None:
 def answer_all(copy_test: CopyTest, answer_test: Callable[..., str]) -> Callable[[str], BuiltTest]:
     """Return a function that copies a test with one listener's answers."""
 
-    def built_tests(kind: str) -> BuiltTest:
+    def copy_and_answer(kind: str) -> BuiltTest:
         test, folder = copy_test(kind)
         taste = dict.fromkeys(test.conditions, 50.0) | {"right": 1.0}
         taste |= {test.reference: 99.0} if test.reference else {}
@@ -73,38 +73,43 @@ def answer_all(copy_test: CopyTest, answer_test: Callable[..., str]) -> Callable
         assert analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE)).participants
         return test, folder
 
-    return built_tests
+    return copy_and_answer
 
 
 SCREEN = {"stage": "trial", "trial": 0, "right": None, "again": None}
-BROKEN = {
-    "a value of no kind": "UPDATE answer SET value = '{}'",
-    "a value that is none": "UPDATE answer SET value = '[[['",
+FORGED_ANSWERS = {
+    "a value of a wrong type": "UPDATE answer SET value = '{}'",
+    "a value that is not JSON": "UPDATE answer SET value = '[[['",
     "a value of bytes": "UPDATE answer SET value = x'ff'",
     "a rating beyond the scale": "UPDATE answer SET value = replace(value, '.', 'e300')",
-    "a screen of text": "UPDATE answer SET screen = 'x' || rowid",
+    "a screen number of text": "UPDATE answer SET screen = 'x' || rowid",
     "a time of text": "UPDATE answer SET seconds = 'long'",
-    "a place of text": "UPDATE listener SET number = 'one'",
-    "a place beyond all": "UPDATE listener SET number = 1000000000000",
-    "a name of bytes": "UPDATE listener SET id = x'ff'",
-    "a screen of nothing": "INSERT INTO asked SELECT id, 3, 'null' FROM listener",
-    "a screen of others": "INSERT INTO asked SELECT id, 3, ? FROM listener",
+    "a listener number of text": "UPDATE listener SET number = 'one'",
+    "a listener number beyond the limit": "UPDATE listener SET number = 1000000000000",
+    "a listener id of bytes": "UPDATE listener SET id = x'ff'",
+    "an empty screen": "INSERT INTO asked SELECT id, 3, 'null' FROM listener",
+    "a screen of another test": "INSERT INTO asked SELECT id, 3, ? FROM listener",
 }
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(k, name) for k in ("pairs", "mushra") for name in BROKEN if k == "mushra" or "scale" not in name],
+    [
+        (k, name)
+        for k in ("pairs", "mushra")
+        for name in FORGED_ANSWERS
+        if k == "mushra" or "scale" not in name
+    ],
 )
 def test_forged_answers_are_reported_as_damaged(
     answer_all: Callable[[str], BuiltTest], kind: str, name: str
 ) -> None:
     test, folder = answer_all(kind)
     slots = [["A", "../../etc/passwd", "odd"], ["B", "../../etc/passwd", "plain"]]
-    about = (json.dumps({**SCREEN, "slots": slots}),) if "?" in BROKEN[name] else ()
+    parameters = (json.dumps({**SCREEN, "slots": slots}),) if "?" in FORGED_ANSWERS[name] else ()
     with sqlite3.connect(folder / ANSWERS_FILE) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
-        assert connection.execute(BROKEN[name], about).rowcount > 0
+        assert connection.execute(FORGED_ANSWERS[name], parameters).rowcount > 0
     connection.close()
     with pytest.raises(OutputError, match="is damaged: restore it from a copy"):
         analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE))
@@ -129,8 +134,8 @@ def test_repeats_alone_do_not_count_as_answers(answer_all: Callable[[str], Built
     test, folder = answer_all(kind)
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     (listener,) = answers.list_listeners()
-    laid_out = screens_of(test, answers, listener)
-    repeats = [place for place, screen in laid_out.items() if screen.repeat_of is not None]
+    screens = screens_of(test, answers, listener)
+    repeats = [number for number, screen in screens.items() if screen.repeat_of is not None]
     assert repeats
     with sqlite3.connect(folder / ANSWERS_FILE) as connection:
         connection.execute(f"DELETE FROM answer WHERE screen NOT IN ({', '.join(map(str, repeats))})")
@@ -144,21 +149,21 @@ def test_answer_of_wrong_shape_gives_422(copy_test: CopyTest, kind: str) -> None
     test, folder = copy_test(kind)
     with TestClient(create_listening_app(test, folder), base_url="http://127.0.0.1:8766") as client:
         listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
-        who = {"X-Listener": listener}
+        headers = {"X-Listener": listener}
         seen = set()
-        while (now := client.get("/api/screen", headers=who).json())["stage"] != "done":
-            seen.add(now["stage"])
-            rated = now["stage"] in ("training", "trial") and kind == "mushra"
-            labels = [item for item in now["labels"] if item not in ("reference", "X")]
+        while (state := client.get("/api/screen", headers=headers).json())["stage"] != "done":
+            seen.add(state["stage"])
+            rated = state["stage"] in ("training", "trial") and kind == "mushra"
+            labels = [label for label in state["labels"] if label not in ("reference", "X")]
             right: Any = dict.fromkeys(labels, 50) if rated else "A"
-            right = {"volume": "set", "hearing": "1", "headphones": "1"}.get(now["stage"], right)
+            right = {"volume": "set", "hearing": "1", "headphones": "1"}.get(state["stage"], right)
             wrong = ["C", "", "set" if right != "set" else "1", {}, {"A": 1}, {"X": 2, "": 1}]
             for value in (*wrong, *([dict.fromkeys(labels, 100.5)] if rated else [])):
-                said = {"value": value, "final": True, "seconds": 1}
-                path = f"/api/screens/{now['screen']}"
-                assert client.put(path, headers=who, json=said).status_code == 422, (now, value)
-            said = {"value": right, "final": True, "seconds": 1}
-            assert client.put(path, headers=who, json=said).is_success
+                body = {"value": value, "final": True, "seconds": 1}
+                path = f"/api/screens/{state['screen']}"
+                assert client.put(path, headers=headers, json=body).status_code == 422, (state, value)
+            body = {"value": right, "final": True, "seconds": 1}
+            assert client.put(path, headers=headers, json=body).is_success
         assert {"volume", "training", "trial"} <= seen
 
 

@@ -12,7 +12,7 @@ from campaigns.harness.contract import check_operation, operations
 from tonewood.listening.definition import ListeningTest
 from tonewood.listening.server import create_listening_app
 
-WRONG = [
+INVALID_BODIES = [
     b'{"value": "set", "final": true, "seconds": NaN}',
     b'{"value": "set", "final": true, "seconds": 1, "\\ud800": 1}',
     b'{"value": {"A": Infinity}, "final": true, "seconds": 1}',
@@ -23,24 +23,24 @@ WRONG = [
 
 def test_responses_match_openapi_document(copy_test: Callable[[str], tuple[ListeningTest, Path]]) -> None:
     test, folder = copy_test("pairs")
-    built_tests = create_listening_app(test, folder)
-    with TestClient(built_tests, base_url="http://127.0.0.1:8766") as client:
+    app = create_listening_app(test, folder)
+    with TestClient(app, base_url="http://127.0.0.1:8766") as client:
         listener = client.post("/api/listeners", json={"agreed": True}).json()["listener"]
 
-        def placed(case: Any, data: st.DataObject) -> None:
+        def insert_names(case: Any, data: st.DataObject) -> None:
             if "X-Listener" in case.headers and case.method != "DELETE" and data.draw(st.booleans()):
                 case.headers["X-Listener"] = listener
             if "number" in case.path_parameters and data.draw(st.booleans()):
                 case.path_parameters["number"] = 0
 
-        requests = []
-        for operation in operations(built_tests.openapi()):
-            check_operation(client, operation, placed)
-            requests.append(operation.label)
-        assert len(requests) == 8
+        labels = []
+        for operation in operations(app.openapi()):
+            check_operation(client, operation, insert_names)
+            labels.append(operation.label)
+        assert len(labels) == 8
 
 
-@pytest.mark.parametrize("content", WRONG)
+@pytest.mark.parametrize("content", INVALID_BODIES)
 def test_non_json_numbers_are_rejected_in_one_line(
     copy_test: Callable[[str], tuple[ListeningTest, Path]], content: bytes
 ) -> None:

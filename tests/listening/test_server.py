@@ -77,7 +77,7 @@ def test_responses_do_not_reveal_conditions(copy_test: CopyTest, kind: str) -> N
     secret += [item.piece for item in test.excerpts] + ["right", "excerpt", "trial_", str(folder)]
     page_text = "\n".join(page).lower()
     for word in secret:
-        # Words of the page itself, such as "right" in an answer that is none, say nothing.
+        # Words of the page itself, such as "right", are removed first: they reveal nothing.
         assert word.lower() not in reported.replace(page_text, ""), word
     assert not re.search(r"https?://", "\n".join(page))
     assert state["code"] == test.completion_code(visitor.headers["X-Listener"])
@@ -127,52 +127,51 @@ def test_consent_text_is_read_from_its_file(copy_test: CopyTest) -> None:
 
 def test_deleted_listener_leaves_no_trace(copy_test: CopyTest) -> None:
     test, folder = copy_test("pairs")
-    stays, leaves = Visitor(test, folder), Visitor(test, folder)
-    for visitor in (stays, leaves):
+    staying, leaving = Visitor(test, folder), Visitor(test, folder)
+    for visitor in (staying, leaving):
         for _ in range(3):
             visitor.answer(visitor.state())
-    identity = leaves.headers["X-Listener"].encode()
+    identity = leaving.headers["X-Listener"].encode()
     assert any(identity in path.read_bytes() for path in folder.glob("answers.sqlite*"))
-    # Somebody else has the file open, so that its log outlives every other connection.
+    # Another connection is open, so that SQLite does not delete the log with the last one.
     watching = sqlite3.connect(folder / ANSWERS_FILE)
     watching.execute("SELECT count(*) FROM answer").fetchone()
-    assert leaves.client.delete("/api/listeners", headers=leaves.headers).status_code == 200
-    assert leaves.client.get("/api/screen", headers=leaves.headers).status_code == 404
+    assert leaving.client.delete("/api/listeners", headers=leaving.headers).status_code == 200
+    assert leaving.client.get("/api/screen", headers=leaving.headers).status_code == 404
     for path in folder.glob("answers.sqlite*"):
         assert identity not in path.read_bytes()
     watching.close()
     assert [item.listener.id for item in list_participants(test, AnswerDatabase(folder / ANSWERS_FILE))] == [
-        stays.headers["X-Listener"]
+        staying.headers["X-Listener"]
     ]
-    assert AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").number == 1  # the place is free again
+    assert AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").number == 1  # the number is free again
 
 
 def test_active_choice_is_stored_and_adapts(copy_test: CopyTest) -> None:
     test, folder = copy_test("pairs")
     test = test.model_copy(update={"choice": "active"})
     visitor = Visitor(test, folder)
-    requests = []
+    sounds_of_trials = []
     while (state := visitor.state())["stage"] != "done":
         if state["stage"] == "trial":
             first, again = (visitor.sounds(visitor.state()) for _ in range(2))
-            assert [item.content for item in first] == [item.content for item in again]
-            requests.append([item.content for item in first])
+            contents = [answer.content for answer in first]
+            assert contents == [answer.content for answer in again]
+            sounds_of_trials.append(contents)
         visitor.answer(state)
-    assert len(requests) == test.per_listener + test.repeats
+    assert len(sounds_of_trials) == test.per_listener + test.repeats
     answers = AnswerDatabase(folder / ANSWERS_FILE)
     (person,) = list_participants(test, answers)
     *chosen, repeated = person.responses
     assert {item.question.trial for item in chosen} == set(range(len(test.trials)))
-    # What comes again at the end is one of those that were chosen, its sides changed.
+    # The last screen repeats one of the chosen, with exchanged sides.
     before = next(k for k, item in enumerate(chosen) if item.screen_number == repeated.repeat_of)
-    assert requests[-1] == requests[before][::-1]
+    assert sounds_of_trials[-1] == sounds_of_trials[before][::-1]
     assert repeated.question.trial == chosen[before].question.trial
     result = analyze_answers(test, answers)
     assert result.consistency is not None
-    assert (result.consistency.successes, result.consistency.total) == (
-        0,
-        1,
-    )  # "A" is now the other one
+    # "A" is now the other sound.
+    assert (result.consistency.successes, result.consistency.total) == (0, 1)
     assert result.pairs[0].answers.total == len(chosen)
 
 

@@ -32,13 +32,13 @@ def larger(test: ListeningTest, excerpts: int = 30, each: int = 12) -> Listening
 
 def test_subsets_are_balanced_over_listeners(built_tests: dict[str, BuiltTest]) -> None:
     test = larger(built_tests["pairs"][0])
-    requests = Counter[int]()
+    counts = Counter[int]()
     for number in range(25):
         group = trial_order.balanced_subset(test, number)
         assert len(set(group)) == len(group) == 12
-        requests.update(group)
-        assert max(requests.values()) - min(requests.get(t, 0) for t in range(30)) <= 1
-    assert sum(requests.values()) == 300
+        counts.update(group)
+        assert max(counts.values()) - min(counts.get(t, 0) for t in range(30)) <= 1
+    assert sum(counts.values()) == 300
 
 
 def test_order_and_sides_follow_from_seed_and_number(built_tests: dict[str, BuiltTest]) -> None:
@@ -52,17 +52,17 @@ def test_order_and_sides_follow_from_seed_and_number(built_tests: dict[str, Buil
 def test_sides_are_balanced_and_swapped_in_repeats(built_tests: dict[str, BuiltTest]) -> None:
     test = larger(built_tests["pairs"][0])
     for number in range(6):
-        planned = trial_order.draw_screens(test, number)
-        requests = [item for item in planned if item.stage == "trial" and item.repeat_of is None]
-        left = Counter(item.stimuli[0].condition for item in requests)
+        screens = trial_order.draw_screens(test, number)
+        trials = [screen for screen in screens if screen.stage == "trial" and screen.repeat_of is None]
+        left = Counter(screen.stimuli[0].condition for screen in trials)
         assert abs(left["plain"] - left["odd"]) <= 1
-        again = [item for item in planned if item.repeat_of is not None]
-        assert len(again) == 3
-        for item in again:
-            assert item.repeat_of is not None
-            before = planned[item.repeat_of]
-            assert before.trial == item.trial
-            assert [s.condition for s in before.stimuli] == [s.condition for s in item.stimuli][::-1]
+        repeats = [screen for screen in screens if screen.repeat_of is not None]
+        assert len(repeats) == 3
+        for repeat in repeats:
+            assert repeat.repeat_of is not None
+            before = screens[repeat.repeat_of]
+            assert before.trial == repeat.trial
+            assert [s.condition for s in before.stimuli] == [s.condition for s in repeat.stimuli][::-1]
 
 
 def test_abx_target_is_balanced_and_recorded(built_tests: dict[str, BuiltTest]) -> None:
@@ -89,23 +89,23 @@ def test_mushra_hides_the_reference(built_tests: dict[str, BuiltTest]) -> None:
     for number in range(20):
         for item in trial_order.draw_screens(test, number):
             if item.stage == "trial":
-                open_one, *rated = item.stimuli
-                assert (open_one.label, open_one.condition) == ("reference", "good")
-                names = [slot.condition for slot in rated]
+                reference, *rated = item.stimuli
+                assert (reference.label, reference.condition) == ("reference", "good")
+                names = [stimulus.condition for stimulus in rated]
                 assert sorted(names) == sorted(test.conditions)
                 assert "anchor 3.5 kHz" in names
                 hidden = rated[names.index("good")]
-                assert hidden.file != open_one.file
+                assert hidden.file != reference.file
                 places[names.index("good")] += 1
     assert len(places) == 5
 
 
 def test_active_choice_asks_most_uncertain_pair(built_tests: dict[str, BuiltTest]) -> None:
     test = built_tests["pairs"][0].model_copy(update={"choice": "active"})
-    open_ones = [item for item in trial_order.draw_screens(test, 0) if item.stage == "trial"]
-    assert all(not item.stimuli for item in open_ones)
-    played_back = [0]
-    screen = trial_order.next_adaptive_screen(test, 0, 5, np.zeros((2, 2)), Counter({0: 1}), played_back)
+    screens = [screen for screen in trial_order.draw_screens(test, 0) if screen.stage == "trial"]
+    assert all(not screen.stimuli for screen in screens)
+    past_trials = [0]
+    screen = trial_order.next_adaptive_screen(test, 0, 5, np.zeros((2, 2)), Counter({0: 1}), past_trials)
     assert screen.trial in range(1, len(test.trials))
-    again = trial_order.next_adaptive_screen(test, 0, 5, np.zeros((2, 2)), Counter({0: 1}), played_back)
+    again = trial_order.next_adaptive_screen(test, 0, 5, np.zeros((2, 2)), Counter({0: 1}), past_trials)
     assert again == screen

@@ -49,7 +49,7 @@ def all_commands(inputs: Path, options: tuple[str, ...] = SHORT_OPTIONS) -> dict
     takes, tagged = inputs / "takes", inputs / "tagged.flac"
     sets = [word for assignment in TINY_TRAINING for word in ("--set", assignment)]
     sides = ["--reference", str(inputs / "reference"), "--source", str(inputs / "source")]
-    conditions = [str(inputs / "conditions" / it) for it in ("good", "plain")]
+    conditions = [str(inputs / "conditions" / name) for name in ("good", "plain")]
 
     def single(work: Path) -> list[str]:
         return ["enhance", str(tagged), "-m", MODEL, "-o", str(work / "out/take.flac"), *options]
@@ -85,7 +85,7 @@ def make_test(inputs: Path, out: Path) -> Path:
     """Build a listening test to serve."""
     work = out.with_name(f"{out.name}-work")
     (work / "tmp").mkdir(parents=True)
-    conditions = [str(inputs / "conditions" / it) for it in ("good", "plain")]
+    conditions = [str(inputs / "conditions" / name) for name in ("good", "plain")]
     command = [sys.executable, "-m", "tonewood", "listen", "new", *conditions, "-o", str(out)]
     subprocess.run(
         [*command, "--seconds", "5", "--per-listener", "4", "--no-checks"],

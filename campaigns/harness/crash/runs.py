@@ -176,7 +176,7 @@ def differences(work: Path, undisturbed: dict[str, str]) -> list[str]:
         return [f"unreadable at the end: {error!r}"]
     errors = [f"{name} is missing at the end" for name in undisturbed if name not in now]
     errors += [f"{name} is left at the end" for name in now if name not in undisturbed]
-    errors += [f"{name} differs at the end" for name in undisturbed if now.get(name, undisturbed[name]) != undisturbed[name]]  # fmt: skip  # noqa: E501
+    errors += [f"{name} differs at the end" for name in now if undisturbed.get(name, now[name]) != now[name]]
     return errors + [f"tmp/{name} is left" for name in leftover_files(work / "tmp")]
 
 

@@ -90,8 +90,8 @@ class PageThread(threading.Thread):
     def __init__(self, server: ServerProcess, visit: Callable[["PageThread"], None]) -> None:
         super().__init__(daemon=True)
         self.server, self.visit = server, visit
-        self.sent: dict[Any, Any] = {}  # sent, not confirmed yet
-        self.confirmed: dict[Any, Any] = {}  # confirmed
+        self.sent: dict[Any, Any] = {}  # not confirmed yet
+        self.confirmed: dict[Any, Any] = {}
         self.error: Exception | None = None
 
     def run(self) -> None:
@@ -178,18 +178,18 @@ def kill_listening(
     database = work / "test" / ANSWERS_FILE
     if database.exists():
         result.errors += check_database(database)
-        result.errors += _answers_lost(database, pages)
+        result.errors += _lost_answers(database, pages)
     again = ServerProcess(serve, work).ready()
     listeners = {key[1] for page in pages for key in page.confirmed if key[0] == "joined"}
     for listener_id in listeners:
         again.ask("GET", "api/screen", listener=listener_id)
-    last = PageThread(again, _one)
+    last = PageThread(again, take_part_once)
     last.start()
     last.join(_TIMEOUT_S)
     if last.error or "whole" not in last.confirmed:
         result.errors.append(f"nobody could take part afterwards: {last.error!r}")
     code = again.stop(signal.SIGTERM)
-    result.errors += _left(work, {*files_before, ANSWERS_FILE}, code)
+    result.errors += _leftovers(work, {*files_before, ANSWERS_FILE}, code)
     return result
 
 
@@ -201,13 +201,13 @@ def run_listening(test: Path, work: Path) -> tuple[float, float]:
     server = ServerProcess(["listen", "serve", str(work / "test")], work).ready()
     start = cpu_seconds(server.process.pid)
     for _ in range(40):
-        _one(PageThread(server, _one))
+        take_part_once(PageThread(server, take_part_once))
     seconds = cpu_seconds(server.process.pid)
     server.stop(signal.SIGTERM)
     return start, seconds
 
 
-def _one(page: PageThread) -> None:
+def take_part_once(page: PageThread) -> None:
     """Take part once."""
     listener_id = page.server.ask("POST", "api/listeners", {"agreed": True})["listener"]
     state = page.server.ask("GET", "api/screen", listener=listener_id)
@@ -218,7 +218,7 @@ def _one(page: PageThread) -> None:
     page.confirmed["whole"] = state["code"]
 
 
-def _answers_lost(database: Path, pages: list[PageThread]) -> list[str]:
+def _lost_answers(database: Path, pages: list[PageThread]) -> list[str]:
     connection = sqlite3.connect(database)
     rows = connection.execute("SELECT listener, screen, value, final FROM answer").fetchall()
     people = {row[0] for row in connection.execute("SELECT id FROM listener")}
@@ -236,10 +236,10 @@ def _answers_lost(database: Path, pages: list[PageThread]) -> list[str]:
     return errors
 
 
-def _left(work: Path, known: set[str], code: int) -> list[str]:
+def _leftovers(work: Path, expected_files: set[str], code: int) -> list[str]:
     errors = [] if code in (0, 143, -15) else [f"stopped, it exited with {code}"]
     names = {path.name for path in (work / "test").iterdir()}
-    errors += [f"{name} is left" for name in sorted(names - known)]
+    errors += [f"{name} is left" for name in sorted(names - expected_files)]
     return errors + [f"tmp/{name} is left" for name in leftover_files(work / "tmp")]
 
 
@@ -247,24 +247,24 @@ def _left(work: Path, known: set[str], code: int) -> list[str]:
 
 
 class Studio:
-    """What pages of the studio do: open, edit, search, take away, forget."""
+    """Actions of the studio's pages: open, search, edit, undo, redo and download."""
 
     def __init__(self, take: Path, model: str) -> None:
         self.content, self.model = take.read_bytes(), model
         self.recipe: bytes | None = None
 
     def serve(self, work: Path) -> ServerProcess:
-        """Start one."""
-        given = ["--no-browser", "--folder", str(work / "out"), "-m", self.model]
-        return ServerProcess(["studio", *given, "--root", str(work / "tmp")], work)
+        """Start a studio."""
+        options = ["--no-browser", "--folder", str(work / "out"), "-m", self.model]
+        return ServerProcess(["studio", *options, "--root", str(work / "tmp")], work)
 
     def visit(self, page: PageThread) -> None:
-        """Do everything, over and over."""
+        """Visit again and again, until the server is gone."""
         while True:
-            self.once(page)
+            self.visit_once(page)
             page.confirmed["rounds"] = page.confirmed.get("rounds", 0) + 1
 
-    def once(self, page: PageThread) -> str:
+    def visit_once(self, page: PageThread) -> str:
         """Open a recording, search, edit, undo, redo and download; return the session's name."""
         ask = page.server.ask
         name: str = ask("POST", "api/recordings?name=take.wav", raw=self.content)["id"]
@@ -290,24 +290,24 @@ class Studio:
         assert job["state"] == "done", job
         return job
 
-    def whole(self, work: Path) -> float:
+    def run_undisturbed(self, work: Path) -> float:
         """Make an undisturbed visit and keep its final recipe.
 
         Returns the processor time of the start and two visits, in seconds.
         """
-        _fresh(work)
+        _create_folders(work)
         server = self.serve(work).ready()
         start = cpu_seconds(server.process.pid)
         page = PageThread(server, lambda page: None)
-        name = self.once(page)
+        name = self.visit_once(page)
         seconds = 2 * cpu_seconds(server.process.pid) - start
-        self.recipe = server.ask("GET", f"api/sessions/{name}/take/recipe") and _recipe(server, name)
+        self.recipe = _download_recipe(server, name)
         server.stop(signal.SIGTERM)
         return seconds
 
     def kill(self, work: Path, seconds: float, at: float) -> KillResult:
         """Kill the studio while two pages send requests."""
-        _fresh(work)
+        _create_folders(work)
         server = self.serve(work)
         pages = [PageThread(server, self.visit) for _ in range(2)]
         result = kill_server(server, pages, seconds, "studio", at)
@@ -315,25 +315,26 @@ class Studio:
         if database.exists():
             result.errors += check_database(database)
         again = self.serve(work).ready()
-        result.errors += self._lost(again, pages)
+        result.errors += self._lost_edits(again, pages)
         page = PageThread(again, lambda page: None)
-        name = self.once(page)
-        if _recipe(again, name) != self.recipe:
+        name = self.visit_once(page)
+        if _download_recipe(again, name) != self.recipe:
             result.errors.append("a search after the kill differs from an undisturbed one")
         # Interrupted searches must be possible again.
-        for session in [key[1] for it in pages for key in it.confirmed if key[0] == "session"]:
-            if ("found", session) not in {key for it in pages for key in it.confirmed}:
+        confirmed = {key for client in pages for key in client.confirmed if isinstance(key, tuple)}
+        for kind, session in sorted(confirmed):
+            if kind == "session" and ("found", session) not in confirmed:
                 self.search(page, session)
-        open_ = [job for job in again.ask("GET", "api/jobs") if job["state"] == "running"]
-        result.errors += [f"a job still runs: {job}" for job in open_]
-        sessions = {it["id"] for it in again.ask("GET", "api/sessions")}
+        running = [job for job in again.ask("GET", "api/jobs") if job["state"] == "running"]
+        result.errors += [f"a job still runs: {job}" for job in running]
+        sessions = {session["id"] for session in again.ask("GET", "api/sessions")}
         code = again.stop(signal.SIGTERM)
         if code not in (0, 143, -15):
             result.errors.append(f"stopped, it exited with {code}")
-        result.errors += check_database(database) + self._left(work, sessions)
+        result.errors += check_database(database) + self._leftovers(work, sessions)
         return result
 
-    def _lost(self, server: ServerProcess, pages: list[PageThread]) -> list[str]:
+    def _lost_edits(self, server: ServerProcess, pages: list[PageThread]) -> list[str]:
         errors = []
         for page in pages:
             for key, value in page.confirmed.items():
@@ -353,29 +354,29 @@ class Studio:
                     errors.append(f"the mask of {name} is lost")
         return errors
 
-    def _left(self, work: Path, sessions: set[str]) -> list[str]:
+    def _leftovers(self, work: Path, sessions: set[str]) -> list[str]:
         out = work / "out"
-        errors = [f"{it.name} is left" for it in out.iterdir() if it.name not in _STUDIO]
-        folders = {it.name for it in (out / "sessions").iterdir()}
-        errors += [f"a folder of no session is left: {it}" for it in folders - sessions]
+        errors = [f"{path.name} is left" for path in out.iterdir() if path.name not in _STUDIO_FILES]
+        folders = {path.name for path in (out / "sessions").iterdir()}
+        errors += [f"a folder without a session is left: {name}" for name in folders - sessions]
         for path in (out / "sessions").rglob("*"):
-            if not _KNOWN.fullmatch(path.name) and path.is_file():
+            if not _SESSION_FILE.fullmatch(path.name) and path.is_file():
                 errors.append(f"{path.relative_to(out)} is left")
         return errors + [f"tmp/{name} is left" for name in leftover_files(work / "tmp")]
 
 
-_STUDIO = {"studio.db", "studio.db-wal", "studio.db-shm", "sessions", "models"}
-_KNOWN = re.compile(
+_STUDIO_FILES = {"studio.db", "studio.db-wal", "studio.db-shm", "sessions", "models"}
+_SESSION_FILE = re.compile(
     r"upload\.wav|input\.f32|bands\.npz|anchor\.json|found-\d+\.recipe\.json"
     r"|whole-[0-9a-f]{20}\.(npy|json)"
 )
 
 
-def _fresh(work: Path) -> None:
+def _create_folders(work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     for name in ("out", "tmp"):
         (work / name).mkdir(parents=True)
 
 
-def _recipe(server: ServerProcess, name: str) -> Any:
+def _download_recipe(server: ServerProcess, name: str) -> Any:
     return server.ask("GET", f"api/sessions/{name}/take/recipe")

@@ -73,13 +73,12 @@ def server_reader(
         assert sample(process.pid).rss < initial_bytes + LIMIT_BYTES
         for session_id in _CREATED_SESSION.findall(answer_bytes):
             send_request(port, request("DELETE", f"/api/sessions/{session_id.decode()}", port=port))
-        check_status(
-            max((int(it) for it in _STATUS_LINE.findall(answer_bytes)), default=400), repr(answer_bytes[:300])
-        )
+        statuses = [int(digits) for digits in _STATUS_LINE.findall(answer_bytes)]
+        check_status(max(statuses, default=400), repr(answer_bytes[:300]))
 
     try:
-        known = (f"Authorization: Bearer {token}",) if token else ()
-        wires = seeds(f"http://{place.netloc}", partial(request, port=port, known=known))
+        fixed_headers = (f"Authorization: Bearer {token}",) if token else ()
+        wires = seeds(f"http://{place.netloc}", partial(request, port=port, fixed_headers=fixed_headers))
         yield Reader(
             ".http",
             tuple(wires),
@@ -99,11 +98,11 @@ _CREATED_SESSION = re.compile(rb'^HTTP/1\.1 201 .*?"id":"([0-9a-f]{16})"', re.DO
 def _damage_target(wire: bytes, random: Random) -> bytes:
     """Damage the target of a request, keeping it a valid address."""
     line, rest = wire.split(b"\r\n", 1) if b"\r\n" in wire else (wire, b"")
-    method, _, asks = line.partition(b" ")
-    asks = random.choice(TEXT)(asks.removesuffix(b" HTTP/1.1"), random)[:2_000]
+    method, _, target = line.partition(b" ")
+    target = random.choice(TEXT)(target.removesuffix(b" HTTP/1.1"), random)[:2_000]
     if random.random() < 0.1:
         method = random.choice((b"GET", b"PUT", b"POST", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH"))
-    return b"%b %b HTTP/1.1\r\n%b" % (method, quote(asks, safe="/?&=%:,").encode(), rest)
+    return b"%b %b HTTP/1.1\r\n%b" % (method, quote(target, safe="/?&=%:,").encode(), rest)
 
 
 def _damage_body(wire: bytes, random: Random) -> bytes:
@@ -122,11 +121,11 @@ def request(
     body: bytes | None = None,
     *more: str,
     port: int,
-    known: tuple[str, ...] = (),
+    fixed_headers: tuple[str, ...] = (),
 ) -> bytes:
     """Encode a request that closes its connection."""
     host = f"Host: 127.0.0.1:{port}"
-    lines = [f"{method} {path} HTTP/1.1", host, *known, *more, "Connection: close"]
+    lines = [f"{method} {path} HTTP/1.1", host, *fixed_headers, *more, "Connection: close"]
     if body is not None:
         kind = "json" if body[:1] in (b"{", b"[") else "octet-stream"
         lines += [f"Content-Type: application/{kind}", f"Content-Length: {len(body)}"]
@@ -142,17 +141,17 @@ def send_request(port: int, wire: bytes) -> bytes:
         The server keeps the connection open after the client has ended its half.
     """
     answer_bytes = b""
-    with socket.create_connection(("127.0.0.1", port)) as line:
-        line.settimeout(ANSWER_WAIT_S)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.settimeout(ANSWER_WAIT_S)
         try:
-            line.sendall(wire)
-            while piece := line.recv(65_536):
+            connection.sendall(wire)
+            while piece := connection.recv(65_536):
                 answer_bytes += piece
         except TimeoutError:
-            line.settimeout(60.0)
+            connection.settimeout(60.0)
             try:
-                line.shutdown(socket.SHUT_WR)
-                while piece := line.recv(65_536):
+                connection.shutdown(socket.SHUT_WR)
+                while piece := connection.recv(65_536):
                     answer_bytes += piece
             except TimeoutError:
                 raise AssertionError(f"no end in 60 s after {answer_bytes[:300]!r}") from None
@@ -169,7 +168,7 @@ def valid_studio_requests(recording: bytes, session: str, encode: EncodeRequest)
     edit = json.dumps(EDIT).encode()
     search = json.dumps({"steps": 3, "force": True}).encode()
     return [
-        *(encode("GET", it) for it in (
+        *(encode("GET", path) for path in (
             "/", "/api/models", "/api/sessions", "/api/jobs", "/api/formats", "/api/places",
             at, f"{at}/state", f"{at}/waveform", f"{at}/curve?axis=log",
             f"{at}/tiles/input/mel/0/0", f"{at}/tiles/output/log/1/0?key=x",
@@ -184,12 +183,12 @@ def valid_studio_requests(recording: bytes, session: str, encode: EncodeRequest)
         encode("PUT", f"{at}/model", b'{"model": "soundfont-cello"}'),
         encode("POST", "/api/recordings?name=a.wav", recording),
         # An unknown session, so that nothing is searched or deleted.
-        *(encode("POST", f"/api/sessions/{UNKNOWN_ID}/{it}", search) for it in ("enhance", "again")),
+        *(encode("POST", f"/api/sessions/{UNKNOWN_ID}/{action}", search) for action in ("enhance", "again")),
         encode("POST", f"/api/sessions/{UNKNOWN_ID}/explain"),
         encode("DELETE", f"/api/sessions/{UNKNOWN_ID}"),
         encode("DELETE", f"/api/jobs/{UNKNOWN_ID}"),
-        *(encode("POST", f"/api/{it}", json.dumps({"reference": UNKNOWN_ID, "source": UNKNOWN_ID}).encode())
-          for it in ("audits", "trainings")),
+        *(encode("POST", f"/api/{jobs}", json.dumps({"reference": UNKNOWN_ID, "source": UNKNOWN_ID}).encode())
+          for jobs in ("audits", "trainings")),
         encode("POST", "/api/batches", json.dumps({"folder": UNKNOWN_ID, "model": "x"}).encode()),
     ]  # fmt: skip
 
@@ -211,16 +210,16 @@ def studio_requests(model_file: str, folder: Path, recording: bytes) -> Iterator
 def listening_requests(folder: Path) -> Iterator[Reader]:
     """Run a listening test; yield a reader of requests."""
     listener = AnswerDatabase(folder / ANSWERS_FILE).add_listener("yes").id
-    me = f"X-Listener: {listener}"
+    listener_header = f"X-Listener: {listener}"
 
     def seeds(url: str, encode: EncodeRequest) -> list[bytes]:
-        given = json.dumps({"value": "set", "final": False, "seconds": 1.5}).encode()
+        answer = json.dumps({"value": "set", "final": False, "seconds": 1.5}).encode()
         return [
-            *(encode("GET", it) for it in ("/", "/page.js", "/player.js", "/page.css", "/api/test")),
+            *(encode("GET", path) for path in ("/", "/page.js", "/player.js", "/page.css", "/api/test")),
             encode("POST", "/api/listeners", b'{"agreed": true}'),
-            encode("GET", "/api/screen", None, me),
-            encode("GET", "/api/screens/0/sounds/0", None, me),
-            encode("PUT", "/api/screens/0", given, me),
+            encode("GET", "/api/screen", None, listener_header),
+            encode("GET", "/api/screens/0/sounds/0", None, listener_header),
+            encode("PUT", "/api/screens/0", answer, listener_header),
             encode("DELETE", "/api/listeners", None, "X-Listener: nobody"),
         ]
 

@@ -53,8 +53,8 @@ class Reader:
     read : callable
         Takes the path; may raise TonewoodError only.
     mutations : tuple of Mutation
-    resealed : callable, optional
-        Repairs checksums, so that damage gets past them.
+    fix_checksum : callable, optional
+        Corrects the checksum of damaged content, so that the reader looks at the damage behind it.
     """
 
     suffix: str
@@ -121,7 +121,7 @@ def text_readers(recipe: bytes) -> dict[str, Reader]:
     ratings = b"file,rating,low,high\na.wav,4.5,1,5\nb.wav,2,1,5\n"
     training = TrainingSettings()
     return {
-        "recipe": Reader(".recipe.json", (recipe,), _recipe, TEXT),
+        "recipe": Reader(".recipe.json", (recipe,), _read_recipe, TEXT),
         "manifest csv": Reader(".csv", (head + rows,), manifest.read_manifest, TEXT),
         "manifest jsonl": Reader(".jsonl", (lines,), manifest.read_manifest, TEXT),
         "preferences": Reader(
@@ -154,7 +154,7 @@ def file_readers(model: Model, recipe: bytes, folder: Path) -> dict[str, Reader]
     return {**audio_readers(), **text_readers(recipe), **tensor_readers(model, folder)}
 
 
-def _recipe(path: Path) -> None:
+def _read_recipe(path: Path) -> None:
     recipes.load_recipe(path).mask.to_mask().load()
 
 
@@ -163,17 +163,14 @@ def tensor_readers(model: Model, folder: Path) -> dict[str, Reader]:
     path = folder / "seed.tonewood"
     model.save(path)
     content = path.read_bytes()
-    state = {"scorer/told": model.scorer.row_mean, "judge/told": model.scorer.loud_row}
+    tensors = {"scorer/told": model.scorer.row_mean, "judge/told": model.scorer.loud_row}
+    saved = save(tensors, {"told": "[]"})
+    mutations = (_damage_header, *BYTES)
     return {
-        "model": Reader(".tonewood", (content,), modelfile.load_model, (_header, *BYTES), _fix_checksum),
-        "card": Reader(".tonewood", (content,), _read_card, (_header, *BYTES), _fix_checksum),
-        "checkpoint": Reader(".checkpoint", (save(state, {"told": "[]"}),), _checkpoint, (_header, *BYTES)),
-        "cache": Reader(
-            ".take",
-            (save(state, {"told": "[]"}),),
-            feature_cache._read_cache_entry,
-            (_header, *BYTES),
-        ),
+        "model": Reader(".tonewood", (content,), modelfile.load_model, mutations, _fix_checksum),
+        "card": Reader(".tonewood", (content,), _read_card, mutations, _fix_checksum),
+        "checkpoint": Reader(".checkpoint", (saved,), _open_checkpoint, mutations),
+        "cache": Reader(".take", (saved,), feature_cache._read_cache_entry, mutations),
     }
 
 
@@ -181,11 +178,11 @@ def _read_card(path: Path) -> None:
     assert read_model_file(path).digest
 
 
-def _checkpoint(path: Path) -> None:
+def _open_checkpoint(path: Path) -> None:
     Checkpoint(path, resumed=True).open(["x"])
 
 
-def _header(content: bytes, random: Random) -> bytes:
+def _damage_header(content: bytes, random: Random) -> bytes:
     """Damage the text of a safetensors header and correct its length."""
     if len(content) < 8:
         return flip_bits(content, random)

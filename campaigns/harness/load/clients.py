@@ -32,7 +32,7 @@ class LoadResult:
     ----------
     light_ms : list of float
         Waits for frequent requests of a page: lists, states, tiles, pieces of audio.
-    faults : list of str
+    errors : list of str
         Unexpected answers: any 5xx, unprovoked 4xx, broken connections.
     """
 
@@ -50,8 +50,8 @@ class LoadResult:
 class Client:
     """User with a page, a few sessions, and a connection that breaks at times."""
 
-    def __init__(self, url: str, seed: int, result: LoadResult, most_sessions: int = 3) -> None:
-        self.url, self.result, self.max_sessions = url, result, most_sessions
+    def __init__(self, url: str, seed: int, result: LoadResult, max_sessions: int = 3) -> None:
+        self.url, self.result, self.max_sessions = url, result, max_sessions
         self.random = Random(seed)
         self.http = httpx.Client(base_url=url, timeout=_WAIT_S)
         self.sessions: list[str] = []
@@ -81,13 +81,12 @@ class Client:
             act = self.upload
         try:
             act()
-            what = self.result.done
         except (httpx.HTTPError, OSError) as error:
             with self.result.lock:
                 self.result.errors.append(f"{act.__name__}: {error!r}")
             return
         with self.result.lock:
-            what[act.__name__] += 1
+            self.result.done[act.__name__] += 1
 
     def request(
         self, method: str, path: str, *, light: bool = False, may: tuple[int, ...] = (), **more: Any
@@ -141,7 +140,7 @@ class Client:
     def search(self) -> None:
         """Search a few steps and wait for the end."""
         job = self.request("POST", f"{self.base}/enhance", json={"steps": 1, "force": True}).json()
-        self.ended(job)
+        self.wait_for_end(job)
 
     def cancel(self) -> None:
         """Start a search and cancel it."""
@@ -153,7 +152,7 @@ class Client:
         """Render the whole recording."""
         answer = self.request("POST", f"{self.base}/whole").json()
         if "id" in answer:
-            self.ended(answer)
+            self.wait_for_end(answer)
 
     def edit(self) -> None:
         """Change amount and a note, then undo or redo."""
@@ -215,7 +214,7 @@ class Client:
         if self.random.random() < 0.5:  # immediately, by a reset
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def ended(self, job: dict[str, Any]) -> None:
+    def wait_for_end(self, job: dict[str, Any]) -> None:
         """Poll a job until its end, as a page does."""
         end = time.monotonic() + _WAIT_S
         while time.monotonic() < end:
@@ -260,13 +259,15 @@ def run_clients(url: str, clients: int, seconds: float, seed: int = 0, least: in
     """Run clients on a studio for some seconds, until each has done `least` actions."""
     result = LoadResult()
     until = time.monotonic() + seconds
-    clients_list = [Client(url, 1_000 * seed + number, result) for number in range(clients)]
-    threads = [threading.Thread(target=it, args=(until, least), daemon=True) for it in clients_list]
+    threads = [
+        threading.Thread(target=Client(url, 1_000 * seed + number, result), args=(until, least), daemon=True)
+        for number in range(clients)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(seconds + 3 * _WAIT_S)
-    if any(it.is_alive() for it in threads):
+    if any(thread.is_alive() for thread in threads):
         result.errors.append("a client still waits for an answer")
     return result
 

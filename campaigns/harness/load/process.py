@@ -57,18 +57,36 @@ def without_long_numbers(name: str) -> str:
 
 
 def child_processes(pid: int) -> list[int]:
-    """Return the children of a process."""
-    result = []
-    for task in (Path("/proc") / str(pid) / "task").iterdir():
-        result += [int(it) for it in (task / "children").read_text().split()]
-    return result
+    """Return the children of a process.
+
+    Found by the parent in /proc/*/stat, because not every kernel lists the children of a process.
+    """
+    children = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # the process has ended meanwhile
+            # State and parent follow the name, whose brackets may contain anything.
+            _, parent, *_ = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(parent) == pid:
+                children.append(int(process.name))
+    return children
+
+
+def worker_processes(pid: int) -> list[int]:
+    """Return the running children of a process, without the resource tracker of multiprocessing."""
+    workers = []
+    for child in child_processes(pid):
+        with contextlib.suppress(OSError):  # the child has ended meanwhile
+            command = (Path("/proc") / str(child) / "cmdline").read_bytes()  # empty after its end
+            if command and b"resource_tracker" not in command:
+                workers.append(child)
+    return workers
 
 
 def growth(samples: list[Sample]) -> float:
     """Return the relative growth of memory over the second half, by a fitted straight line."""
     half = samples[len(samples) // 2 :]
-    at: NDArray[np.float64] = np.array([it.at for it in half])
-    rss = np.array([it.rss for it in half], np.float64)
+    at: NDArray[np.float64] = np.array([taken.at for taken in half])
+    rss = np.array([taken.rss for taken in half], np.float64)
     slope, start = np.polyfit(at - at[0], rss, 1)
     return float(slope * (at[-1] - at[0]) / start)
 
@@ -88,7 +106,7 @@ class Watch(threading.Thread):
         while not self.stopped.is_set():
             try:
                 self.samples.append(sample(self.pid, count * self.every_s))
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 return
             count += 1
             self.stopped.wait(self.every_s)

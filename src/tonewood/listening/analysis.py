@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.errors import CallError, FolderError, MissingExtraError
-from tonewood.listening.database import AnswerDatabase, Participant, TrialResponse, list_participants
+from tonewood.listening.database import (
+    AnswerDatabase,
+    Participant,
+    TrialResponse,
+    count_wins,
+    list_participants,
+)
 from tonewood.listening.definition import MID_ANCHOR_NAME, ListeningTest, TestKind
 from tonewood.stats import bradley_terry, mushra
 from tonewood.stats.bradley_terry import (
@@ -152,12 +158,12 @@ def analyze_answers(
     """
     # Listeners without a single first answer are not counted.
     everyone = list_participants(test, answers)
-    participants = [p for p in everyone if any(r.repeat_of is None for r in p.responses)]
+    participants = [p for p in everyone if p.first_answers]
     if headphones_only:
         participants = [p for p in participants if p.headphones]
     if not participants:
         raise FolderError("the test has no answers yet: serve the test, or remove --headphones")
-    responses = [[r for r in p.responses if r.repeat_of is None] for p in participants]
+    responses = [p.first_answers for p in participants]
     pairs: tuple[ConditionPair, ...] = ()
     strengths = intervals = ratings = first_side = None
     if test.kind == "mushra":
@@ -167,7 +173,7 @@ def analyze_answers(
         values = [r.value for group in responses for r in group]
         first_side = binomial_proportion(values.count("A"), len(values))
     if test.kind == "pairs":
-        wins = _count_wins(test, responses)
+        wins = np.stack([count_wins(test, group) for group in responses])  # [listener, preferred, rejected]
         # Without a chain of comparisons between all conditions, strengths are not defined.
         if bradley_terry.is_connected(wins.sum(axis=0)):
             strengths = bradley_terry.fit_strengths(wins.sum(axis=0))
@@ -198,6 +204,7 @@ def _analyze_pair(
 ) -> ConditionPair:
     """Analyse the responses of each listener to one pair of conditions."""
     abx = test.kind == "abx"
+    # Who hears no difference is right in half of the cases; fewer correct answers are chance, too.
     sided = "greater" if abx else "two-sided"
 
     def successes(responses: Iterable[TrialResponse]) -> list[bool]:
@@ -206,6 +213,7 @@ def _analyze_pair(
     def proportion(outcomes: list[bool]) -> Proportion:
         return binomial_proportion(sum(outcomes), len(outcomes), alternative=sided)
 
+    # Pooled answers count alike; `mean_over_listeners` gives each listener the same weight.
     pooled = [r for group in responses for r in group]
     answers = proportion(successes(pooled))
     where = {}
@@ -221,16 +229,6 @@ def _analyze_pair(
     )  # fmt: skip
 
 
-def _count_wins(test: ListeningTest, responses: Sequence[Sequence[TrialResponse]]) -> NDArray[np.float64]:
-    """Return how often each listener preferred one condition to another [listener, winner, loser]."""
-    index = {name: k for k, name in enumerate(test.conditions)}
-    wins = np.zeros((len(responses), len(index), len(index)))
-    for listener, group in enumerate(responses):
-        for r in group:
-            wins[listener, index[r.preferred.condition], index[r.rejected.condition]] += 1
-    return wins
-
-
 def _analyze_ratings(
     test: ListeningTest,
     participants: Sequence[Participant],
@@ -242,7 +240,7 @@ def _analyze_ratings(
     for listener, group in enumerate(responses):
         for r in group:
             for condition, (_, rating) in r.ratings.items():
-                scores[listener, r.question.trial or 0, index[condition]] = rating
+                scores[listener, r.trial, index[condition]] = rating
     # Post-screening of BS.1534-3 needs all ratings; the statistics use the reliable listeners' only.
     unreliable = mushra.find_unreliable_listeners(scores, index[test.reference], index.get(MID_ANCHOR_NAME))
     reliable = scores[~unreliable]

@@ -48,6 +48,7 @@ from tonewood.listening.definition import (
     enumerate_trials,
 )
 from tonewood.listening.stimuli import (
+    EFFECT_HOP_SECONDS,
     MAX_EXCERPT_SECONDS,
     MAX_STIMULUS_CHANNELS,
     MIN_EXCERPT_SECONDS,
@@ -60,13 +61,11 @@ from tonewood.listening.stimuli import (
     make_check_sounds,
     quantize_with_dither,
 )
-from tonewood.settings import SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Samples
 from tonewood.utils.atomic_write import temporary_folder, write_bytes, write_text
 
 MAX_RATED_SOUNDS = 12  # on one screen, after ITU-R BS.1534-3
 _STIMULUS_RATES = (44_100, 48_000)
-_EXCERPT_SPECTRUM = SpectrumSettings()
 _TEST_FOLDER_CONTENT = frozenset({
     TEST_FILE, CONSENT_FILE, ANSWERS_FILE, f"{ANSWERS_FILE}-wal", f"{ANSWERS_FILE}-shm",
     STIMULI_FOLDER, CHECKS_FOLDER,
@@ -228,9 +227,9 @@ def build_listening_test(
                 raise  # concerns the test's folder, such as a full disk, and therefore all pieces
             except TonewoodError as error:
                 yield FileFailure(next(iter(piece.paths.values())), error)
-        # The definition is written last, after all files that it names.
         if not builder.excerpts:
             raise FolderError("no piece can be used: fix or replace the files named above")
+        # The definition is written last, after all files that it names.
         test = builder.finish(pieces)
         write_text(folder / CONSENT_FILE, CONSENT_TEXT)
         test.save(folder)
@@ -266,6 +265,7 @@ class _TestBuilder:
             )
         before = len(self.excerpts)
         for start, chosen in self._choose_starts(piece.effect_db(waves, self.rate)):
+            # The analysis has one frame more than whole hops, so the last start may be too late.
             first = min(round(start * self.rate), length - self.samples)
             cut = {k: self._shape_excerpt(w[:, first : first + self.samples]) for k, w in waves.items()}
             try:
@@ -311,19 +311,18 @@ class _TestBuilder:
 
     def _choose_starts(self, effect: FloatArray) -> Iterator[tuple[float, ExcerptSelection]]:
         """Yield the start of each excerpt in seconds: strongest effect and random control, in turn."""
-        hop = _EXCERPT_SPECTRUM.hop / _EXCERPT_SPECTRUM.rate
-        frames = min(len(effect), math.floor(self.plan.seconds / hop))
+        frames = min(len(effect), math.floor(self.plan.seconds / EFFECT_HOP_SECONDS))
         used: list[int] = []
         for _ in range(0, self.plan.excerpts, 2):
             start = find_strongest_excerpt(effect, frames, tuple(used))
             if start is None:  # no room for another excerpt without overlap
                 return
             used.append(start)
-            yield start * hop, "mask"
+            yield start * EFFECT_HOP_SECONDS, "mask"
             control = draw_random_excerpt(effect, frames, self.rng)
             if len(used) < self.plan.excerpts and control is not None:
                 used.append(control)
-                yield control * hop, "random"
+                yield control * EFFECT_HOP_SECONDS, "random"
 
     def _shape_excerpt(self, wave: Samples) -> Samples:
         if wave.shape[0] < self.channels:
@@ -346,6 +345,7 @@ class _TestBuilder:
             copies = 2 if self.plan.kind == "abx" or condition == self.plan.reference else 1
             for copy in range(copies):
                 steps = quantize_with_dither(wave, self.rng)
+                # Measured on the quantized samples, because those are played.
                 written = (steps.T / np.float32(32767)).astype(np.float32)
                 file, digest = self._write_wav(steps)
                 self.stimuli.append(
@@ -386,7 +386,7 @@ def _check_rated_count(count: int) -> None:
 
 
 def _common_format(pieces: Sequence[ComparedPiece]) -> tuple[int, int]:
-    """Return the rate and the channels of all stimuli: 44.1 kHz unless a file would lose bandwidth."""
+    """Return the rate and the channels of all stimuli: 44.1 kHz if all rates divide it, else 48 kHz."""
     infos = []
     for piece in pieces:
         for path in piece.paths.values():

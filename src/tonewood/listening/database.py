@@ -8,10 +8,13 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tonewood.errors import FolderError, OutputError, printable
 from tonewood.listening.definition import Excerpt, FileByCondition, ListeningTest
@@ -68,7 +71,6 @@ class Listener(NamedTuple):
 class ListenerAnswer(NamedTuple):
     """An answer to a screen; a draft if not final."""
 
-    screen: int
     final: bool
     value: Any
     seconds: float
@@ -80,6 +82,7 @@ class AnswerDatabase:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._transaction() as connection:
+            # Not `executescript`, which would commit the open transaction first.
             for table in _ANSWER_SCHEMA.split(";"):
                 connection.execute(table)
 
@@ -148,7 +151,7 @@ class AnswerDatabase:
             types=(int, int, str, float),
         )
         return {
-            screen: ListenerAnswer(screen, bool(final), self._parse_json(value), seconds)
+            screen: ListenerAnswer(bool(final), self._parse_json(value), seconds)
             for screen, final, value, seconds in rows
         }
 
@@ -237,20 +240,24 @@ def _sqlite_reason(error: sqlite3.Error) -> str:
 
 
 class TrialResponse(NamedTuple):
-    """A final answer to a trial, with the screen and the excerpt.
-
-    Parameters
-    ----------
-    repeat_of : int or None
-        Number of the screen that this screen repeats.
-    """
+    """A final answer to a trial, with the screen and the excerpt."""
 
     screen_number: int
     question: Screen
     excerpt: Excerpt
     value: Any
     seconds: float
-    repeat_of: int | None
+
+    @property
+    def trial(self) -> int:
+        """Index of the test's trial."""
+        assert self.question.trial is not None
+        return self.question.trial
+
+    @property
+    def repeat_of(self) -> int | None:
+        """Number of the screen that this screen repeats."""
+        return self.question.repeat_of
 
     @property
     def preferred(self) -> LabelledStimulus:
@@ -293,6 +300,11 @@ class Participant(NamedTuple):
     hearing: float | None
     responses: tuple[TrialResponse, ...]
 
+    @property
+    def first_answers(self) -> list[TrialResponse]:
+        """Responses without those to repeated questions."""
+        return [response for response in self.responses if response.repeat_of is None]
+
 
 def screens_of(test: ListeningTest, answers: AnswerDatabase, listener: Listener) -> dict[int, Screen]:
     """Return a listener's screens by number: drawn from the seed, or stored while the test ran.
@@ -332,10 +344,9 @@ def _build_participant(test: ListeningTest, answers: AnswerDatabase, listener: L
     for number, answer in sorted(final.items()):
         screen = screens[number]
         if screen.stage == "trial":
-            excerpt = test.excerpts[test.trials[screen.trial or 0].excerpt]
-            responses.append(
-                TrialResponse(number, screen, excerpt, answer.value, answer.seconds, screen.repeat_of)
-            )
+            assert screen.trial is not None  # an open screen offers no answer, so none is valid
+            excerpt = test.excerpts[test.trials[screen.trial].excerpt]
+            responses.append(TrialResponse(number, screen, excerpt, answer.value, answer.seconds))
     return Participant(
         listener=listener,
         name=f"L{listener.number + 1}" if listener.number >= 0 else f"I{-listener.number}",
@@ -345,6 +356,15 @@ def _build_participant(test: ListeningTest, answers: AnswerDatabase, listener: L
         hearing=None if hearing is None else sum(hearing) / len(hearing),
         responses=tuple(responses),
     )
+
+
+def count_wins(test: ListeningTest, responses: Iterable[TrialResponse]) -> NDArray[np.float64]:
+    """Return how often one condition was preferred to another [preferred, rejected]."""
+    index = {name: k for k, name in enumerate(test.conditions)}
+    wins = np.zeros((len(index), len(index)))
+    for response in responses:
+        wins[index[response.preferred.condition], index[response.rejected.condition]] += 1
+    return wins
 
 
 def _check_results(
@@ -383,7 +403,7 @@ def screen_from_json(content: Any, test: ListeningTest, files: FileByCondition) 
         raise ValueError("the screen is incomplete") from error
     if (
         content.get("stage") != "trial"
-        or content["trial"] < 0
+        or content["trial"] < 0  # counted from the end by Python, so it is found above
         or not files_match
         or conditions != set(trial.conditions)
         or labels != [chr(ord("A") + k) for k in range(len(trial.conditions))]

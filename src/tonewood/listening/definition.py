@@ -24,6 +24,7 @@ FileByCondition = dict[tuple[int, str, int], str]
 
 TEST_FILE, CONSENT_FILE, ANSWERS_FILE = "test.json", "consent.txt", "answers.sqlite"
 STIMULI_FOLDER, CHECKS_FOLDER = "stimuli", "checks"
+# Low and mid anchor of ITU-R BS.1534-3.
 ANCHORS_HZ = {"anchor 3.5 kHz": 3_500.0, "anchor 7 kHz": 7_000.0}
 MID_ANCHOR_NAME = "anchor 7 kHz"
 
@@ -169,20 +170,17 @@ class ListeningTest(Settings):
 
     def completion_code(self, listener: str) -> str:
         """Return the code with which a listener proves to have completed the test."""
+        # 16⁸ codes for at most 10,000 listeners: a guess is right in one of 400,000 cases.
         digest = self._sign(listener)
         return f"{digest[:4]}-{digest[4:8]}".upper()
 
     @property
     def access_token(self) -> str:
         """Token in the page's address, the same after each restart."""
-        return self._sign("token")[:32]
+        return self._sign("token")[:32]  # 128 bits, too many to try
 
     def _sign(self, text: str) -> str:
         return hmac.new(self.key.encode(), text.encode(), hashlib.sha256).hexdigest()
-
-    def stimulus_path(self, folder: Path, stage: str, file: str) -> Path:
-        """Return the path of a file that a stage of the test plays."""
-        return folder / (CHECKS_FOLDER if stage in ("hearing", "headphones") else STIMULI_FOLDER) / file
 
     def save(self, folder: Path) -> None:
         """Write `test.json` into the test's folder."""
@@ -195,6 +193,11 @@ def enumerate_trials(
     """Return a trial for each excerpt and pair of conditions; MUSHRA compares all conditions at once."""
     sets = [conditions] if kind == "mushra" else list(combinations(conditions, 2))
     return tuple(ListeningTrial(excerpt=k, conditions=names) for k in range(excerpts) for names in sets)
+
+
+def stimulus_path(folder: Path, stage: str, file: str) -> Path:
+    """Return the path of a file that a stage of a test plays."""
+    return folder / (CHECKS_FOLDER if stage in ("hearing", "headphones") else STIMULI_FOLDER) / file
 
 
 def load_listening_test(folder: Path) -> ListeningTest:

@@ -149,6 +149,7 @@ def _rating_answer(
 ) -> ImportedAnswer:
     """Return ratings by condition as an answer on our own page."""
     screen = _rebuild_screen(test, trial)
+    # The first stimulus is the open reference, which is not rated.
     value = {stimulus.label: ratings[stimulus.condition] for stimulus in screen.stimuli[1:]}
     return ImportedAnswer(_hash_listener_id(test, listener), trial, screen, value, seconds)
 
@@ -164,6 +165,7 @@ def _choice_answer(
 
 def _hash_listener_id(test: ListeningTest, listener: str) -> str:
     """Return an id for a listener of another system, whose own id may be a name and is not stored."""
+    # As long as our own ids, the 22 characters of `token_urlsafe(16)`.
     return hashlib.sha256(f"{test.key} {listener}".encode()).hexdigest()[:22]
 
 

@@ -5,14 +5,13 @@ answers never leave the server, and all sounds have the same size.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import Body, FastAPI, Header, HTTPException
 from fastapi.responses import Response
-from numpy.typing import NDArray
 from pydantic import Field
 
 from tonewood.errors import OutputError
@@ -20,18 +19,16 @@ from tonewood.listening.database import (
     AnswerDatabase,
     Listener,
     ListenerAnswer,
+    count_wins,
     list_participants,
     screen_from_json,
     screen_to_json,
     screens_of,
 )
-from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest
+from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest, stimulus_path
 from tonewood.listening.trial_order import Screen, is_valid_answer, next_adaptive_screen, swap_sides
 from tonewood.settings import Settings
 from tonewood.web.errors import declare_errors, declare_media, error_response, install_error_handlers
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _PAGE_FILES = {
     "page.css": "text/css",
@@ -182,7 +179,7 @@ class ServedTest:
         if not 0 <= place < len(screen.stimuli):
             raise HTTPException(404)
         file = screen.stimuli[place].file
-        return self.test.stimulus_path(self.folder, screen.stage, file).read_bytes()
+        return stimulus_path(self.folder, screen.stage, file).read_bytes()
 
     def record_answer(self, listener: Listener, number: int, submitted: SubmittedAnswer) -> None:
         """Store an answer to the current screen; respond 409 or 422 to an invalid one."""
@@ -200,23 +197,15 @@ class ServedTest:
         if repeat_of is not None:
             screen = swap_sides(screens[repeat_of], repeat_of)
         else:
-            wins, counts = self._tally_answers()
+            participants = list_participants(self.test, self.answers)
+            answers = [answer for participant in participants for answer in participant.first_answers]
+            wins, counts = count_wins(self.test, answers), Counter(answer.trial for answer in answers)
             past = [s.trial for s in screens if s.stage == "trial" and s.trial is not None]
             screen = next_adaptive_screen(self.test, listener.number, number, wins, counts, past)
+        # A second tab may have stored its choice meanwhile; the stored one counts.
         content = self.answers.save_question(listener.id, number, screen_to_json(screen))
         return screen_from_json(content, self.test, self.test.file_by_condition())
 
-    def _tally_answers(self) -> tuple[NDArray[np.float64], Counter[int]]:
-        """Return wins [condition, condition] and the number of answers to each trial."""
-        index = {name: k for k, name in enumerate(self.test.conditions)}
-        wins, counts = np.zeros((len(index), len(index))), Counter[int]()
-        for participant in list_participants(self.test, self.answers):
-            for response in participant.responses:
-                if response.repeat_of is None:
-                    counts[response.question.trial or 0] += 1
-                    wins[index[response.preferred.condition], index[response.rejected.condition]] += 1
-        return wins, counts
 
-
-def _is_answered(answers: "Mapping[int, ListenerAnswer]", number: int) -> bool:
+def _is_answered(answers: Mapping[int, ListenerAnswer], number: int) -> bool:
     return number in answers and answers[number].final

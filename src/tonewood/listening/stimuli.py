@@ -24,20 +24,22 @@ from tonewood.utils.arrays import FloatArray, Samples, to_mono
 
 UNTOUCHED_CONDITION, ENHANCED_CONDITION = "untouched", "enhanced"
 MAX_STIMULUS_CHANNELS = 2
-TARGET_LUFS, MAX_PEAK_DB, MATCH_TOLERANCE_LU = -23.0, -1.0, 0.1
+TARGET_LUFS, MAX_PEAK_DB = -23.0, -1.0  # after EBU R 128; peaks between samples count
 STIMULUS_FADE_SECONDS = 0.05
-MIN_EXCERPT_SECONDS, MAX_EXCERPT_SECONDS = 5.0, 12.0
+MIN_EXCERPT_SECONDS, MAX_EXCERPT_SECONDS = 5.0, 12.0  # the maximum of ITU-R BS.1534-3 and webMUSHRA
 _MAX_LENGTH_DIFFERENCE_S = 0.1  # between conditions of a piece; encoders add some padding
 _EFFECT_SPECTRUM, _EFFECT_BANDS = SpectrumSettings(), BandSettings()
+EFFECT_HOP_SECONDS = _EFFECT_SPECTRUM.hop / _EFFECT_SPECTRUM.rate
 _ANCHOR_STOPBAND_DB = 60.0
 _TRANSITION_RATIO = 1 / 7  # of the corner: 3.5 kHz passes, 4 kHz does not
 _MAX_GAIN_ROUNDS = 8
 
+# Tones of Woods et al. (2017): 200 Hz, 1 s with ramps of 0.1 s, pauses of 0.5 s, six trials.
 HEADPHONE_TRIALS = 6
 _TONE_HZ, _TONE_SECONDS, _GAP_SECONDS, _RAMP_SECONDS = 200.0, 1.0, 0.5, 0.1
 _HEARING_HZ = (500.0, 2_000.0, 6_000.0)
 _HEARING_DB = -50.0
-_MAX_PULSES = 6
+_MAX_PULSES, _PULSE_PERIOD_SECONDS = 6, 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,7 @@ class ComparedPiece:
         levels_db = torch.stack([rows[:, :frames] for rows in rows_db])
         audible = is_audible(frame_levels(levels_db[0])).numpy()
         if self.recipes:
-            times_s = np.arange(frames, dtype=np.float64) * (_EFFECT_SPECTRUM.hop / _EFFECT_SPECTRUM.rate)
+            times_s = np.arange(frames, dtype=np.float64) * EFFECT_HOP_SECONDS
             effects = [_mask_effect_db(path, times_s) for path in self.recipes]
             return np.asarray(np.mean(effects, axis=0) * audible, dtype=np.float64)
         spread = levels_db.std(dim=0, correction=0).square().mean(dim=0).sqrt()
@@ -247,6 +249,7 @@ def _files_by_name(folders: Sequence[Path], names: set[str]) -> dict[str, list[P
 def find_strongest_excerpt(effect: FloatArray, frames: int, used_starts: tuple[int, ...] = ()) -> int | None:
     """Return the first frame of the excerpt with the largest effect that overlaps no used one."""
     sums = np.convolve(effect, np.ones(frames), mode="valid")  # of every possible excerpt
+    # An effect is never negative, so -1 marks the starts of excerpts that would overlap a used one.
     for start in used_starts:
         sums[max(0, start - frames + 1) : start + frames] = -1.0
     best = int(np.argmax(sums))
@@ -281,6 +284,7 @@ def low_pass_anchor(wave: Samples, rate: int, corner_hz: float) -> Samples:
     """
     taps, beta = kaiserord(_ANCHOR_STOPBAND_DB, _TRANSITION_RATIO * corner_hz / (rate / 2))
     taps |= 1  # an odd length has a delay of whole samples
+    # firwin's cutoff is the middle of the transition band, which begins at the corner.
     kernel = firwin(taps, corner_hz * (1 + _TRANSITION_RATIO / 2), window=("kaiser", beta), fs=rate)
     return np.asarray(oaconvolve(wave, kernel[None], mode="same", axes=1), dtype=np.float32)
 
@@ -296,6 +300,7 @@ def equalize_loudness(waves: Mapping[str, Samples], rate: int) -> dict[str, Samp
     loudness = {name: integrated_loudness(wave, rate) for name, wave in waves.items()}
     if not np.isfinite(list(loudness.values())).all():
         raise ValueError("silence")
+    # Peaks at the target; all conditions come down by the largest excess, and stay equally loud.
     peaks = [TARGET_LUFS - loud + true_peak_db(waves[name], rate) for name, loud in loudness.items()]
     target = TARGET_LUFS - max(0.0, max(peaks) - MAX_PEAK_DB)
     return {name: _scale_to_loudness(wave, rate, target) for name, wave in waves.items()}
@@ -314,6 +319,7 @@ def _scale_to_loudness(wave: Samples, rate: int, target: float) -> Samples:
 def quantize_with_dither(wave: Samples, rng: np.random.Generator) -> NDArray[np.int16]:
     """Return 16-bit samples (samples, channels) with triangular dither."""
     shape = wave.T.shape
+    # Triangular over ±1 step: neither mean nor power of the rounding error follows the sound.
     noise = rng.random(shape) - rng.random(shape)
     steps = np.round(wave.T.astype(np.float64) * 32767 + noise)
     return np.clip(steps, -32768, 32767).astype(np.int16)
@@ -333,6 +339,7 @@ def headphone_check_sound(rate: int, order: NDArray[np.int64]) -> Samples:
     soft = 10 ** (-6 / 20)
     kinds = (np.stack([tone, tone]), np.stack([tone, tone]) * soft, np.stack([tone, -tone]))
     gap = np.zeros((2, round(_GAP_SECONDS * rate)))
+    # `order` has the place of each kind; its inverse, by argsort, has the kind at each place.
     parts = [part for k in np.argsort(order) for part in (kinds[k], gap)]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
@@ -340,9 +347,10 @@ def headphone_check_sound(rate: int, order: NDArray[np.int64]) -> Samples:
 def hearing_check_sound(rate: int, hz: float, count: int) -> Samples:
     """Return `count` soft pulses of a tone; the duration does not depend on the count."""
     pulse = _ramped_tone(hz, 0.25, rate, _HEARING_DB)
-    wave = np.zeros(round(_MAX_PULSES * 0.6 * rate))
+    # Room for the largest count: neither duration nor file size may tell the answer.
+    wave = np.zeros(round(_MAX_PULSES * _PULSE_PERIOD_SECONDS * rate))
     for k in range(count):
-        start = round((0.2 + 0.6 * k) * rate)
+        start = round((0.2 + _PULSE_PERIOD_SECONDS * k) * rate)
         wave[start : start + len(pulse)] += pulse
     return np.stack([wave, wave]).astype(np.float32)
 
@@ -355,6 +363,7 @@ def make_check_sounds(rate: int, rng: np.random.Generator) -> list[tuple[str, in
         sounds.append(("hearing", count, hearing_check_sound(rate, hz, count)))
     for _ in range(HEADPHONE_TRIALS):
         order = rng.permutation(3)
+        # The softer tone is the correct answer, by its place counted from 1.
         sounds.append(("headphones", int(order[1]) + 1, headphone_check_sound(rate, order)))
     return sounds
 

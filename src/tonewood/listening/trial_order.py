@@ -69,7 +69,8 @@ def is_valid_answer(value: Any, screen: Screen, kind: TestKind, *, final: bool) 
 
 def draw_screens(test: ListeningTest, number: int) -> tuple[Screen, ...]:
     """Return all screens of the listener with a number, counted from 0."""
-    # The order of the draws is part of the format: stored answers refer to the screens drawn here.
+    # The order of the draws is part of the format: stored answers refer to the screens drawn here. The
+    # second number of a seed names its use: 1 screens, 2 active choice, 3 allocation, 4 exported ABX.
     rng = np.random.default_rng([test.seed, 1, number])
     files = test.file_by_condition()
 
@@ -150,7 +151,10 @@ _DesignKey = tuple[int, int, tuple[tuple[int, tuple[str, ...]], ...]]
 
 
 class _TrialAllocation:
-    """Allocation of trials to listeners, computed in the order of their numbers as far as needed."""
+    """Allocation of trials to listeners, computed in the order of their numbers as far as needed.
+
+    A listener's trials depend on those of all before, and any thread of the server may ask for them.
+    """
 
     def __init__(self, design: _DesignKey) -> None:
         self.design = design
@@ -200,6 +204,7 @@ def _balanced_sides(test: ListeningTest, order: Sequence[int], rng: np.random.Ge
     sides = [False] * len(order)
     for pair in sorted({test.trials[k].conditions for k in order}):
         places = [place for place, k in enumerate(order) if test.trials[k].conditions == pair]
+        # Alternating sides differ in number by one at most; the permutation hides their order.
         half = np.arange(len(places)) % 2 == int(rng.integers(2))
         for place, side in zip(places, rng.permutation(half), strict=True):
             sides[place] = bool(side)
@@ -231,6 +236,7 @@ def _draw_screen(
     stimuli = (stimulus("A", first), stimulus("B", second))
     if test.kind == "pairs":
         return Screen(stage, trial, stimuli)
+    # X is a second copy, with another dither: its bytes do not reveal which sound it is.
     x = int(rng.integers(2))
     stimuli_with_x = (*stimuli, stimulus(X_LABEL, (first, second)[x], 1))
     return Screen(stage, trial, stimuli_with_x, correct_answer="AB"[x])
