@@ -1,6 +1,7 @@
 """Prose of documentation, help texts and messages: short sentences, no rejected idioms."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from typer.main import get_command
 from tonewood import cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("[bc]*/README.md"), *(ROOT / "docs").rglob("*.md")})
+PATTERNS = ("*.md", "benchmarks/*.md", "campaigns/*.md", "docs/**/*.md", "docs/**/*.ipynb")
+PAGES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
 SOURCES = sorted((ROOT / "src" / "tonewood").rglob("*.py"))
 LONGEST_SENTENCE = 30  # words
 
@@ -42,6 +44,15 @@ NOT_PROSE = re.compile(
     r"^(```|~~~).*?^\1|^(?: {4}\S|!!!|---).*?$|<!--.*?-->|</?\w[^>]*>|\{ [^}]*\}|(?<=\])\([^)]*\)",
     re.MULTILINE | re.DOTALL,
 )
+
+
+def read_page(path: Path) -> str:
+    """Return the Markdown of a page or of a notebook."""
+    text = path.read_text("utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = json.loads(text)["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
 def prose(markdown: str) -> str:
@@ -90,7 +101,7 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_documentation_reads_as_plain_english(page: Path) -> None:
-    assert list(faults(prose(page.read_text("utf-8")))) == []
+    assert list(faults(prose(read_page(page)))) == []
 
 
 def test_help_texts_read_as_plain_english() -> None:
