@@ -96,7 +96,7 @@ def main() -> None:
     print(f"gains: {gain.square().mean().sqrt():.1f} dB rms, {gain.abs().max():.1f} dB at most")
     judges = [tonewood.score(recording, rate, model).judge for recording in (samples.T, filtered.numpy())]
     if None not in judges:
-        print(f"the judge, which the filter never heard: {judges[0]:.2f} → {judges[1]:.2f}")
+        print(f"judge (not used in training): {judges[0]:.2f} → {judges[1]:.2f}")
     if options.output:
         soundfile.write(options.output, filtered.clamp(-1, 1).numpy(), rate)
 

@@ -36,7 +36,9 @@ def option_list(command: Any) -> str:  # noqa: ANN401
     lines = []
     for param in command.params:
         if param.param_type_name == "argument":
-            names = f"`{(param.metavar or param.name).strip('[]').replace('|', '` or `')}`"
+            # Of [DIR]... the name is enough, and RECIPE|MODEL are two names.
+            metavar = re.sub(r"[\[\].]", "", param.metavar or param.name.upper())
+            names = " or ".join(f"`{name}`" for name in metavar.split("|"))
         else:
             names = ", ".join(f"`{name}`" for name in (*param.opts, *param.secondary_opts))
             names += f" `{param.metavar}`" if param.metavar else ""

@@ -97,12 +97,11 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
     page.select_option("[data-select=overlay]", "mask")
 
     session = page.url
-    for name, size, scheme in (("dark", DESK, "dark"), ("phone", PHONE, "light")):
-        other = browser.new_page(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
-        other.goto(session)
-        other.wait_for_timeout(1_500)
-        shot(name, other)
-        other.close()
+    phone = browser.new_page(viewport=PHONE)
+    phone.goto(session)
+    phone.wait_for_timeout(1_500)
+    shot("phone", phone)
+    phone.close()
 
     page.goto(f"{address}#/")
     page.wait_for_selector(".recents a")

@@ -4,33 +4,29 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from runpy import run_path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
-from typer.main import get_command
 
 import tonewood
-from tonewood import cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
-def commands(group: object = None, path: str = "") -> Iterator[tuple[str, set[str]]]:
-    for name, command in (group or get_command(cli.cli_app)).commands.items():  # type: ignore[attr-defined]
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{path}{name} ")
-        else:
-            names = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
-            yield f"{path}{name}", {name for name in names if name.startswith("-")} | {"--help"}
+def option_names(command: Any) -> set[str]:
+    names = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+    return {name for name in names if name.startswith("-")} | {"--help"}
 
 
-OPTIONS = dict(commands())
+COMMANDS = run_path(str(ROOT / "scripts" / "options.py"))["commands"]
+OPTIONS = {name: option_names(command) for name, command in COMMANDS()}
 ANY = set().union(*OPTIONS.values()) | {"--install-completion", "--show-completion"}
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 

@@ -119,7 +119,7 @@ def settings_command(json_: JsonOption = False) -> None:
                 f"{info.default if isinstance(info.default, str) else json.dumps(info.default)} {info.unit}"
             )
             limits = f" ({info.limits})" if info.limits else ""
-            print(f"  {info.name:<28}{default:<14}  {info.meaning}{limits}".rstrip())
+            print(f"  {info.name:<28} {default:<14}  {info.meaning}{limits}".rstrip())
 
 
 def onnx_command(

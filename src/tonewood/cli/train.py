@@ -294,7 +294,7 @@ def _print_audit(result: "AuditResult", model: "Model | None", page: Path | None
             }
         )
         return
-    print("verdict     what            told apart         median reference | source")
+    print("verdict     what            accuracy           median reference | source")
     for finding, confound in zip(audit.findings, CONFOUNDS, strict=True):
         accuracy_text = format_accuracy(finding.accuracy) if finding.accuracy else "-"
         print(

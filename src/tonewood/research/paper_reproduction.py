@@ -277,9 +277,9 @@ def _mean_of_pairs(rows: Sequence[MethodMeans]) -> MethodMeans:
 
 def _reproduction_page(result: Reproduction, corpus: Path, model: Model, figure_pngs: Sequence[bytes]) -> str:
     captions = (
-        "Figure 1. A source recording, and its output by the paper's method from rectangular blocks; the "
-        "mask from blocks; and the mask from random pixels without penalties (α = β = 0), which is noisy "
-        "although it scores well.",
+        "Figure 1. A source recording, and its output by the paper's method from rectangular blocks. Below: "
+        "the mask from blocks, and the mask from random pixels without penalties (α = β = 0). The latter is "
+        "noisy although it scores well.",
         "Figure 2. Rectangular and square blocks with gains optimized by the paper's objective, before and "
         "after smoothing.",
         "Figure 3. Reference recordings and their class activation maps with inverted sign: red speaks for "
