@@ -17,6 +17,7 @@ from tonewood.cli.common import (
     SetOption,
     SourceOption,
     check_output_path,
+    settings_named_by_options,
 )
 from tonewood.errors import CallError, printable
 
@@ -31,7 +32,8 @@ def _training_settings(seed: int, assignments: Sequence[str] | None) -> "ModelSe
     from tonewood.settings import ModelSettings
     from tonewood.settings_by_name import apply_assignments
 
-    settings = ModelSettings().replace(training=dict(seed=seed))
+    with settings_named_by_options({"training.seed": "--seed"}):
+        settings = ModelSettings().replace(training=dict(seed=seed))
     return apply_assignments(settings, assignments or [])
 
 
