@@ -112,7 +112,7 @@ def test_page_reports_upload_limit(visit: Callable[..., Any], live: Live, tmp_pa
     with large.open("wb") as file:
         file.truncate(2**31 + 2**29)
     page.set_input_files("input[type=file]", large)
-    page.wait_for_selector("text=large.wav has 2.50 GiB; 2.00 GiB are taken at most")
+    page.wait_for_selector("text=large.wav has 2.50 GiB; the limit is 2.00 GiB")
 
 
 def test_page_records_from_microphone(visit: Callable[..., Any], live: Live) -> None:

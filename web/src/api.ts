@@ -1,4 +1,4 @@
-/** What the server answers, typed; and the events that it sends. */
+/** Typed responses of the server, requests, and server-sent events. */
 
 import { say } from "./dom";
 
@@ -67,8 +67,8 @@ export interface State {
   whole: boolean;
   levels: Levels;
   certificate: Certificate | null;
-  model: string | null; // that the mask was found with
-  lost: boolean; // whether that is not here any more
+  model: string | null; // that found the mask
+  lost: boolean; // that model does not exist any more
 }
 
 export interface Listed {
@@ -154,7 +154,7 @@ export class Refused extends Error {
 }
 
 export async function ask(method: string, path: string, body?: unknown): Promise<Response> {
-  // A change is kept even when the page goes before it is answered.
+  // keepalive: a change is stored even if the page is closed before the response.
   const init: RequestInit = { method, keepalive: method === "PUT" };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
@@ -164,7 +164,7 @@ export async function ask(method: string, path: string, body?: unknown): Promise
   try {
     answer = await fetch(`/api${path}`, init);
   } catch {
-    throw new Refused(0, "the studio does not answer: is it still running?");
+    throw new Refused(0, "the studio does not answer: check that it is still running");
   }
   if (!answer.ok) throw new Refused(answer.status, await reason(answer));
   return answer;
@@ -190,13 +190,13 @@ export async function put<T>(path: string, body: unknown): Promise<T> {
   return (await ask("PUT", path, body)).json() as Promise<T>;
 }
 
-/** Uploads a recording or a session file, telling how far it is. */
+/** Uploads a recording or a session file and reports the progress. */
 export function upload(file: Blob, name: string, progress: (share: number) => void): Promise<Session> {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", `/api/recordings?name=${encodeURIComponent(name)}`);
     request.upload.onprogress = (event) => progress(event.loaded / Math.max(event.total, 1));
-    request.onerror = () => reject(new Refused(0, "the upload was cut off: is the studio still running?"));
+    request.onerror = () => reject(new Refused(0, "the upload was interrupted: check that the studio is still running"));
     request.onload = () => {
       let told: Session & { error?: string };
       try {
@@ -212,7 +212,7 @@ export function upload(file: Blob, name: string, progress: (share: number) => vo
   });
 }
 
-/** Jobs of a session, and those that belong to none, as they change. */
+/** Changes of a session's jobs, and of jobs on folders. */
 export class Listening {
   private source: EventSource;
   private last = new Map<string, Job>();
@@ -222,7 +222,7 @@ export class Listening {
     let lost = false;
     this.source.addEventListener("error", () => (lost = true));
     this.source.addEventListener("open", () => {
-      if (lost) back(); // the server was away, and may have been started anew
+      if (lost) back(); // the server was not reachable and may have been restarted
       lost = false;
     });
     this.source.addEventListener("job", (event) => {
@@ -232,7 +232,7 @@ export class Listening {
     });
   }
 
-  /** A job as it was last told: events may overtake the answer to what began it. */
+  /** Returns the newest version of a job: an event may arrive before the response that started it. */
   latest(job: Job): Job {
     return this.last.get(job.id) ?? job;
   }
@@ -250,7 +250,7 @@ export function cancel(job: Job | null): void {
   if (job && !over(job)) void trying(() => ask("DELETE", `/jobs/${job.id}`));
 }
 
-/** Runs something that may be refused, and says why. */
+/** Runs a request and shows its error, if it fails. */
 export async function trying<T>(work: () => Promise<T>): Promise<T | undefined> {
   try {
     return await work();

@@ -1,4 +1,4 @@
-/** The average EQ, upright beside the picture so that its frequencies are the picture's. */
+/** The average EQ, drawn upright beside the picture because both share the frequency axis. */
 
 import { get, type Session } from "./api";
 import { decibels, h, hertz, s } from "./dom";

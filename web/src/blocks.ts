@@ -1,4 +1,4 @@
-/** Boxes on the picture, of notes or of areas: laid, dragged, resized, by pointer and by keys. */
+/** Boxes of notes and areas on the picture: drawn, moved and resized by pointer and keyboard. */
 
 import type { Edit } from "./api";
 import { h } from "./dom";
@@ -17,11 +17,11 @@ export interface Desk {
   edit: Edit;
   selected: string | null;
   select(id: string | null): void;
-  /** Goes to where one lies, and selects it. */
+  /** Scrolls to an item and selects it. */
   reveal(id: string): void;
-  /** Shows a change as it is being made. */
+  /** Shows a change while it is being made. */
   preview(edit: Edit): void;
-  /** Keeps a change. */
+  /** Stores a change. */
   keep(edit: Edit): void;
 }
 
@@ -29,7 +29,7 @@ interface Item {
   id: string;
 }
 
-/** What notes and areas have of their own. */
+/** Everything in which notes and areas differ. */
 export interface Kind<T extends Item> {
   name: string; // class of the element
   of(edit: Edit): readonly T[];
@@ -38,18 +38,18 @@ export interface Kind<T extends Item> {
   boxed(item: T, box: Box, scale: Scale): T;
   described(item: T): string;
   paint(item: T, element: HTMLElement, label: HTMLElement): void;
-  /** An item after a key of its own, of steps as fine as `fine`. */
+  /** Returns the item after a key press, or null for other keys; `fine` scales the step. */
   typed(item: T, key: string, fine: number): T | null;
-  /** An item whose strength is turned by a step of the wheel. */
+  /** Returns the item after one step of the wheel. */
   turned(item: T, way: number): T;
 }
 
-/** An edit with one item changed. */
+/** Returns an edit with one item changed. */
 export function altered<T extends Item>(kind: Kind<T>, edit: Edit, id: string, turn: (item: T) => T): Edit {
   return kind.into(edit, kind.of(edit).map((item) => (item.id === id ? turn(item) : item)));
 }
 
-/** An edit with one item less. */
+/** Returns an edit without one item. */
 export function without<T extends Item>(kind: Kind<T>, edit: Edit, id: string): Edit {
   return kind.into(edit, kind.of(edit).filter((item) => item.id !== id));
 }
@@ -67,7 +67,7 @@ export class Blocks<T extends Item> {
     private desk: Desk,
   ) {}
 
-  /** Puts every box where it belongs. */
+  /** Places all boxes. */
   lay(): void {
     const items = this.kind.of(this.desk.edit);
     const present = new Set(items.map((item) => item.id));
@@ -139,7 +139,7 @@ export class Blocks<T extends Item> {
 
   private grab(event: PointerEvent, id: string, element: HTMLElement): void {
     const item = this.item(id);
-    if (event.button !== 0 || event.shiftKey || this.layer.dataset.tool !== "move" || !item) return; // it draws
+    if (event.button !== 0 || event.shiftKey || this.layer.dataset.tool !== "move" || !item) return; // the picture draws instead
     event.stopPropagation();
     const edge = (event.target as HTMLElement).dataset.edge ?? "";
     const before = this.kind.box(item, this.scale);
@@ -201,7 +201,7 @@ export class Blocks<T extends Item> {
     event.stopPropagation();
   }
 
-  /** Moved by an arrow, or sized around its middle: by a hundredth of what is seen, or a semitone. */
+  /** Moves an item by an arrow key, or resizes it around its centre: by 1 % of the visible time, or a semitone. */
   private arrowed(item: T, key: string, fine: number, sizes: boolean): T {
     const { scale } = this;
     const box = this.kind.box(item, scale);

@@ -1,9 +1,9 @@
-/** What is said of a change: verdict, scores before and after, and what was examined. */
+/** The certificate: verdict, scores before and after, all measurements. */
 
 import type { Change, State } from "./api";
 import { button, card, h, icon } from "./dom";
 
-/** Where input and output lie between the two folders. */
+/** Shows input and output on the line from reference to source. */
 function meter(name: string, change: Change): HTMLElement {
   const text = `${name}: ${change.before.toFixed(2)} before, ${change.after.toFixed(2)} after; 0 is the reference, 1 the source`;
   const before = h("i", { class: "dot before" });
@@ -70,7 +70,7 @@ export class CertificateCard {
         h("li", { class: it.kind }, icon(SIGNS[it.kind]), h("div", {}, h("strong", {}, it.title), h("p", {}, it.text))),
       ),
     );
-    // What speaks against a change is shown at once; whoever closed it has seen it.
+    // A caution is open at first; if the user closed it, it stays closed for the same verdict.
     if (verdict !== this.verdict) this.details.open = verdict !== "good";
     this.verdict = verdict;
   }

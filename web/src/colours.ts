@@ -1,8 +1,8 @@
-/** Colours of levels and gains: perceptually even, in the studio's own woods. */
+/** Colours of levels and gains, in perceptually even steps. */
 
-type Stop = [number, number, number, number]; // place, red, green, blue
+type Stop = [number, number, number, number]; // position, red, green, blue
 
-// From the page's ground to bright: lightness rises (or falls) evenly, so equal steps look equal.
+// From the page's background to bright: lightness changes evenly, so equal steps look equal.
 const DARK: Stop[] = [
   [0, 20, 17, 15],
   [0.25, 49, 30, 36],
@@ -21,7 +21,7 @@ const LIGHT: Stop[] = [
   [0.94, 78, 34, 30],
   [1, 40, 18, 20],
 ];
-// Under an overlay the picture keeps its light and gives up its colour.
+// Under an overlay the picture keeps its lightness and loses its colour.
 const DARK_GREY: Stop[] = [
   [0, 20, 17, 15],
   [0.5, 84, 79, 74],
@@ -34,7 +34,7 @@ const LIGHT_GREY: Stop[] = [
   [0.85, 96, 90, 84],
   [1, 28, 24, 22],
 ];
-// Cut and boost: blue and orange are told apart by all who see colour at all.
+// Cut and boost: people with any colour blindness but total can tell blue from orange.
 const CUT: Stop[] = [
   [0, 74, 144, 217],
   [1, 30, 84, 190],
@@ -68,12 +68,12 @@ function mixed(stops: Stop[], at: number): [number, number, number] {
 
 const packed = (r: number, g: number, b: number, a: number) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
-/** How far a level byte (half-decibels) is up from the page's ground, 75 dB below `top`. */
+/** Returns the share of a level byte (half-decibels) above the background, which is 75 dB below `top`. */
 export function levelShare(byte: number, top: number): number {
   return Math.min(1, Math.max(0, (byte - (top - 150)) / 150));
 }
 
-/** Colours of level bytes, full at `top`; grey where something is laid over them. */
+/** Returns the colours of level bytes, brightest at `top`; grey under an overlay. */
 export function levelColours(top: number, grey: boolean): Uint32Array {
   const stops = isDark() ? (grey ? DARK_GREY : DARK) : grey ? LIGHT_GREY : LIGHT;
   return Uint32Array.from({ length: 256 }, (_, byte) => {
@@ -82,7 +82,7 @@ export function levelColours(top: number, grey: boolean): Uint32Array {
   });
 }
 
-/** Colour of a gain in dB as part of the full scale: clear at none. */
+/** Returns the colour of a gain as a share of the full scale; transparent at 0 dB. */
 export function gainColour(db: number, reach: number): [number, number, number, number] {
   const share = Math.min(1, Math.abs(db) / reach);
   const dark = isDark();
@@ -91,7 +91,7 @@ export function gainColour(db: number, reach: number): [number, number, number, 
   return [r, g, b, Math.round(255 * Math.min(0.86, share ** 0.8 * 0.9))];
 }
 
-/** Colours of gain bytes (quarter-decibels around 128) at an amount, full at `reach` dB. */
+/** Returns the colours of gain bytes (quarter-decibels around 128) at an amount; full at `reach` dB. */
 export function gainColours(amount: number, reach: number): Uint32Array {
   return Uint32Array.from({ length: 256 }, (_, byte) => {
     const [r, g, b, a] = gainColour(((byte - 128) / 4) * amount, reach);

@@ -1,4 +1,4 @@
-/** Elements, made in one expression. */
+/** Functions that create elements. */
 
 type Child = Node | string | null | undefined | false;
 type Props = Record<string, unknown>;
@@ -21,7 +21,7 @@ export function s(tag: string, props: Props = {}, ...children: Child[]): SVGElem
   return element;
 }
 
-/** Makes these the children, in this order; whatever is where it belongs is not touched, so a click on it is not lost. */
+/** Sets the children and their order. A child in its place is not moved, because that would cancel a click on it. */
 export function arrange(parent: Element, wanted: Node[]): void {
   const kept = new Set(wanted);
   for (const child of [...parent.childNodes]) if (!kept.has(child)) child.remove();
@@ -88,7 +88,7 @@ export function button(label: string, glyph: string | null, act: () => void, pro
       ...props,
       class: `button ${bare ? "bare" : ""} ${props.class ?? ""}`,
       onclick: () => {
-        // Who points and clicks means the space bar to play; who tabs here means it to press.
+        // After a click, the space bar plays; after focus by keyboard, it presses the button.
         if (!element.matches(":focus-visible")) element.blur();
         act();
       },
@@ -99,13 +99,13 @@ export function button(label: string, glyph: string | null, act: () => void, pro
   return element;
 }
 
-/** A part of the side, under a heading. */
+/** A section of the side panel. */
 export function card(title: string, ...content: (Node | false | null)[]): HTMLElement {
   const id = `card-${title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
   return h("section", { class: "card", "aria-labelledby": id }, h("h2", { id }, title), ...content);
 }
 
-/** A colour of the page as it is now, of the name that the style gives it. */
+/** Returns the present value of a CSS colour variable. */
 export function inked(name: string): string {
   const probe = h("span", { hidden: true });
   probe.style.color = `var(${name})`;
@@ -117,7 +117,7 @@ export function inked(name: string): string {
 
 let toastTimer = 0;
 
-/** Says one line at the foot of the page; errors stay longer. */
+/** Shows a line at the bottom of the page; errors stay longer. */
 export function say(text: string, kind: "plain" | "error" = "plain"): void {
   let toast = document.querySelector<HTMLElement>(".toast");
   if (!toast) document.body.append((toast = h("div", { class: "toast", role: "status" })));

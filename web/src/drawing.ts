@@ -1,4 +1,4 @@
-/** A drag on the picture: it scrolls, or draws a box. */
+/** Dragging on the picture: scrolls, or draws a box. */
 
 import { h } from "./dom";
 import type { Box, Tool } from "./blocks";
@@ -10,7 +10,7 @@ interface Heard {
   drawn(box: Box): void;
 }
 
-/** Follows a pointer that was pressed on the picture until it is let go. */
+/** Follows the pointer from press to release. */
 export function follow(event: PointerEvent, layer: HTMLElement, scale: Scale, tool: Tool, heard: Heard): void {
   const box = layer.getBoundingClientRect();
   const at = (it: PointerEvent) => ({

@@ -1,18 +1,18 @@
-/** An edit on its way to the server: kept one after the other, so that the last one stands. */
+/** Sends edits to the server one after the other, so that the last one counts. */
 
 import { get, post, put, Refused, trying, type Edit, type Session, type State } from "./api";
 
 export class Edits {
   now: Edit;
-  kept = 0; // how often something was
-  private pending: Edit | null = null; // to be kept, once the one before is
+  kept = 0; // number of edits so far
+  private pending: Edit | null = null; // to be sent after the one before
   private saving: Promise<void> = Promise.resolve();
-  private unsent = false; // the server was away
+  private unsent = false; // the server was not reachable
   private channel = new BroadcastChannel("tonewood-edits"); // to other tabs
 
   constructor(
     private session: Session,
-    /** Hears what the server made of an edit, and whether it is still the one that is shown. */
+    /** Receives the state after an edit, and whether that edit is still the one shown. */
     private accept: (state: State, mine: boolean) => void,
   ) {
     this.now = session.state.edit;
@@ -21,7 +21,7 @@ export class Edits {
   }
 
   destroy(): void {
-    void this.send(); // what was not sent yet, at once
+    void this.send(); // send the pending edit now
     document.removeEventListener("visibilitychange", this.seen);
     this.channel.close();
   }
@@ -34,7 +34,7 @@ export class Edits {
     if (idle) this.saving = this.saving.then(() => this.send());
   }
 
-  /** Resolves when all that was kept is told to the server. */
+  /** Resolves when all edits are sent. */
   async settled(): Promise<void> {
     await this.saving;
   }
@@ -55,7 +55,7 @@ export class Edits {
     });
   }
 
-  /** Sends again what the server was not there for; whether there was something. */
+  /** Sends the edit again that did not reach the server; returns whether there was one. */
   resend(): boolean {
     if (this.unsent) this.keep(this.now);
     return this.unsent;
@@ -75,7 +75,7 @@ export class Edits {
     if (!document.hidden) void this.look();
   };
 
-  /** Another tab, or another machine while this page was hidden, may have changed it. */
+  /** Another tab, or another machine while this page was hidden, may have changed the edit. */
   private async look(): Promise<void> {
     await this.saving;
     if (this.pending || this.unsent) return;

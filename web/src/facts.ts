@@ -1,4 +1,4 @@
-/** What is known of a recording, in a line. */
+/** Properties of a recording in one line. */
 
 import { capital, type Session } from "./api";
 import { clock } from "./dom";
@@ -8,7 +8,7 @@ export function facts({ sound, seconds }: Session): string {
   return `${clock(seconds, 0)} · ${sound.rate / 1000} kHz · ${channels} · ${encoding(sound.format)}`;
 }
 
-/** libsndfile's name of an encoding, as people say it. */
+/** Returns libsndfile's name of an encoding in common words. */
 function encoding(format: string): string {
   const [container, subtype = ""] = format.split(" ");
   const depth = /^PCM_[SU]?(\d+)$/.exec(subtype);

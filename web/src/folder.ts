@@ -1,4 +1,4 @@
-/** A whole folder: enhanced take by take, scored, compared by ear. */
+/** The page that enhances a folder, with scores and players. */
 
 import { get, Listening, over, post, trying, type Job, type ModelCard } from "./api";
 import { button, h, icon } from "./dom";
@@ -20,7 +20,7 @@ export class FolderPage {
   private listening: Listening;
 
   constructor() {
-    document.title = "A whole folder · Tonewood";
+    document.title = "Enhance a folder · Tonewood";
     const figure = h("output", { for: "amount" }, "100 %");
     this.amount.addEventListener("input", () => {
       figure.textContent = `${Math.round(Number(this.amount.value) * 100)} %`;
@@ -33,8 +33,8 @@ export class FolderPage {
         "div",
         { class: "column wide" },
         h("a", { href: "#/", class: "back" }, icon("back"), "All recordings"),
-        h("h1", {}, "A whole folder"),
-        h("p", { class: "lead" }, "All recordings in it and its subfolders are enhanced into another folder with the same structure. Each output gets a recipe. Nothing is overwritten."),
+        h("h1", {}, "Enhance a folder"),
+        h("p", { class: "lead" }, "All recordings in a folder and its subfolders are enhanced into another folder with the same structure. Each output gets a recipe. Nothing is overwritten."),
         h(
           "div",
           { class: "panel" },
@@ -110,7 +110,7 @@ export class FolderPage {
     if (!this.results?.known || over(job)) void this.whole();
   }
 
-  /** Asks for all of it: events tell of a table only the row that changed. */
+  /** Fetches the whole table: events contain only the row that changed. */
   private async whole(): Promise<void> {
     const { job } = this;
     const now = job && (await trying(() => get<Job>(`/jobs/${job.id}`)));

@@ -1,4 +1,4 @@
-/** Pieces of sound that follow each other to the sample, faded in and out as one. */
+/** Ranges of audio that are scheduled without a gap and faded together. */
 
 export const FADE_S = 0.012;
 
@@ -19,8 +19,8 @@ export class Generation {
   constructor(
     context: AudioContext,
     target: AudioNode,
-    public next: number, // sample that comes next
-    public time: number, // when it comes
+    public next: number, // sample that is scheduled next
+    public time: number, // time at which it is played
   ) {
     this.fade = new GainNode(context, { gain: 0 });
     this.input = new GainNode(context, { gain: 0 });
@@ -30,7 +30,7 @@ export class Generation {
     this.fade.connect(target);
   }
 
-  /** Sample that is heard at a time of the audio clock. */
+  /** Returns the sample that is played at a time of the audio clock. */
   at(time: number, rate: number): number {
     let found = this.segments[0];
     if (!found) return this.next;
@@ -48,7 +48,7 @@ export class Generation {
       try {
         source.stop(time + FADE_S + 0.005);
       } catch {
-        // it has not started, and now never will
+        // it was not started
       }
     }
     window.setTimeout(() => this.fade.disconnect(), 1000 * (FADE_S + 0.3));

@@ -1,4 +1,4 @@
-/** The head of every page. */
+/** The header of every page. */
 
 import { h, s } from "./dom";
 import { themeButton } from "./theme";

@@ -1,4 +1,4 @@
-/** The first page: open a recording, or go on with one. */
+/** The first page: upload a recording, or open a session. */
 
 import { ask, get, trying, upload, type Formats, type Listed } from "./api";
 import { button, clock, h, icon, say } from "./dom";
@@ -44,7 +44,7 @@ export class HomePage {
         "div",
         { class: "column" },
         this.drop,
-        h("section", { class: "recent", "aria-labelledby": "recent" }, h("h2", { id: "recent" }, "Go on with"), this.recents, this.more),
+        h("section", { class: "recent", "aria-labelledby": "recent" }, h("h2", { id: "recent" }, "Continue with"), this.recents, this.more),
         h(
           "nav",
           { class: "ways", "aria-label": "More" },
@@ -106,17 +106,17 @@ export class HomePage {
       button(`Delete ${session.title}`, "trash", async () => {
         if (!confirm(`Delete ${session.title} and all its results?`)) return;
         if (await trying(() => ask("DELETE", `/sessions/${session.id}`))) void this.load();
-      }, { bare: true, title: "Forget" }),
+      }, { bare: true, title: "Delete" }),
     );
     return row;
   }
 
   private async open(file: Blob, name: string): Promise<void> {
-    // A server that refuses so much may be gone before it is heard why.
+    // Checked here, because the server may close the connection before its reason arrives.
     const most = (await trying(() => get<Formats>("/formats")))?.upload_bytes;
     if (most === undefined) return;
     if (file.size > most) {
-      say(`${name} has ${gib(file.size)}; ${gib(most)} are taken at most: cut it, or start the studio with a larger --upload-gb`, "error");
+      say(`${name} has ${gib(file.size)}; the limit is ${gib(most)}: cut it, or start the studio with a larger --upload-gb`, "error");
       return;
     }
     this.bar.hidden = false;

@@ -1,8 +1,8 @@
-/** The keys that people's hands know. */
+/** Keyboard shortcuts. */
 
 export type Acts = Record<string, (shift: boolean) => void>;
 
-/** Whether a key is the page's to act on, and not that of the control which has the focus. */
+/** Returns whether the page handles a key, and not the focused control. */
 function isOurs(event: KeyboardEvent, target: HTMLElement): boolean {
   const writes = target.matches("input:not([type=range]), textarea, select, [contenteditable]");
   if (document.querySelector("dialog[open]") || writes) return false;
@@ -12,7 +12,7 @@ function isOurs(event: KeyboardEvent, target: HTMLElement): boolean {
 
 const MOVES = /^(Arrow|Home$|End$)/;
 
-/** Acts on a key, by its name; with Ctrl or Cmd by "Ctrl-" and its name. */
+/** Calls the action of a key; with Ctrl or Cmd, that of "Ctrl-" and the key. */
 export function typed(event: KeyboardEvent, acts: Acts): void {
   const target = event.target as HTMLElement;
   if (!isOurs(event, target) || event.altKey) return;

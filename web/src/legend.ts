@@ -1,4 +1,4 @@
-/** The overlay's scale of colours, in dB. */
+/** The colour scale of the overlay in dB. */
 
 import { gainColour } from "./colours";
 import { h } from "./dom";
@@ -13,7 +13,7 @@ export function legend(overlay: Overlay): HTMLElement {
   const ends = overlay === "saliency" ? ["source", "reference"] : [`−${REACH_DB} dB`, `+${REACH_DB} dB`];
   const text =
     overlay === "saliency"
-      ? "Colours: blue speaks for the source, orange for the reference"
+      ? "Colours: blue is evidence for the source, orange for the reference"
       : `Colours: blue is cut, orange is boosted, full at ${REACH_DB} decibels`;
   return h(
     "div",

@@ -1,4 +1,4 @@
-/** Which page is shown. */
+/** Shows the page of the address. */
 
 import { get, trying, type Session } from "./api";
 import { FolderPage } from "./folder";

@@ -1,4 +1,4 @@
-/** Notes and areas, on the picture and in the list: one selection, one edit. */
+/** Notes and areas on the picture and in the list, with one selection and one edit. */
 
 import type { Area, Edit, Note } from "./api";
 import { Blocks, type Box, type Desk } from "./blocks";
@@ -11,7 +11,7 @@ import type { Scope } from "./scope";
 export class Marks implements Desk {
   readonly list: NoteList;
   selected: string | null = null;
-  found = false; // whether there is a mask
+  found = false; // there is a mask
   private notes: Blocks<Note>;
   private areas: Blocks<Area>;
 
@@ -30,7 +30,7 @@ export class Marks implements Desk {
     return this.edits.now;
   }
 
-  /** Whether one is in somebody's hand. */
+  /** Returns whether an item is being dragged. */
   get busy(): boolean {
     return this.notes.busy || this.areas.busy;
   }
@@ -72,7 +72,7 @@ export class Marks implements Desk {
     (note ? this.notes : this.areas).focus(id);
   }
 
-  /** Adds a note where it was drawn, else where the sound is. */
+  /** Adds a note where it was drawn, or at the playback position. */
   addNote(box?: Box): void {
     const { scale } = this.scope;
     const { position } = this.player;
@@ -86,7 +86,7 @@ export class Marks implements Desk {
     this.notes.focus(id);
   }
 
-  /** Adds an area where it was drawn, else a band over all of the recording. */
+  /** Adds an area where it was drawn, or a band over the whole recording. */
   addArea(box?: Box): void {
     const { scale } = this.scope;
     const id = newId();

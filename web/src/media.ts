@@ -1,8 +1,8 @@
-/** The player as wavesurfer.js sees it. */
+/** Presents the player to wavesurfer.js. */
 
 import type { Player } from "./player";
 
-/** As much of a media element as wavesurfer.js asks of one. */
+/** The part of a media element that wavesurfer.js uses. */
 export class Media extends EventTarget {
   src = "";
   currentSrc = "";

@@ -1,4 +1,4 @@
-/** Which model the next search is made with. */
+/** The choice of the model for the next search. */
 
 import { get, put, trying, type ModelCard, type Session } from "./api";
 import { h, say } from "./dom";

@@ -1,4 +1,4 @@
-/** Notes and areas as a list beside the picture. Rows stay what they are while an edit is kept and told back. */
+/** The list of notes and areas. Its rows stay the same elements while an edit is stored. */
 
 import type { Area, Edit, Note } from "./api";
 import { altered, without, type Desk, type Kind } from "./blocks";
@@ -70,7 +70,7 @@ export class NoteList {
   }
 }
 
-/** A line with a name, buttons, a slider and its figure. */
+/** A row with a name, buttons, a slider and its value. */
 abstract class Row<T extends Note | Area> {
   readonly element: HTMLElement;
   protected name: HTMLButtonElement;

@@ -1,4 +1,4 @@
-/** Sticky notes, blocks of gain, and areas, which turn the found mask up or down: as boxes on the picture. */
+/** Notes (blocks of gain) and areas (which scale the mask) as boxes on the picture. */
 
 import type { Area, Note } from "./api";
 import type { Box, Kind } from "./blocks";
@@ -49,7 +49,7 @@ function described(note: Note): string {
   );
 }
 
-/** Where an area lies, in words. */
+/** Describes the position of an area. */
 export function whereabouts(area: Area): string {
   const whole = area.end_s >= FOREVER_S ? "all of it" : `${clock(area.start_s, 1)}–${clock(area.end_s, 1)}`;
   return `${whole}, ${hertz(Math.max(20, area.low_hz))}–${hertz(area.high_hz)}`;

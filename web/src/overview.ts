@@ -1,4 +1,4 @@
-/** The strip above the picture: the whole recording, what of it is seen, and the loop. */
+/** The strip above the picture: the whole recording, the visible part, and the loop. */
 
 import WaveSurfer from "wavesurfer.js";
 import RegionsPlugin from "wavesurfer.js/plugins/regions";
@@ -50,7 +50,7 @@ export class Overview {
     });
   }
 
-  /** Takes the page's colours as they are now. */
+  /** Applies the present colours of the page. */
   ink(): void {
     this.wave?.setOptions(colours());
     if (!this.wave) return;
@@ -59,7 +59,7 @@ export class Overview {
     }
   }
 
-  /** Shows what part of the recording is seen. */
+  /** Marks the visible part of the recording. */
   window({ start, end, duration }: Scale): void {
     if (!this.wave) return;
     const found = this.regions.getRegions().find((region) => region.id === "window");

@@ -1,4 +1,4 @@
-/** Choosing a folder of this machine. */
+/** The dialogue that chooses a folder on the server. */
 
 import { get, trying, type Place } from "./api";
 import { button, h, icon } from "./dom";
@@ -14,7 +14,7 @@ export interface Chosen {
 export function choosePlace(title: string): Promise<Chosen | null> {
   return new Promise((resolve) => {
     const list = h("ul", { class: "places" });
-    const trail = h("nav", { class: "trail", "aria-label": "Where this is" });
+    const trail = h("nav", { class: "trail", "aria-label": "Path" });
     const told = h("p", { class: "quiet", role: "status" });
     let here: Place | null = null;
     const finish = (chosen: Chosen | null) => {
@@ -40,7 +40,7 @@ export function choosePlace(title: string): Promise<Chosen | null> {
     let turn = 0;
     const open = async (id?: string) => {
       const mine = ++turn;
-      choose.disabled = true; // until it is told what would be chosen
+      choose.disabled = true; // until the folder is shown
       const place = await trying(() => get<Place>(`/places${id ? `?at=${id}` : ""}`));
       if (mine !== turn) return;
       choose.disabled = !place && !here;
@@ -81,7 +81,7 @@ export function counted(sounds: number): string {
   return `${sounds} recording${sounds === 1 ? "" : "s"}`;
 }
 
-/** A line that shows a chosen folder, and a button to choose it. */
+/** A line with the chosen folder, and a button to choose it. */
 export function placeField(label: string, hint: string, chosen: (place: Chosen) => void): HTMLElement {
   const told = h("p", { class: "chosen quiet" }, hint);
   const act = button("Choose …", "folder", async () => {

@@ -1,10 +1,10 @@
 /**
- * Plays input, output and what changed, gaplessly and at the same place.
+ * Plays input, output and their difference without gaps and at the same position.
  *
- * Sound comes from the server in pieces of samples, for input and output alike, and is scheduled to
- * the sample, piece after piece. All three ways of listening are gains on those two: switching
- * moves gains and nothing else, so the place is kept. A change of the mask starts a new generation
- * of pieces a moment ahead of what is heard, and fades over to it.
+ * The server sends ranges of samples of input and output. They are scheduled one after the other, exact
+ * to the sample. All three ways of listening are gains on these two signals, so switching changes only
+ * gains. A change of the mask starts a new generation of ranges shortly ahead of the playback position,
+ * and fades over to it.
  */
 
 import type { Levels, Session } from "./api";
@@ -12,21 +12,21 @@ import { FADE_S, Generation } from "./generation";
 
 export type Way = "input" | "output" | "difference";
 
-const FIRST_S = 0.3; // a generation's first piece: small, so that it comes at once
+const FIRST_S = 0.3; // a generation starts with a short range, because it arrives sooner
 const PIECE_S = 1.0;
 const AHEAD_S = 1.6;
-const LEAD_S = 0.03; // between a wish and its sound: what a piece takes to come
+const LEAD_S = 0.03; // from a request to its sound: the time that a range takes to arrive
 
 export class Player extends EventTarget {
   way: Way = "output";
   loop: { start: number; end: number } | null = null;
   playing = false;
-  amount: number | null = null; // while the slider moves: heard before it is kept
+  amount: number | null = null; // while the slider moves: played before it is stored
   levels: Levels;
   private context: AudioContext | null = null;
   private master: GainNode | null = null;
   private generation: Generation | null = null;
-  private resting = 0; // seconds, while nothing plays
+  private resting = 0; // position in seconds while nothing plays
   private inputs = new Map<number, Promise<Float32Array<ArrayBuffer>[]>>();
   private pumping = false;
   private refreshing = false;
@@ -79,14 +79,14 @@ export class Player extends EventTarget {
     this.dispatchEvent(new Event("timeupdate"));
   }
 
-  /** Listens to input, output or what changed, at the same place. */
+  /** Switches to input, output or their difference at the same position. */
   listen(way: Way): void {
     this.way = way;
     this.dispatchEvent(new Event("way"));
     if (this.context && this.generation) this.balance(this.generation, this.context.currentTime, 0.008);
   }
 
-  /** Something about the output changed: it is heard as soon as the server has it. */
+  /** The output changed: it is played as soon as the server has rendered it. */
   async refresh(): Promise<void> {
     if (!this.playing || !this.generation || !this.context) return;
     this.asked ||= performance.now();
@@ -137,7 +137,7 @@ export class Player extends EventTarget {
     return this.context;
   }
 
-  /** Starts a generation at a place; returns when it is first heard, on the audio clock. */
+  /** Starts a generation at a position; returns when its playback starts, on the audio clock. */
   private async begin(seconds: number, wanted?: number): Promise<number | null> {
     const context = this.ready();
     const { rate, samples } = this.session.sound;
@@ -146,7 +146,7 @@ export class Player extends EventTarget {
     const stop = this.edge(start, FIRST_S);
     const [input, output] = await this.fetched(start, stop);
     if (!this.playing || this.generation !== before) return null;
-    // What comes later than it was meant to is joined in where it should be by now. Pieces start on
+    // A range that arrives late continues where playback should be by now. Ranges start on
     // whole samples of the audio clock, so that they join without a gap or an overlap.
     const soonest = Math.max(wanted ?? 0, context.currentTime + 0.008);
     const time = Math.ceil(soonest * rate) / rate;
@@ -198,7 +198,7 @@ export class Player extends EventTarget {
     }
   }
 
-  /** Keeps some seconds scheduled ahead of what is heard. */
+  /** Keeps a few seconds scheduled ahead of playback. */
   private async pump(): Promise<void> {
     if (this.pumping) return;
     this.pumping = true;
@@ -236,7 +236,7 @@ export class Player extends EventTarget {
     }
   }
 
-  /** Where a piece from a sample ends: after its length, at the loop's end, or with the recording. */
+  /** Returns the end of a range: after its length, at the end of the loop or of the recording. */
   private edge(start: number, seconds: number): number {
     const { rate, samples } = this.session.sound;
     let stop = Math.min(samples, start + Math.round(seconds * rate));

@@ -1,4 +1,4 @@
-/** A job at work: one line that is told anew, and a Cancel button that stays the same under the hand. */
+/** The progress of a job. Text and Cancel button stay the same elements, so that a click is not lost. */
 
 import type { Job } from "./api";
 import { button, h, s } from "./dom";
@@ -37,9 +37,9 @@ export class Progress {
     );
   }
 
-  /** What it is about, and how much of it is done where that is known. */
+  /** Shows a text, and a bar if the total is known. */
   tell(text: string, done = 0, of = 0): void {
-    // Said again it would be read out again.
+    // A screen reader would read the same text again.
     if (this.text.textContent !== text) this.text.textContent = text;
     this.bar.hidden = of <= 0;
     this.bar.max = Math.max(1, of);
@@ -47,7 +47,7 @@ export class Progress {
     this.bar.setAttribute("aria-label", text);
   }
 
-  /** A search as it falls: the curve of its score, step by step. */
+  /** Shows a search, with the curve of its score. */
   search(job: Job): void {
     const waits = job.state === "queued";
     this.tell(waits ? "Waiting for its turn …" : (PHASES[job.told.phase] ?? "Starting …"));

@@ -1,4 +1,4 @@
-/** Recording from the microphone, uncompressed, into a wav. */
+/** Records from the microphone, uncompressed, as WAV. */
 
 export class Recording {
   private blocks: Float32Array[][] = [];
@@ -37,7 +37,7 @@ export class Recording {
   }
 }
 
-/** A wav of 32-bit floats from blocks of channels. */
+/** Returns a WAV file of 32-bit floats. */
 function wav(blocks: Float32Array[][], rate: number): Blob {
   const channels = blocks[0]?.length ?? 1;
   const frames = blocks.reduce((sum, block) => sum + block[0].length, 0);

@@ -1,4 +1,4 @@
-/** What came of a folder: a table with scores and players, filtered and sorted, while it grows. */
+/** The results of a batch: a table with scores and players that is filtered and sorted while it grows. */
 
 import { cancel, capital, over, type Job } from "./api";
 import { arrange, button, h, icon, say } from "./dom";
@@ -67,7 +67,7 @@ export class Results {
     this.show();
   }
 
-  /** Takes up what was told of the job: all of it, or what changed. */
+  /** Applies an update of the job: the whole table, or the row that changed. */
   told(job: Job): void {
     this.job = { ...job, told: { ...this.job.told, ...job.told } };
     if (job.told.rows) this.rows = job.told.rows as Row[];
@@ -123,7 +123,7 @@ export class Results {
     arrange(this.body, this.shown().map((number) => this.line(number).element));
   }
 
-  /** Numbers of the rows that pass the filter, in their order. */
+  /** Returns the numbers of the visible rows in their order. */
   private shown(): number[] {
     const test = FILTERS.find(([name]) => name === this.filter)?.[2] ?? (() => true);
     const numbers = this.rows.map((_, number) => number).filter((number) => test(this.rows[number]));
@@ -139,7 +139,7 @@ export class Results {
     return line;
   }
 
-  /** Plays a file; the other one of the same row goes on from the same place. */
+  /** Plays a file; the other file of the same row continues at the same position. */
   private listen(row: number, which: Which): void {
     if (this.playing?.row === row && this.playing.which === which) {
       this.silence();
@@ -150,8 +150,8 @@ export class Results {
     this.audio.src = `/api/jobs/${this.job.id}/files/${row}/${which}`;
     this.audio.currentTime = at;
     void this.audio.play().catch((error: Error) => {
-      if (error.name === "AbortError") return; // by the next one, or by the page that goes
-      say(`${this.rows[row].name} cannot be played`, "error");
+      if (error.name === "AbortError") return; // another file was started, or the page closes
+      say(`${this.rows[row].name} cannot be played: open the file in another program.`, "error");
       this.silence();
     });
     this.show();
@@ -164,7 +164,7 @@ export class Results {
   }
 }
 
-/** One recording of the table. */
+/** A row of the table. */
 class Line {
   readonly element: HTMLElement;
   private before = new Score();
@@ -192,7 +192,7 @@ class Line {
   show(row: Row, playing: Which | null): void {
     this.before.show(row.before);
     this.after.show(row.after);
-    const waits = row.state === "running" ? "at work …" : "waiting";
+    const waits = row.state === "running" ? "running …" : "waiting";
     const kind = row.state === "failed" ? "refused" : (row.verdict ?? "");
     this.verdict.textContent = row.state === "failed" ? (row.error ?? "failed") : (row.verdict ?? waits);
     this.verdict.className = `tag ${kind}`;

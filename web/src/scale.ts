@@ -1,4 +1,4 @@
-/** Where a moment and a frequency lie on the picture. */
+/** Converts times and frequencies to positions on the picture. */
 
 import type { Axes } from "./api";
 
@@ -33,7 +33,7 @@ export class Scale {
     return (1 - this.share(hz)) * this.height;
   }
 
-  /** Place of a frequency between the lowest (0) and the highest row (1). */
+  /** Returns the position of a frequency between the lowest (0) and the highest row (1). */
   share(hz: number): number {
     const { low_hz: low, high_hz: high } = this.axes;
     const at = Math.max(hz, 1);
@@ -56,7 +56,7 @@ export class Scale {
     return this.axes.high_hz;
   }
 
-  /** Frequencies worth a label. */
+  /** Returns the frequencies that get a label. */
   ticks(): number[] {
     const wanted =
       this.axis === "log"
@@ -71,7 +71,7 @@ export class Scale {
     return told;
   }
 
-  /** Moments worth a label, and how many digits they need. */
+  /** Returns the times that get a label, and their number of digits. */
   times(): { step: number; at: number[] } {
     const span = this.end - this.start;
     const wish = span / Math.max(2, this.width / 90);

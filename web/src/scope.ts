@@ -1,4 +1,4 @@
-/** The picture: spectrogram from the server's tiles, overlays, axes, playhead. */
+/** The picture: spectrogram tiles, overlays, axes and playhead. */
 
 import type { Session, State } from "./api";
 import { gainColours, isDark, levelColours, levelShare } from "./colours";
@@ -11,17 +11,17 @@ type Kind = "input" | "output" | "mask" | "saliency";
 interface Tile {
   bytes: Uint8Array | null;
   canvas: HTMLCanvasElement | null;
-  colours: string; // what the canvas was coloured by
+  colours: string; // key of the colours on the canvas
   used: number;
   under: string; // the tile of the recording below it
 }
 
 const MOST_TILES = 160;
-export const REACH_DB = 18; // gain at which the overlay's colours are full
+export const REACH_DB = 18; // gain of the overlay's full colour
 
 export class Scope {
   readonly element: HTMLElement;
-  readonly layer: HTMLElement; // where notes lie
+  readonly layer: HTMLElement; // contains the boxes
   readonly scale: Scale;
   overlay: Overlay = "mask";
   shown: "input" | "output" = "input";
@@ -50,7 +50,7 @@ export class Scope {
     new ResizeObserver(() => this.resized()).observe(picture);
   }
 
-  /** Draws anew at the next frame. */
+  /** Draws at the next frame. */
   draw(): void {
     if (this.waiting) return;
     this.waiting = requestAnimationFrame(() => {
@@ -125,7 +125,7 @@ export class Scope {
     const last = Math.min(Math.ceil(session.seconds / span), Math.ceil(scale.end / span));
     for (let number = Math.floor(scale.start / span); number < last; number++) {
       if (this.lay(context, kind, level, number)) continue;
-      // Until it comes, what is there of coarser tiles stands in.
+      // A coarser tile is shown until this one arrives.
       for (let up = 1; up < 6 && level + up < session.axes.levels; up++) {
         const parent = number >> up;
         if (this.tiles.get(this.name(kind, level + up, parent))?.bytes) {
@@ -143,7 +143,7 @@ export class Scope {
     }
   }
 
-  /** Lays one tile if it is there, else sends for it. */
+  /** Draws a tile, or requests it. */
   private lay(context: CanvasRenderingContext2D, kind: Kind, level: number, number: number): boolean {
     const name = this.name(kind, level, number);
     let tile = this.tiles.get(name);
@@ -176,7 +176,7 @@ export class Scope {
     tile.canvas ??= h("canvas", { width: columns, height: rows });
     tile.colours = colours;
     const table = level ? levelColours(this.top, grey) : gainColours(amount, kind === "mask" ? REACH_DB : 31);
-    // A gain matters where something sounds; elsewhere its colour is faint.
+    // Where nothing sounds, a gain has no effect, so its colour is faint.
     const faded = Float32Array.from({ length: 256 }, (_, byte) => 0.22 + 0.78 * levelShare(byte, this.top) ** 0.8);
     const image = new ImageData(columns, rows);
     const pixels = new Uint32Array(image.data.buffer);
@@ -194,7 +194,7 @@ export class Scope {
     return tile.canvas;
   }
 
-  /** Whether something is laid over the spectrogram. */
+  /** Returns whether an overlay covers the spectrogram. */
   get covered(): boolean {
     if (this.overlay === "saliency") return this.session.saliency !== null;
     const { found, edit } = this.state;
@@ -223,7 +223,7 @@ export class Scope {
     this.draw();
   }
 
-  /** The loudest level yet is the brightest. */
+  /** The loudest level so far is the brightest. */
   private brighten(bytes: Uint8Array): void {
     let most = 0;
     for (let n = 0; n < bytes.length; n += 7) if (bytes[n] > most) most = bytes[n];

@@ -1,4 +1,4 @@
-/** Searches of one recording: asked for, told of as they go, cancelled. */
+/** The searches of one recording: started, followed, cancelled. */
 
 import { cancel, capital, get, Listening, over, post, trying, type Job, type Session } from "./api";
 import { arrange, h, say } from "./dom";
@@ -6,7 +6,7 @@ import type { Edits } from "./edits";
 import { Progress } from "./progress";
 
 interface Heard {
-  /** A job is done, or the server is back (and no job with it): this is how the session stands. */
+  /** Receives the session when a job is done, or when the server is reachable again (without a job). */
   stands(session: Session, job: Job | null): void;
 }
 
@@ -43,7 +43,7 @@ export class Searches {
     const others = notes.length - pinned;
     say(
       `Searching again around ${pinned || "no"} pinned note${pinned === 1 ? "" : "s"}` +
-        (others ? `; ${others} that ${others === 1 ? "is" : "are"} not pinned will go. Undo brings all back.` : "."),
+        (others ? `; ${others} that ${others === 1 ? "is" : "are"} not pinned will be removed. Undo restores them.` : "."),
     );
     await trying(() => post(`/sessions/${this.session.id}/again`, {}));
   }
@@ -52,7 +52,7 @@ export class Searches {
     void trying(() => post(`/sessions/${this.session.id}/explain`));
   }
 
-  /** Has the whole of an edit rendered. */
+  /** Starts the full rendering of an edit. */
   whole(): void {
     void trying(() => post(`/sessions/${this.session.id}/whole`));
   }
@@ -68,7 +68,7 @@ export class Searches {
     if (job.state === "done") await this.look(job);
   }
 
-  /** The server is back: whatever was under way there may be no more. */
+  /** The server is reachable again; its jobs may be lost. */
   private async back(): Promise<void> {
     if (this.job) say("The studio was restarted and the search was lost: search again.", "error");
     this.job = null;
@@ -82,7 +82,7 @@ export class Searches {
       const kept = this.edits.kept;
       const told = await trying(() => get<Session>(`/sessions/${this.session.id}`));
       if (!told || this.gone) return;
-      if (kept !== this.edits.kept) continue; // what was edited meanwhile is not in it
+      if (kept !== this.edits.kept) continue; // an edit made meanwhile is not included
       return this.heard.stands(told, job);
     }
   }

@@ -1,4 +1,4 @@
-/** The page of one recording: see it, hear it, change it. */
+/** The page of one recording: see, hear and edit it. */
 
 import { get, trying, type Formats, type Job, type Session, type State } from "./api";
 import { AverageEq } from "./average";
@@ -86,7 +86,7 @@ export class SessionPage {
     this.edits.destroy();
   }
 
-  // --- making the page
+  // --- construction
 
   private build(): void {
     const { session } = this;
@@ -155,7 +155,7 @@ export class SessionPage {
     });
   }
 
-  // --- showing
+  // --- display
 
   private show(): void {
     const { state } = this.session;
@@ -167,7 +167,7 @@ export class SessionPage {
     this.transport.tell(state, this.session.sound.clipped);
     this.viewing.show(state);
     this.enhanceButton.classList.toggle("primary", !found);
-    (this.enhanceButton.lastChild as HTMLElement).textContent = found ? "Enhance anew" : "Enhance";
+    (this.enhanceButton.lastChild as HTMLElement).textContent = found ? "Enhance again" : "Enhance";
     this.marks.found = found;
     this.certificate.show(state);
     this.takeAway.show(found);
@@ -189,7 +189,7 @@ export class SessionPage {
     this.eq.draw(this.edits.now.amount);
   }
 
-  // --- changing
+  // --- edits
 
   private turned(amount: number): void {
     this.edits.now = { ...this.edits.now, amount };
@@ -198,12 +198,12 @@ export class SessionPage {
     this.eq.draw(amount);
   }
 
-  /** The page goes: what was not sent yet is sent at once. */
+  /** The page is closed: the pending edit is sent now. */
   private leaving = (): void => {
     void this.edits.send();
   };
 
-  /** Takes up a state that the server told, and its edit unless another is being made here. */
+  /** Applies a state of the server, and its edit unless the user is changing it. */
   private accept(state: State, edit = true): void {
     const changed = state.key !== this.session.state.key;
     const curve = changed || state.found !== this.session.state.found;
@@ -219,7 +219,7 @@ export class SessionPage {
     if (!state.whole && (state.found !== null || state.edit.notes.length)) this.settleSoon();
   }
 
-  /** Has the whole rendered when the edit has rested for a moment. */
+  /** Starts the full rendering when the edit has not changed for a moment. */
   private settleSoon(): void {
     clearTimeout(this.settle);
     this.settle = window.setTimeout(() => {
@@ -239,7 +239,7 @@ export class SessionPage {
     this.overview.loop(stretch);
   }
 
-  /** Takes up how the session stands when a job is done, or when the server is back. */
+  /** Applies the session after a job, or when the server is reachable again. */
   private stands(told: Session, job: Job | null): void {
     if (!job && this.edits.resend()) return;
     this.session.saliency = told.saliency;

@@ -1,4 +1,4 @@
-/** What is taken away: audio, recipe, picture, session. */
+/** Downloads: audio, recipe, picture, certificate, session, equalisers. */
 
 import { ask, trying, type Formats, type Session } from "./api";
 import { card, h, icon } from "./dom";
@@ -11,10 +11,10 @@ interface Take {
 }
 
 const TAKES: Take[] = [
-  { name: "Recipe", what: "renders it again, exactly", path: "recipe", needsFound: true },
-  { name: "Picture", what: "before, mask and after", path: "picture", needsFound: true },
-  { name: "Certificate", what: "all figures, as JSON", path: "certificate", needsFound: true },
-  { name: "Session", what: "reopens here, or anywhere", path: "session", needsFound: false },
+  { name: "Recipe", what: "renders exactly this output again", path: "recipe", needsFound: true },
+  { name: "Picture", what: "input, mask and output", path: "picture", needsFound: true },
+  { name: "Certificate", what: "all measurements, as JSON", path: "certificate", needsFound: true },
+  { name: "Session", what: "continues in any studio", path: "session", needsFound: false },
 ];
 
 export class TakeAway {
@@ -33,12 +33,12 @@ export class TakeAway {
     this.format.addEventListener("change", () => this.aim());
     this.audio = this.link("audio", icon("down"), h("span", {}, "Audio"));
     this.audio.className = "button primary";
-    this.element = card("Take away", h("div", { class: "row" }, this.audio, this.format), this.list, this.status);
+    this.element = card("Download", h("div", { class: "row" }, this.audio, this.format), this.list, this.status);
     this.aim();
     this.offer([]);
   }
 
-  /** Every format of sound, and the equalisers of other programs. */
+  /** Offers all audio formats, and equalisers for other programs. */
   know(formats: Formats): void {
     const own = this.format.value;
     this.format.replaceChildren(
@@ -83,9 +83,9 @@ export class TakeAway {
     return link;
   }
 
-  /** Fetches a file and hands it to the browser: as it is now edited, or with the reason why not. */
+  /** Downloads a file of the present edit, or shows why it is not available. */
   private async take(href: string): Promise<void> {
-    this.status.textContent = "Preparing it …";
+    this.status.textContent = "Preparing the file …";
     try {
       await this.settled();
       const answer = await ask("GET", href.replace("/api", ""));
@@ -98,7 +98,7 @@ export class TakeAway {
   }
 }
 
-/** The name of a file that is sent. */
+/** Returns the file name in a Content-Disposition header. */
 function named(disposition: string): string {
   const exact = /filename\*=utf-8''([^;]+)/i.exec(disposition);
   return exact ? decodeURIComponent(exact[1]) : (/filename="([^"]+)"/.exec(disposition)?.[1] ?? "tonewood");

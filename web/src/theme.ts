@@ -1,9 +1,9 @@
-/** Light, dark, or as the system has it. */
+/** Light or dark colours, or those of the system. */
 
 import { button } from "./dom";
 
 const ORDER = ["", "light", "dark"];
-const NAMES: Record<string, string> = { "": "as the system", light: "light", dark: "dark" };
+const NAMES: Record<string, string> = { "": "those of the system", light: "light", dark: "dark" };
 
 function kept(): string {
   try {
@@ -19,7 +19,7 @@ export function applyTheme(theme = kept()): void {
   try {
     localStorage.setItem("theme", theme);
   } catch {
-    // nothing is kept where nothing may be
+    // a browser may forbid storage
   }
   document.dispatchEvent(new Event("theme"));
 }

@@ -1,4 +1,4 @@
-/** Teaching a sound: two folders, what tells them apart, then the training as it goes. */
+/** The page that trains a model: two folders, their audit, the training. */
 
 import { cancel, capital, get, Listening, over, post, trying, type Job } from "./api";
 import { arrange, button, h, icon, s, say } from "./dom";
@@ -85,7 +85,7 @@ export class TrainPage {
     if (training) this.told((this.training = training));
   }
 
-  /** The server is back: what was under way there may be no more. */
+  /** The server is reachable again; its jobs may be lost. */
   private async back(): Promise<void> {
     for (const job of [this.audit, this.training]) {
       const now = job && !over(job) && (await trying(() => get<Job>(`/jobs/${job.id}`)));
@@ -143,7 +143,7 @@ export class TrainPage {
       return;
     }
     if (job.state !== "done") {
-      this.auditSlot.replaceChildren(h("p", { class: "quiet" }, "The check was not finished."));
+      this.auditSlot.replaceChildren(h("p", { class: "quiet" }, "The check was cancelled or interrupted: check the folders again."));
       return;
     }
     const [kind, title] = VERDICTS[job.told.verdict as string];
@@ -179,12 +179,12 @@ export class TrainPage {
             "div",
             {},
             h("strong", {}, `${told.model} is ready`),
-            h("p", {}, `It distinguishes the two sounds in ${Math.round(told.accuracy * 100)} % of the recordings that it was not trained on (${Math.round(told.interval[0] * 100)} to ${Math.round(told.interval[1] * 100)}).`),
+            h("p", {}, `It distinguishes the two sounds in ${Math.round(told.accuracy * 100)} % of the excerpts from held-out recordings (${Math.round(told.interval[0] * 100)} to ${Math.round(told.interval[1] * 100)}).`),
             h("a", { href: "#/" }, "Upload a recording"),
           ),
         ),
       );
-    } else if (job.state === "cancelled") say("Cancelled; no model was made.");
+    } else if (job.state === "cancelled") say("Cancelled; no model was saved.");
     else if (!over(job)) {
       const phase: Record<string, string> = {
         listening: `Listening to the ${told.side} folder: ${told.number} of ${told.of}`,
@@ -206,7 +206,7 @@ function field(label: string, input: HTMLInputElement): HTMLElement {
   return h("div", { class: "field" }, h("label", { for: input.id }, label), input);
 }
 
-/** Held-out accuracy of scorer and judge, step by step. */
+/** Draws the held-out accuracy of scorer and judge. */
 function curve(points: Point[]): HTMLElement {
   const [width, height, left, foot] = [640, 190, 44, 26];
   const most = Math.max(...points.map((point) => point.of));

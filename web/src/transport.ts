@@ -1,4 +1,4 @@
-/** What plays, where, and how much of the change is heard. */
+/** Playback controls: play, position, input or output, amount. */
 
 import type { State } from "./api";
 import { button, clock, decibels, h, icon, say } from "./dom";
@@ -18,7 +18,7 @@ export interface Region {
 }
 
 interface Heard {
-  /** The amount is being turned; what is shown follows at once. */
+  /** The amount changes; the page shows it at once. */
   turned(amount: number): void;
   kept(): void;
   looped(region: Region | null): void;
@@ -91,7 +91,7 @@ export class Transport {
     }
   }
 
-  /** Says how loud what is heard is. */
+  /** Describes the playback levels. */
   tell(state: State, clipped: boolean): void {
     const { levels, way } = this.player;
     const told: string[] = [];

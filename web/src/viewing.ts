@@ -1,4 +1,4 @@
-/** What is done with the picture: tools, zoom, what it shows. */
+/** Controls of the picture: tools, zoom, what it shows. */
 
 import type { Box, Tool } from "./blocks";
 import { button, clock, h, hertz, icon } from "./dom";
@@ -18,7 +18,7 @@ const TOOLS: [Tool, string, string, string][] = [
 interface Heard {
   stepped(way: "undo" | "redo"): void;
   drawn(tool: Tool, box: Box): void;
-  /** A place was clicked that holds nothing. */
+  /** A click on an empty position. */
   cleared(): void;
   overlaid(overlay: Overlay): void;
   axis(axis: AxisName): void;
@@ -95,11 +95,11 @@ export class Viewing {
   private choices(): HTMLElement[] {
     const { scope, heard } = this;
     return [
-      choice("Picture of", { input: "the original", output: "the enhanced" }, (value) => {
+      choice("Picture of", { input: "the original", output: "the output" }, (value) => {
         scope.shown = value as "input" | "output";
         scope.draw();
       }),
-      choice("Overlay", { mask: "the mask", saliency: "what the scorer heard", none: "nothing" }, (value) => {
+      choice("Overlay", { mask: "the mask", saliency: "what the scorer responds to", none: "nothing" }, (value) => {
         scope.overlay = value as Overlay;
         this.showLegend();
         scope.draw();
