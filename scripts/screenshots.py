@@ -19,7 +19,7 @@ from typing import Any
 
 import soundfile
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from tonewood import enhance, load
 
@@ -27,8 +27,8 @@ EXAMPLE = Path(__file__).parents[1] / "src/tonewood/bundled/example.flac"
 MODEL = "soundfont-cello"
 MOST_BYTES = 300_000
 OWN_COLOURS = 56
-DESK = {"width": 1360, "height": 850}
-PHONE = {"width": 390, "height": 844}
+DESK: ViewportSize = {"width": 1360, "height": 850}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 # Colours of all text on a page, as red, green and blue.
 INKS = """[...new Set(
     [...document.querySelectorAll('body *')].map(it => getComputedStyle(it).color)
@@ -54,7 +54,7 @@ def main() -> None:
 
 def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> None:
     """Take pictures of all views."""
-    page = browser.new_page(viewport=DESK, color_scheme="light")  # type: ignore[arg-type]
+    page = browser.new_page(viewport=DESK, color_scheme="light")
     page.goto(address)
     page.set_input_files("input[type=file]", EXAMPLE)
     page.wait_for_selector(".session")

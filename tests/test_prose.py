@@ -94,7 +94,9 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
     tree = _FillIn().visit(ast.parse(source))
     docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        text = node.value if isinstance(node, ast.Constant) and node not in docstrings else None
+        if not isinstance(node, ast.Constant) or node in docstrings:
+            continue
+        text = node.value
         if isinstance(text, str) and " " in text and not re.search(r"[{};]\s*$", text, re.MULTILINE):
             yield node.lineno, text
 

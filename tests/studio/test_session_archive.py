@@ -164,10 +164,10 @@ def test_damaged_entry_with_other_compression_is_rejected(
         for entry, content in whole.items():
             archive.writestr(entry, content, method if entry == name else None)
         info = archive.getinfo(name)
-    content = bytearray(sink.getvalue())
+    damaged = bytearray(sink.getvalue())
     start = info.header_offset + len(info.FileHeader()) + 9
-    content[start : start + 20] = bytes(20)
-    answer = client.post("/api/recordings?name=a.tonewood-session", content=bytes(content))
+    damaged[start : start + 20] = bytes(20)
+    answer = client.post("/api/recordings?name=a.tonewood-session", content=bytes(damaged))
     assert answer.status_code == 400, answer.text
     assert "or is damaged" in answer.json()["error"]
     assert everything(studio_state) == before

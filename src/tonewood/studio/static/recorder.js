@@ -1,4 +1,4 @@
-// Hands what the microphone hears to the page, block by block.
+// Sends blocks of the microphone's samples to the page.
 class Recorder extends AudioWorkletProcessor {
   process([input]) {
     if (input.length) this.port.postMessage(input.map((channel) => channel.slice()));
