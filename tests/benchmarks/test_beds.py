@@ -28,6 +28,7 @@ def test_missing_programs_are_named(beds: Any, monkeypatch: pytest.MonkeyPatch) 
     assert beds.lacking("cello_mit") == ("/nowhere/FluidR3_GM.sf2 is missing: apt install fluid-soundfont-gm")
     monkeypatch.setattr(beds.shutil, "which", lambda _: None)
     assert "apt install fluidsynth" in beds.lacking("cello_mit")
+    assert "apt install espeak-ng" in beds.lacking("speech_room")
 
 
 def test_two_cellos_play_the_same_notes(beds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,3 +51,24 @@ def test_two_cellos_play_the_same_notes(beds: Any, tmp_path: Path, monkeypatch: 
     levels = [np.sqrt((wave[: 24_000 * 2].reshape(-1, 1_200) ** 2).mean(axis=1)) for wave in (good, cheap)]
     assert np.corrcoef(*levels)[0, 1] > 0.5
     assert np.abs(good - cheap).max() > 0.02
+
+
+@pytest.mark.parametrize("name", ["music_old_disc", "speech_room"])
+def test_chains_limit_the_band_and_keep_time(beds: Any, name: str) -> None:
+    if reason := beds.lacking(name):
+        pytest.skip(reason)
+
+    def performance() -> Any:
+        return beds.BEDS[name].perform(np.random.default_rng(5), 4.0)
+
+    size = 4 * beds.RATE
+    good, cheap = performance().good(5)[:size], performance().cheap(5)[:size]
+    assert np.array_equal(cheap, performance().cheap(5)[:size])
+    treble = np.fft.rfftfreq(size, 1 / beds.RATE) > 8_500
+    shares = [
+        power[treble].sum() / power.sum() for power in (np.abs(np.fft.rfft(w)) ** 2 for w in (good, cheap))
+    ]
+    assert shares[1] < shares[0] / 4
+    levels = [np.sqrt((w.reshape(-1, 1_200) ** 2).mean(axis=1)) for w in (good, cheap)]
+    assert np.corrcoef(*levels)[0, 1] > 0.5
+    assert np.corrcoef(levels[0][10:], levels[1][:-10])[0, 1] < np.corrcoef(*levels)[0, 1]
