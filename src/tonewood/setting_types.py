@@ -9,6 +9,7 @@ from typing import Literal, TypedDict
 PriorKind = Literal["auto", "none", "random", "blocks", "static", "neighbours", "network", "predicted"]
 EnhanceMethod = Literal["search", "paper", "predicted"]
 NormalizedProperty = Literal["level", "bandwidth", "noise"]
+TrainingTargets = Literal["graded", "labels"]
 NoteShape = Literal["rectangular", "square"]
 MaskComponent = Literal["all", "tilt", "bands", "dynamics-of-bands"]
 # The optimizers of torch.optim that take dense gradients of any shape and need only a step size.
@@ -61,6 +62,7 @@ class TrainingChanges(TypedDict, total=False):
     patience: int
     learning_rate: float
     weight_decay: float
+    targets: TrainingTargets
     tilt_db: float
     mask_db: float
     judge: bool

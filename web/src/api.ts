@@ -49,7 +49,7 @@ export interface Change {
 
 export interface Certificate {
   current: boolean;
-  verdict: "good" | "limited" | "refused";
+  verdict: "good" | "limited" | "refused" | "unneeded";
   heading: Statement;
   statements: Statement[];
   scorer: Change;

@@ -71,7 +71,7 @@ export class CertificateCard {
       ),
     );
     // A caution is open at first; if the user closed it, it stays closed for the same verdict.
-    if (verdict !== this.verdict) this.details.open = verdict !== "good";
+    if (verdict !== this.verdict) this.details.open = verdict !== "good" && verdict !== "unneeded";
     this.verdict = verdict;
   }
 }

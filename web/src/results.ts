@@ -24,8 +24,10 @@ const FILTERS: [string, string, (row: Row) => boolean][] = [
   ["good", "Good", (row) => row.verdict === "good"],
   ["limited", "Limited", (row) => row.verdict === "limited"],
   ["refused", "Refused", (row) => row.verdict === "refused"],
+  ["unneeded", "Already there", (row) => row.verdict === "unneeded"],
   ["failed", "Failed", (row) => row.state === "failed"],
 ];
+const VERDICTS: Record<string, string> = { unneeded: "already there" };
 const HEADS: [Order, string][] = [
   ["name", "Recording"],
   ["before", "Before"],
@@ -194,7 +196,7 @@ class Line {
     this.after.show(row.after);
     const waits = row.state === "running" ? "running …" : "waiting";
     const kind = row.state === "failed" ? "refused" : (row.verdict ?? "");
-    this.verdict.textContent = row.state === "failed" ? (row.error ?? "failed") : (row.verdict ?? waits);
+    this.verdict.textContent = row.state === "failed" ? (row.error ?? "failed") : (VERDICTS[row.verdict ?? ""] ?? row.verdict ?? waits);
     this.verdict.className = `tag ${kind}`;
     this.why.hidden = !row.reasons?.length;
     this.why.textContent = row.reasons?.length ? `${capital(row.reasons.join("; "))}.` : "";

@@ -252,11 +252,11 @@ class ScoreTask:
         with remote.local_copy(item.input) as path:
             digest = file_sha256(path)
             # By content, because a file may be replaced under the same name.
-            if previous is not None and previous.sha256 == digest and previous.scorer is not None:
-                windows = tuple(json.loads(previous.details or "[]"))
-                score = Score(previous.scorer, previous.judge, windows)
-                yield ItemResult(previous, FileScored(item.input, score))
-                return
+            if previous is not None and previous.sha256 == digest:
+                earlier = _score_of_row(previous)
+                if earlier is not None:
+                    yield ItemResult(previous, FileScored(item.input, earlier))
+                    return
             reader = CountingReader(path)
             with relabel_errors(item.input, path):
                 score = score_source(reader, model)
@@ -266,9 +266,17 @@ class ScoreTask:
             seconds=reader.n_samples / reader.rate,
             scorer=score.scorer,
             judge=score.judge,
-            details=json.dumps(list(score.windows)),
+            details=json.dumps({"windows": score.windows, "unlikeness": score.unlikeness}),
         )
         yield ItemResult(row, FileScored(item.input, score))
+
+
+def _score_of_row(row: ResultRow) -> Score | None:
+    """Return the score that a row describes; None if the row is of a failure or an earlier version."""
+    details = json.loads(row.details or "{}")
+    if row.scorer is None or "unlikeness" not in details:
+        return None
+    return Score(row.scorer, row.judge, tuple(details["windows"]), details["unlikeness"])
 
 
 class CountingReader(AudioReader):

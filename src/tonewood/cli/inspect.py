@@ -38,7 +38,10 @@ def score_command(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Score recordings: 0 sounds like the reference, 1 like the source."""
+    """Score recordings: 0 sounds like the reference, 1 like the source.
+
+    Above an unlikeness of 1 a recording is of another kind than both folders, and its scores say little.
+    """
     from tonewood.audio_io.remote import parse_location
     from tonewood.batch.tasks import ScoreTask
     from tonewood.enhancement.output_files import FileFailure, FileJob, expand_input
@@ -55,7 +58,7 @@ def score_command(
     def print_result(scored: "FileScored") -> None:
         nonlocal has_heading
         if not has_heading:
-            print("scorer  judge  recording")
+            print("scorer  judge  unlike  recording")
             has_heading = True
         _print_score(scored, json_)
 
@@ -75,11 +78,12 @@ def _print_score(scored: "FileScored", as_json: bool) -> None:
                 "scorer": result.scorer,
                 "judge": result.judge,
                 "windows": list(result.windows),
+                "unlikeness": result.unlikeness,
             }
         )
         return
     judge = "    -" if result.judge is None else f"{result.judge:5.2f}"
-    print(f"{result.scorer:6.2f}  {judge}  {printable(scored.input)}")
+    print(f"{result.scorer:6.2f}  {judge}  {result.unlikeness:6.2f}  {printable(scored.input)}")
 
 
 def info_command(

@@ -279,17 +279,27 @@ def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) 
     )
 
 
+class TrainingExcerpts(NamedTuple):
+    """Features of takes or of parts of them, the weight of each, and the group of its take."""
+
+    features: list[Features]
+    weights: TakeWeights
+    groups: list[str]
+
+
 def select_training_excerpts(
     takes: Sequence[TrainingRecording], seconds: float, seed: int
-) -> tuple[list[Features], TakeWeights]:
-    """Return features and weights for training: of all takes, or of random excerpts.
+) -> TrainingExcerpts:
+    """Return features for training: of all takes, or of random excerpts.
 
     If the takes last more than `seconds`, excerpts of half a minute are drawn until they last `seconds`.
     Every excerpt has the same probability.
     """
     weights = take_weights(takes)
     if math.fsum(take.seconds for take in takes) <= seconds:
-        return [take.features.expand() for take in takes], weights
+        return TrainingExcerpts(
+            [take.features.expand() for take in takes], weights, [take.group for take in takes]
+        )
     excerpts: list[tuple[int, int, int]] = []
     for number, take in enumerate(takes):
         frames = take.rows_db.shape[1]
@@ -302,7 +312,11 @@ def select_training_excerpts(
     count = max(2, round(seconds / _TRAINING_EXCERPT_SECONDS))
     chosen = sorted(excerpts[k] for k in order[:count])
     features = [takes[k].features.expand(start, start + size) for k, start, size in chosen]
-    return features, None if weights is None else [weights[k] for k, _, _ in chosen]
+    return TrainingExcerpts(
+        features,
+        None if weights is None else [weights[k] for k, _, _ in chosen],
+        [takes[k].group for k, _, _ in chosen],
+    )
 
 
 def take_weights(takes: Sequence[TrainingRecording]) -> TakeWeights:

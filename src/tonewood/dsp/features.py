@@ -171,6 +171,20 @@ def total_power(levels_db: Tensor) -> float:
     return float((levels_db.double() * _NEPERS_PER_DB).exp().sum())
 
 
+def interpolate_noise(
+    count: int, points: tuple[int, int], size: tuple[int, int], generator: torch.Generator
+) -> Tensor:
+    """Return smooth random fields [count, row, frame]: normal values at points, bilinear between them.
+
+    Parameters
+    ----------
+    points, size : (int, int)
+        Rows and frames of the coarse grid, and of the fields.
+    """
+    coarse = torch.randn(count, 1, *points, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=size, mode="bilinear", align_corners=True)[:, 0]
+
+
 # --- Features: levels and fine structure
 
 

@@ -292,11 +292,15 @@ class Score:
         Mean of the judge, if the model has one.
     windows : tuple of float
         Score of each audible window, in time order.
+    unlikeness : float
+        Distance from the nearer folder: above 1, the recording is of another kind, and its scores say
+        little.
     """
 
     scorer: float
     judge: float | None
     windows: tuple[float, ...]
+    unlikeness: float
 
     def _repr_html_(self) -> str:
         """Return the scores and their curve over time as HTML for notebooks."""
@@ -305,7 +309,9 @@ class Score:
         judge = "none" if self.judge is None else f"{self.judge:.2f}"
         score = f"{self.scorer:.2f} (0 sounds like the reference, 1 like the source)"
         windows = f"{len(self.windows)}, from {min(self.windows):.2f} to {max(self.windows):.2f}"
-        rows = [("score", score), ("judge", judge), ("windows", windows)]
+        kind = "known" if self.unlikeness <= 1 else "unlike both folders"
+        likeness = f"{self.unlikeness:.2f} of the limit: {kind}"
+        rows = [("score", score), ("judge", judge), ("windows", windows), ("unlikeness", likeness)]
         return html_report.table_html(rows) + html_report.score_curve_html(self.windows)
 
 
@@ -320,7 +326,7 @@ def score_source(source: AudioSource, model: Model) -> Score:
     rows_db = analyse_source(source, model, with_pitch=False).rows_db
     windows = score_recording(model.scorer, rows_db)
     judge = mean_score(model.judge, rows_db) if model.judge else None
-    return Score(float(windows.mean()), judge, tuple(windows.tolist()))
+    return Score(float(windows.mean()), judge, tuple(windows.tolist()), model.unlikeness(rows_db))
 
 
 def mean_score(scorer: Scorer, rows_db: TimeSeries) -> float:

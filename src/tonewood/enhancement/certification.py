@@ -79,6 +79,7 @@ def certify_rendering(
             after=model.reference_likeness.distance(rendered.output_db),
         ),
         caveats=listener_caveats(model),
+        has_graded_scorer=model.has_graded_scorer,
     )
     # The judge also scores smoothed and static versions of the mask.
     judge_score = partial(mean_score, model.judge) if model.judge is not None else None

@@ -311,7 +311,7 @@ def _search_free_cells(
 ) -> Iterator[SearchStep]:
     """Search the mask of a whole recording, except where pinned notes cover it."""
     frames = recording.rows_db.frames
-    prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model)
+    prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model, fade=not settings.force)
     prior_db = prior.mask_db.read(0, frames)
     # Under the pins the mask stays, so its distance from the prior must not count there.
     centre_db = TensorTimeSeries(prior_db + pins.coverage * (pins.mask_db - prior_db))

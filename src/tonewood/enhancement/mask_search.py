@@ -237,7 +237,13 @@ def find_mask(
     spectrum, kind, frames = model.settings.spectrum, settings.prior.kind, analysis.rows_db.frames
     grid = mask_grid(analysis, model, settings.method)
     prior = find_prior_mask(
-        "auto" if kind == "predicted" else kind, analysis, grid.hz, model, scratch_dir, device
+        "auto" if kind == "predicted" else kind,
+        analysis,
+        grid.hz,
+        model,
+        scratch_dir,
+        device,
+        fade=not settings.force,
     )
     # The predictor gives the expected result of the search; the prior stays the centre of the penalty.
     departure_db = predict_departure(analysis, model, scratch_dir) if kind == "predicted" else None

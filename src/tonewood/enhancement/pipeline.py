@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.recording import resample
-from tonewood.dsp.chunking import overlapping_chunks, split_segments
+from tonewood.dsp.chunking import TimeSeries, overlapping_chunks, split_segments
 from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.loudness import level_db, true_peak
 from tonewood.enhancement.analysis import (
@@ -36,7 +36,7 @@ from tonewood.enhancement.mask_search import FoundMask, find_mask, on_device
 from tonewood.enhancement.prior_mask import predict_mask
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError
-from tonewood.mask.certificate import Certificate, Change
+from tonewood.mask.certificate import Certificate, Change, adaptive_share
 from tonewood.mask.mask import Mask, resample_mask
 from tonewood.mask.render import (
     ChunkRenderer,
@@ -298,10 +298,9 @@ def enhance_stream(
     one_pass = settings.prior.kind == "predicted" and settings.search.steps == 0
     analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass, device=device)
     check_start_time(analysis.n_samples / source.rate, settings)
-    # 1 is the 99th percentile of the source folder's own recordings; the paper's method has no such check.
-    source_distance = model.source_likeness.distance(analysis.rows_db)
     used = settings_for_preference_model(settings, model)
-    if source_distance > 1 and not settings.force and settings.method != "paper":
+    # The paper's method has no such check.
+    if not settings.force and settings.method != "paper" and _is_unknown(analysis.rows_db, model):
         # 0.5 is the border between the classes: 0 is the reference, 1 the source.
         sounds_like_source = mean_score(model.scorer, analysis.rows_db) >= 0.5
         static = sounds_like_source and model.learnt_priors is not None
@@ -314,6 +313,14 @@ def enhance_stream(
     with on_device(device, model.scorer, model.judge):
         result = render_and_certify(source, analysis, found_mask, model, settings, used, scratch_dir, device)
     yield result
+
+
+def _is_unknown(rows_db: TimeSeries, model: Model) -> bool:
+    """Return True if a model does not know this kind of recording [row, frame]."""
+    if model.has_graded_scorer:
+        return adaptive_share(model.unlikeness(rows_db)) == 0
+    # 1 is the 99th percentile of the source folder's own recordings.
+    return model.source_likeness.distance(rows_db) > 1
 
 
 def render_and_certify(

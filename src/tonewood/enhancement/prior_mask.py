@@ -1,5 +1,6 @@
 """Masks without a search: of the model's priors, and of its predictor."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,11 +33,12 @@ from tonewood.dsp.features import (
 from tonewood.dsp.stft import scale_to_rate
 from tonewood.enhancement.analysis import Analysis, AudioSource
 from tonewood.errors import ModelError, printable
+from tonewood.mask.certificate import adaptive_share
 from tonewood.mask.mask import Mask, resample_mask
 from tonewood.model.model import Model
 from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import Predictor
-from tonewood.priors.priors import BlendWeights, Priors
+from tonewood.priors.priors import BlendWeights, MaskProjection, Priors
 from tonewood.setting_types import PriorKind
 from tonewood.utils.arrays import FloatArray, Samples, to_mono
 from tonewood.utils.disk_array import DiskArray
@@ -62,44 +64,74 @@ def find_prior_mask(
     model: Model,
     scratch_dir: Path | None = None,
     device: str = "cpu",
+    *,
+    fade: bool = True,
 ) -> PriorMask:
-    """Return the mask of a prior, on rows with centre frequencies `hz`."""
+    """Return the mask of a prior, on rows with centre frequencies `hz`.
+
+    Parameters
+    ----------
+    fade : bool
+        Fade out the adaptive part of `auto` for recordings that are unlike both folders.
+    """
     frames = analysis.rows_db.frames
     if kind in ("none", "random", "blocks"):
         # The paper's ‖X_inp - X_t‖² pulls towards no change.
         flat = LazyTimeSeries(frames, lambda start, stop: torch.zeros(len(hz), stop - start))
         return PriorMask(flat, analysis.levels.mean_db)
     priors, weights = model.priors, model.priors.weights_of(kind)
-    suggestions = _collect_suggestions(analysis, priors, weights, scratch_dir, device)
+    scaled = priors.scales_by_need(kind)
+    adaptivity = adaptive_share(model.unlikeness(analysis.rows_db)) if scaled and fade else 1.0
+    suggestions = _collect_suggestions(analysis, priors, weights, scratch_dir, device, with_remaining=scaled)
 
     # The blend needs the means over the whole recording, hence this second pass.
-    gains, power = DiskArray(len(priors.static_db), scratch_dir), 0.0
+    gains, projection = DiskArray(len(priors.static_db), scratch_dir), MaskProjection(0.0, 0.0)
     for part in split_segments(frames):
         masks = [None if mask is None else mask.read(part.start, part.stop) for mask in suggestions.masks_db]
         activity = suggestions.activity[part.start : part.stop]
-        mask = priors.combine(activity, masks, suggestions.means_db, weights)
+        mask = priors.combine(adaptivity * activity, masks, suggestions.means_db, weights)
         gains.append(mask)
-        power += total_power(frame_levels(analysis.rows_db.read(part.start, part.stop) + mask))
-    level_db = 10 * float(np.log10(power / frames))
+        if suggestions.remaining_db is not None:
+            remaining = suggestions.remaining_db.read(part.start, part.stop)
+            projection = projection.add(MaskProjection.from_masks(remaining, mask, activity))
+    need = priors.need(projection) if scaled else 1.0
+    prior_db = LazyTimeSeries(frames, lambda start, stop: need * gains.read(start, stop))
+
+    power = math.fsum(
+        total_power(frame_levels(rows + mask))
+        for rows, mask in zip(read_segments(analysis.rows_db), read_segments(prior_db), strict=True)
+    )
+    level_db = 10 * math.log10(power / frames)
 
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
-    prior = Mask(gains, center_frequencies(model.settings.scorer.bands, spectrum), hop, spectrum.rate / 2)
-    if np.array_equal(prior.hz, hz):
-        return PriorMask(gains, level_db)
+    prior_hz = center_frequencies(model.settings.scorer.bands, spectrum)
+    if np.array_equal(prior_hz, hz):
+        return PriorMask(prior_db, level_db)
+    prior = Mask(prior_db, prior_hz, hop, spectrum.rate / 2)
     return PriorMask(resample_mask(prior, hz, hop, frames), level_db)
 
 
 class _Suggestions(NamedTuple):
-    """Adaptive masks [row, frame], their means [row] over audible frames, and the activity [frame]."""
+    """Adaptive masks [row, frame], their means [row] over audible frames, and the activity [frame].
+
+    `remaining_db` is the mask [row, frame] that the recording still needs; None if it is not computed.
+    """
 
     masks_db: list[DiskArray | None]
     means_db: list[Tensor | None]
     activity: Tensor
+    remaining_db: DiskArray | None
 
 
 def _collect_suggestions(
-    analysis: Analysis, priors: Priors, weights: BlendWeights, scratch_dir: Path | None, device: str
+    analysis: Analysis,
+    priors: Priors,
+    weights: BlendWeights,
+    scratch_dir: Path | None,
+    device: str,
+    *,
+    with_remaining: bool,
 ) -> _Suggestions:
     """Compute the adaptive masks of a recording, segment by segment."""
     # All but the static mask (index 0), which is the same for every recording, and the level (index 4).
@@ -109,19 +141,27 @@ def _collect_suggestions(
     activity, n_audible = [], 0
     priors = priors.to(torch.device(device))
 
-    def compute(segment: Segment) -> tuple[PriorFeatures, Sequence[Tensor | None]]:
-        features = _read_features(segment, analysis, priors, device, with_pitch=any(adaptive))
+    remaining_db = DiskArray(len(priors.static_db), scratch_dir) if with_remaining else None
+
+    def compute(segment: Segment) -> tuple[PriorFeatures, Sequence[Tensor | None], Tensor | None]:
+        with_pitch = any(adaptive) or with_remaining
+        features = _read_features(segment, analysis, priors, device, with_pitch=with_pitch)
         core = segment.core
         masks = [
             None if mask is None else mask[:, core].contiguous().cpu()
-            for mask in priors.adaptive_masks(features, weights)
+            for mask in (
+                *priors.adaptive_masks(features, weights),
+                priors.remaining_masks(features) if with_remaining else None,
+            )
         ]
-        return PriorFeatures(*(values[..., core].cpu() for values in features)), masks
+        return PriorFeatures(*(values[..., core].cpu() for values in features)), masks[:-1], masks[-1]
 
     segments = split_segments(analysis.rows_db.frames, _PRIOR_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES)
-    for features, masks in parallel_map(compute, segments):
+    for features, masks, remaining in parallel_map(compute, segments):
         n_audible += int(features.audible.sum())
         activity.append(features.activity)
+        if remaining_db is not None and remaining is not None:
+            remaining_db.append(remaining)
         for array, total, mask in zip(arrays, sums, masks, strict=True):
             if array is not None and mask is not None:
                 array.append(mask)
@@ -131,7 +171,7 @@ def _collect_suggestions(
         None if array is None else (total / n_audible).float()
         for array, total in zip(arrays, sums, strict=True)
     ]
-    return _Suggestions(arrays, means, torch.cat(activity))
+    return _Suggestions(arrays, means, torch.cat(activity), remaining_db)
 
 
 def _read_features(

@@ -139,7 +139,9 @@ def _adapt_mask(
         moves = predict_mask(source, model, limit, scratch_dir)
     else:
         hop = model.settings.spectrum.hop / model.settings.spectrum.rate
-        prior_db = find_prior_mask(settings.prior.kind, analysis, grid.hz, model, scratch_dir).mask_db
+        prior_db = find_prior_mask(
+            settings.prior.kind, analysis, grid.hz, model, scratch_dir, fade=not settings.force
+        ).mask_db
         moves = Mask(prior_db, original.hz, hop, original.top_hz)
     # Both means are over time, so the result has the recipe's static part and the prior's variation.
     shift = (mean_gain_db(original) - mean_gain_db(moves))[:, None]

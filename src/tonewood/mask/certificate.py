@@ -19,10 +19,14 @@ from tonewood.dsp.features import frame_levels, is_audible, mean_level
 from tonewood.mask.mask import moving_average
 from tonewood.settings import CertificateSettings, Settings
 
-CertificateVerdict = Literal["good", "limited", "refused"]
+CertificateVerdict = Literal["good", "limited", "refused", "unneeded"]
 _MIN_JUDGE_CHANGE = 0.05  # below it, a share of the change is a ratio of noise
 _SHRINKAGE = 0.1  # few windows per feature: the sample covariance is nearly singular
 _QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond the limit
+# Distances from the nearer folder between which the adaptive part of a mask fades out. Of 216 held-out takes
+# of nine corpora, two lie beyond 1 and none beyond 1.2 (docs/quality.md).
+_FADE_START, _FADE_END = 1.0, 1.3
+_MAX_UNNEEDED_SCORE = 0.35  # of the whole way; held-out reference takes score 0.02 to 0.3
 
 
 class Change(Settings):
@@ -37,7 +41,8 @@ class Certificate(Settings):
 
     Parameters
     ----------
-    verdict : {"good", "limited", "refused"}
+    verdict : {"good", "limited", "refused", "unneeded"}
+        `unneeded` if the recording sounds like the reference already.
     reasons : tuple of str
         Why the verdict is not `good`.
     scorer, judge : Change
@@ -72,12 +77,20 @@ class Certificate(Settings):
     @property
     def line(self) -> str:
         """The certificate in one line."""
-        return f"{self.verdict}: {'; '.join(self.reasons)}" if self.reasons else self.verdict
+        verdict = "already there" if self.verdict == "unneeded" else self.verdict
+        return f"{verdict}: {'; '.join(self.reasons)}" if self.reasons else verdict
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Measurements of one output, named as in `Certificate`; caveats are doubts about the model."""
+    """Measurements of one output, named as in `Certificate`; caveats are doubts about the model.
+
+    Parameters
+    ----------
+    has_graded_scorer : bool
+        False for models of earlier versions: their scores do not say how far a recording is, and they
+        refuse every recording that is unlike the source folder.
+    """
 
     scorer: Change
     judge: Change | None
@@ -86,6 +99,32 @@ class Measurements:
     unlikeness: float
     unlike_reference: Change
     caveats: tuple[str, ...] = ()
+    has_graded_scorer: bool = False
+
+    @property
+    def is_refused(self) -> bool:
+        """True if the model does not know this kind of recording."""
+        if not self.has_graded_scorer:
+            return self.unlikeness > _FADE_START
+        return adaptive_share(min(self.unlikeness, self.unlike_reference.before)) == 0
+
+    @property
+    def is_unneeded(self) -> bool:
+        """True if the recording sounds like the reference already."""
+        return (
+            self.has_graded_scorer
+            and self.unlike_reference.before <= 1
+            and self.scorer.before <= _MAX_UNNEEDED_SCORE
+            and (self.judge is None or self.judge.before < 0.5)
+        )
+
+
+def adaptive_share(unlikeness: float) -> float:
+    """Return the share of a mask's adaptive part that is used, by the distance from the nearer folder.
+
+    It is 1 up to the folder's own limit of 1, and falls to 0 at 1.3; there, a recording is refused.
+    """
+    return min(max((_FADE_END - unlikeness) / (_FADE_END - _FADE_START), 0.0), 1.0)
 
 
 def certify(
@@ -117,7 +156,10 @@ def certify(
         static_share = (judge.before - static) / change if change > _MIN_JUDGE_CHANGE else None
     reasons = [*measured.caveats, *_objections(measured, judge_smoothed, settings)]
     verdict: CertificateVerdict = "limited" if reasons else "good"
-    if measured.unlikeness > 1:
+    if measured.is_unneeded:
+        verdict = "unneeded"
+        reasons = [f"the recording sounds like the reference already (score {measured.scorer.before:.2f})"]
+    elif measured.is_refused:
         verdict = "refused"
     return Certificate(
         verdict=verdict,
@@ -141,7 +183,9 @@ def _objections(
     """Return a sentence for each limit that an output exceeds."""
     judge, reference = measured.judge, measured.unlike_reference.after
     reasons = []
-    if measured.unlikeness > 1:
+    # A recording on the way to the reference, or there, may be unlike the source folder.
+    is_known = measured.has_graded_scorer and measured.unlike_reference.before <= 1
+    if measured.unlikeness > 1 and not is_known:
         reasons.append(
             f"the input is {measured.unlikeness:.2f} times as far from the source folder as 99 % of its own"
         )

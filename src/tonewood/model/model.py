@@ -9,6 +9,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from tonewood.dsp.chunking import TimeSeries
 from tonewood.errors import ModelError, printable
 from tonewood.mask.certificate import OutOfDomainDetector
 from tonewood.model.card import ModelCard
@@ -62,6 +63,22 @@ class Model:
         if self.learnt_guide is None:
             raise self._missing_part_error("set search.guide=0")
         return self.learnt_guide
+
+    @property
+    def has_graded_scorer(self) -> bool:
+        """True if scores grow with the distance from the reference, and masks with the need.
+
+        False for models of earlier versions, of listeners alone, and of `training.targets=labels`.
+        """
+        is_graded = self.settings.training.targets == "graded"
+        return is_graded and self.learnt_priors is not None and self.learnt_priors.source_need is not None
+
+    def unlikeness(self, rows_db: TimeSeries) -> float:
+        """Return the distance of a recording [row, frame] in dB from the nearer folder.
+
+        99 % of the windows of each folder lie within 1.
+        """
+        return min(likeness.distance(rows_db) for likeness in (self.source_likeness, self.reference_likeness))
 
     def _missing_part_error(self, remedy: str) -> ModelError:
         return ModelError(

@@ -55,6 +55,7 @@ _BLEND_SHARES = (  # static, neighbours, forward, backward
 CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
 _AVERAGED_BLENDS = 4  # of 32 candidates
 _MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions
+_NEED_TAKES, _MIN_SOURCE_NEED = 12, 0.2
 _PLACEBO_TAKES, _PLACEBO_STEPS = 12, 0.3  # takes per folder; share of the network's training steps
 
 
@@ -77,12 +78,30 @@ class PriorFit:
     corrected, corrected_held_out : list of (Tensor, Tensor)
         Pseudo-source under the prior's mask, and the reference take that it was made of, both
         [row, frame] in dB; of takes in and outside the fit.
+    ways : Ways
     """
 
     priors: Priors
     cycle_scores: tuple[CycleScore, ...]
     corrected: list[tuple[Tensor, Tensor]]
     corrected_held_out: list[tuple[Tensor, Tensor]]
+    ways: "Ways"
+
+
+class Ways(NamedTuple):
+    """Starts and ends of ways from source to reference, (Tensor [row, frame], Tensor) in dB of each take.
+
+    Parameters
+    ----------
+    source : list of (Tensor, Tensor)
+        Source take, and the same under the neighbours' mask.
+    reference, held_out : list of (Tensor, Tensor)
+        Pseudo-source, and the reference take that it was made of.
+    """
+
+    source: list[tuple[Tensor, Tensor]]
+    reference: list[tuple[Tensor, Tensor]]
+    held_out: list[tuple[Tensor, Tensor]]
 
 
 def fit_priors(
@@ -141,8 +160,9 @@ def fit_priors(
         backward.append(_inverse_pair(pseudo, take, static))
         gain = map_to_other(pseudo, source_folder, reference_folder, near, hop_ms, skip_target=group)
         corrected.append((pseudo.rows_db + gain, take.rows_db))
+    folders = reference_folder, source_folder
     forward_network, backward_network = (
-        train_mask_network(pairs, source_folder, settings.network, generator, weights)
+        train_mask_network(pairs, folders, static, settings.network, generator, weights)
         for pairs, weights in ((forward, None), (backward, take_weights[0]))
     )
 
@@ -166,22 +186,43 @@ def fit_priors(
     priors = Priors.from_tensors(priors.tensors(), settings, hop_ms)
     cycle_scores = _score_blends(priors, pseudo_takes, held_out_takes, take_weights[1])
     priors = replace(priors, weights=_select_blend(cycle_scores))
+    priors = replace(priors, source_need=_measure_source_need(priors, source_takes))
     corrected_held_out = [
         (pseudo.rows_db + blended_prior(priors, pseudo), take.rows_db)
         for pseudo, take in zip(pseudo_takes, held_out_takes, strict=True)
     ]
+    ways = Ways(
+        [(pair.features.rows_db, pair.features.rows_db + static[:, None] + pair.gain_db) for pair in forward],
+        [
+            (pair.features.rows_db, pair.features.rows_db + static[:, None] + pair.gain_db)
+            for pair in backward
+        ],
+        [(pseudo.rows_db, take.rows_db) for pseudo, take in zip(pseudo_takes, held_out_takes, strict=True)],
+    )
 
     # The final static mask is fitted to all reference takes.
     all_takes = SpectralDifference(
         *(torch.cat(pair) for pair in zip(reference_difference, held_out_difference, strict=True))
     )
     static = fit_static_mask(all_takes, source_difference, settings.doubt)
-    return PriorFit(replace(priors, static_db=static), cycle_scores, corrected, corrected_held_out)
+    priors = replace(priors, static_db=static)
+    return PriorFit(priors, cycle_scores, corrected, corrected_held_out, ways)
 
 
 def blended_prior(priors: Priors, take: PriorFeatures) -> Tensor:
-    """Return the mask [row, frame] in dB of a model's own blend."""
-    return blend_masks(priors.suggestions(take, priors.weights), priors.weights)
+    """Return the mask [row, frame] in dB of a model's own blend, as strong as the take needs it."""
+    blend = blend_masks(priors.suggestions(take, priors.weights), priors.weights)
+    return priors.need(priors.project(take, blend)) * blend
+
+
+def _measure_source_need(priors: Priors, source_takes: Sequence[PriorFeatures]) -> float:
+    """Return the median need of source takes, before it is scaled; at least `_MIN_SOURCE_NEED`."""
+    # The median of a dozen takes is as good as that of all.
+    needs = [
+        priors.project(take, blend_masks(priors.suggestions(take, priors.weights), priors.weights)).ratio
+        for take in source_takes[:: -(-len(source_takes) // _NEED_TAKES)]
+    ]
+    return max(float(torch.tensor(needs).median()), _MIN_SOURCE_NEED)
 
 
 def _inverse_pair(pseudo: PriorFeatures, take: PriorFeatures, static_db: Tensor) -> PseudoPair:
@@ -268,13 +309,14 @@ def _placebo_variance(
     target, origin = fit_folder_statistics(first.takes, second.takes, near, generator)
     origin = origin.group_by_session(second.session)
     # The difference of the means is the static mask between the halves.
+    static = target.row_mean - origin.row_mean
     pairs = [
-        _inverse_pair(back_translate(take, target, origin, hop_ms), take, target.row_mean - origin.row_mean)
+        _inverse_pair(back_translate(take, target, origin, hop_ms), take, static)
         for take in map(target.prior_features, first.takes)
     ]
     steps = max(20, round(_PLACEBO_STEPS * settings.network.steps))
     network_settings = settings.network.replace(steps=steps)
-    network = train_mask_network(pairs, origin, network_settings, generator)
+    network = train_mask_network(pairs, (target, origin), static, network_settings, generator)
     takes = [origin.prior_features(features) for features in second.takes[:_PLACEBO_TAKES]]
     masks = [
         map_to_other(take, origin, target, near, hop_ms, skip_origin=session)

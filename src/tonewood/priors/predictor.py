@@ -1,9 +1,10 @@
 """Networks that predict a mask: the mask network from pseudo-pairs, and the causal predictor.
 
-The mask network maps a recording's features to its mask. *Forward* pairs are a source take and the
-neighbours' mask for it: a true input with an approximate target. *Backward* pairs are pseudo-source made
-of a reference take, and the mask that undoes it: an approximate input with a true target
-(back-translation, Sennrich et al. 2016). Their errors differ, so one network is trained on each.
+The mask network maps a recording's features to the mask that it still needs. *Forward* pairs are a source
+take and the neighbours' mask for it: a true input with an approximate target. *Backward* pairs are
+pseudo-source made of a reference take, and the mask that undoes it: an approximate input with a true
+target (back-translation, Sennrich et al. 2016). Their errors differ, so one network is trained on each.
+The inputs have the whole way to go, a part of it, or none, so the network leaves a reference take alone.
 
 The predictor serves files and streams in one pass, since its convolutions look back only. It is distilled
 (Hinton, Vinyals & Dean 2015) from masks of prior and search, which needs no pairs. The frozen guide takes
@@ -30,6 +31,7 @@ EnergyFunction = Callable[[Tensor], Tensor]
 LOUDNESS_AMOUNTS = (0.5, 1.0)  # at which `Predictor.loudness_db` is measured
 # Factors that bring gains, and the inputs of either network, to about unit spread.
 _GAIN_SCALE_DB, _FEATURE_SCALE_DB, _LEVEL_SCALE_DB = 8.0, 10.0, 15.0
+_NONE_SHARE, _ALL_SHARE = 0.35, 0.3  # of the training inputs; the rest has a part of the mask
 _ERROR_FLOOR_DB2 = 0.25  # keeps the gradient of an RMS error finite where the error vanishes
 _RANGE_DB = 75.0
 # As `activity_from_level`, relative to the running level instead of the loudest frame.
@@ -324,19 +326,28 @@ def _rms_loss(error_db: Tensor, audible: Tensor, parts: int = 1) -> Tensor:
 
 def train_mask_network(
     pairs: Sequence[PseudoPair],
-    source: FolderStatistics,
+    folders: tuple[FolderStatistics, FolderStatistics],
+    static_db: Tensor,
     settings: NetworkSettings,
     generator: torch.Generator,
     take_weights: TakeWeights = None,
 ) -> MaskNetwork:
-    """Train a network on pseudo-pairs.
+    """Train a network on pseudo-pairs, of which a part of the mask is applied to the input.
 
     The loss is the mean over audible frames of the RMS error over rows, as in the cycle distance.
+
+    Parameters
+    ----------
+    folders : (FolderStatistics, FolderStatistics)
+        Target and origin of the pairs.
+    static_db : Tensor [row]
+        Static mask, which the gains of the pairs are relative to.
     """
+    target_folder, origin = folders
     first = pairs[0].features
     network = MaskNetwork(first.rows_db.shape[0], first.fine.shape[0], settings, generator)
-    network.row_mean.copy_(source.row_mean)
-    network.fine_scale.copy_(2 * source.codebook.key[:, first.rows_db.shape[0] :].std())
+    network.row_mean.copy_((target_folder.row_mean + origin.row_mean) / 2)
+    network.fine_scale.copy_(2 * origin.codebook.key[:, first.rows_db.shape[0] :].std())
     network.to(first.rows_db.device)
     optimiser = OneCycleOptimiser(network, settings.learning_rate, settings.steps)
     # Crops of equal length, so that a batch is one tensor; the shortest take limits it.
@@ -344,12 +355,26 @@ def train_mask_network(
     inputs = [network.inputs(pair.features) for pair in pairs]
     targets, audible = [pair.gain_db for pair in pairs], [pair.features.audible for pair in pairs]
     lengths = [target.shape[1] for target in targets]
+    # Pitch spectra are relative to the origin's mean, so those of reference takes are off by this.
+    fine_shift = origin.projection.T @ (target_folder.fine_mean - origin.fine_mean) / network.fine_scale
+    static = static_db[:, None]
     for _ in range(settings.steps):
         indices = sample_takes(lengths, settings.batch, generator, take_weights)
         batch = _crop_batch(indices, inputs, targets, audible, crop, generator)
-        gain = network(batch.inputs, generator)
-        optimiser.step(_rms_loss(gain - batch.targets, batch.audible))
+        applied = _draw_applied_shares(settings.batch, generator)
+        mask_db = static + batch.targets
+        rows, fine = batch.inputs[:, : len(static)], batch.inputs[:, len(static) :]
+        rows = rows + applied * mask_db / _FEATURE_SCALE_DB
+        fine = fine + torch.rand(settings.batch, 1, 1, generator=generator) * fine_shift[:, None]
+        gain = network(torch.cat([rows, fine], dim=1), generator)
+        optimiser.step(_rms_loss(gain - ((1 - applied) * mask_db - static), batch.audible))
     return network.requires_grad_(False).eval()
+
+
+def _draw_applied_shares(count: int, generator: torch.Generator) -> Tensor:
+    """Draw the share [count, 1, 1] of its mask that an input has already: none, a part, or all."""
+    kind, part = torch.rand(2, count, 1, 1, generator=generator)
+    return torch.where(kind < _NONE_SHARE, 0.0, torch.where(kind < 1 - _ALL_SHARE, part, 1.0))
 
 
 def train_predictor(

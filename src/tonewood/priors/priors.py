@@ -74,6 +74,9 @@ class Priors:
         Forward, backward.
     weights : BlendWeights
         The blend selected by the cycle: prior `auto`.
+    source_need : float or None
+        Median `MaskProjection.ratio` of source takes, which need the whole blend. None in models of
+        earlier versions, whose networks do not say what a recording still needs.
     """
 
     reference: FolderStatistics
@@ -84,6 +87,7 @@ class Priors:
     weights: BlendWeights
     settings: PriorsSettings
     hop_ms: float
+    source_need: float | None = None
 
     def to(self, device: torch.device) -> Self:
         """Return the priors on a device."""
@@ -103,7 +107,8 @@ class Priors:
         """Return the mask [row, frame] in dB for a whole recording."""
         take, weights = self.source.prior_features(features), self.weights_of(kind)
         adapted = self.adaptive_masks(take, weights)
-        return self.combine(take.activity, adapted, _audible_means(adapted, take.audible), weights)
+        mask = self.combine(take.activity, adapted, _audible_means(adapted, take.audible), weights)
+        return self.need(self.project(take, mask)) * mask if self.scales_by_need(kind) else mask
 
     def weights_of(self, kind: PriorKind) -> BlendWeights:
         """Return the blend of a kind of prior."""
@@ -138,6 +143,26 @@ class Priors:
         blend = blend_masks(self._shrink(len(activity), adapted, means_db, weights), weights)
         # Silence gives nothing to adapt to, and background noise must not be modulated.
         return static + activity * (blend - static)
+
+    def scales_by_need(self, kind: PriorKind) -> bool:
+        """Return True if masks of a kind are as strong as a recording needs them."""
+        # The other kinds are chosen by hand, to be used as they are.
+        return kind == "auto" and self.source_need is not None
+
+    def remaining_masks(self, take: PriorFeatures) -> Tensor:
+        """Return what a recording still needs in the view of both networks: mask [row, frame] in dB."""
+        forward, backward = (self._network_mask(network, take) for network in self.networks)
+        return (forward + backward) / 2
+
+    def project(self, take: PriorFeatures, mask_db: Tensor) -> "MaskProjection":
+        """Return the projection of a recording's remaining mask on another mask [row, frame] in dB."""
+        return MaskProjection.from_masks(self.remaining_masks(take), mask_db, take.activity)
+
+    def need(self, projection: "MaskProjection") -> float:
+        """Return the share of the blend that a recording needs: 0 for the reference, 1 for the source."""
+        if self.source_need is None:
+            return 1.0
+        return min(max(projection.ratio / self.source_need, 0.0), 1.0)
 
     def suggestions(self, take: PriorFeatures, weights: BlendWeights = _ALL_PRIORS) -> list[Tensor | None]:
         """Return shrunk masks [row, frame] in the order of `BlendWeights`; None for those of weight 0."""
@@ -175,6 +200,8 @@ class Priors:
             "static_db": self.static_db,
             "beliefs": torch.tensor(self.shrinkage, dtype=torch.float64),
         }
+        if self.source_need is not None:
+            named["source_need"] = torch.tensor(self.source_need, dtype=torch.float64)
         # Half precision has steps of at most 0.06 dB within ±128 dB. Of the keys only the fine part is
         # stored; the rest follows from the rows.
         rows = self.reference.row_mean.shape[0]
@@ -216,8 +243,49 @@ class Priors:
         weights = BlendWeights(*named["weights"].tolist())
         shrinkage = ShrinkageTable(*(ShrinkageFactors(*pair) for pair in named["beliefs"].tolist()))
         both_networks = (networks[0], networks[1])
-        static_db = named["static_db"]
-        return cls(folders[0], folders[1], static_db, both_networks, shrinkage, weights, settings, hop_ms)
+        return cls(
+            folders[0],
+            folders[1],
+            named["static_db"],
+            both_networks,
+            shrinkage,
+            weights,
+            settings,
+            hop_ms,
+            float(named["source_need"]) if "source_need" in named else None,
+        )
+
+
+class MaskProjection(NamedTuple):
+    """Projection of the mask that is needed on a mask that is offered, without their overall levels.
+
+    Sums over parts of a recording can be added.
+
+    Parameters
+    ----------
+    product, square : float
+        Sums over cells of needed times offered mask, and of the offered mask squared, dB².
+    """
+
+    product: float
+    square: float
+
+    @classmethod
+    def from_masks(cls, needed_db: Tensor, offered_db: Tensor, activity: Tensor) -> Self:
+        """Sum over cells [row, frame], weighted by the activity [frame]."""
+        needed, offered = (mask - mask.mean(dim=0) for mask in (needed_db, offered_db))
+        # Double precision, since an hour has millions of cells.
+        products = (torch.stack([needed, offered]) * offered * activity).sum(dim=(1, 2), dtype=torch.float64)
+        return cls(*products.tolist())
+
+    def add(self, other: "MaskProjection") -> "MaskProjection":
+        """Return the projection of two parts together."""
+        return MaskProjection(self.product + other.product, self.square + other.square)
+
+    @property
+    def ratio(self) -> float:
+        """Share of the offered mask that is needed; 0 for a mask of zeros."""
+        return self.product / self.square if self.square > 0 else 0.0
 
 
 def blend_masks(suggestions: Sequence[Tensor | None], weights: BlendWeights) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tonewood.dsp.features import frame_levels, is_audible, mean_level
+from tonewood.dsp.features import frame_levels, interpolate_noise, is_audible, mean_level
 from tonewood.settings import GuideSettings
 from tonewood.stats.sampling import TakeWeights, sample_takes
 
@@ -179,12 +179,8 @@ def _draw_pair_crop(
 
 def _random_smooth_masks(like: Tensor, spread_db: float, generator: torch.Generator) -> Tensor:
     batch, rows, frames = like.shape
-    coarse = torch.randn(batch, 1, rows // 6 + 1, frames // 30 + 2, generator=generator)
-    strength = torch.rand(batch, 1, 1, generator=generator).to(like) * spread_db
-    shape = nn.functional.interpolate(
-        coarse.to(like), size=(rows, frames), mode="bilinear", align_corners=True
-    )
-    return strength * shape[:, 0]
+    shape = interpolate_noise(batch, (rows // 6 + 1, frames // 30 + 2), (rows, frames), generator)
+    return torch.rand(batch, 1, 1, generator=generator).to(like) * spread_db * shape.to(like)
 
 
 def _correction_distance_db(rows_db: Tensor, target: Tensor) -> float:

@@ -1,7 +1,7 @@
 """Training of scorer and judge on the labels of two folders.
 
-Crops get random smooth masks, tilts and levels, so that the scorer ignores such changes, and its
-gradient stays meaningful for sounds that a search may reach.
+With graded targets the scorer says how far a crop is from the reference (see `graded_crops`). With the
+labels alone, as in the paper, crops get random smooth masks and tilts, so that it ignores such changes.
 """
 
 import time
@@ -20,10 +20,12 @@ from tonewood.dsp.features import (
     WINDOW_BATCH,
     RowLevels,
     frame_levels,
+    interpolate_noise,
     is_audible,
     mean_power_db,
     window_batches,
 )
+from tonewood.scorer.graded_crops import GradedCrops, GradedCropSource, WayPair
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import TrainingRun, TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
@@ -32,15 +34,25 @@ from tonewood.stats.sampling import TakeWeights, weighted_mean
 from tonewood.utils.parallel import parallel_map
 
 _VALIDATION_WINDOWS = 400  # per side: enough for early stopping
+_VALIDATION_CROPS = 200
 
 
 @dataclass(frozen=True)
 class LabelledTakes:
-    """Levels of both folders' takes; `take_weights` are those of the reference takes."""
+    """Levels of both folders' takes, and ways between them.
+
+    Parameters
+    ----------
+    take_weights : TakeWeights
+        Of the reference takes.
+    pairs : sequence of WayPair
+        Empty if only the labels are known.
+    """
 
     reference: Sequence[RowLevels]
     source: Sequence[RowLevels]
     take_weights: TakeWeights = None
+    pairs: Sequence[WayPair] = ()
 
 
 @dataclass(frozen=True)
@@ -122,8 +134,9 @@ def train_scorer(
 ) -> Iterator[ValidationCheck | TrainedScorer]:
     """Train a scorer; yields a `ValidationCheck` at intervals and the `TrainedScorer` at the end.
 
-    The loss is the squared error to the targets 0 (reference) and 1 (source), as in the paper. The
-    weights with the smallest held-out loss are returned.
+    The loss is the squared error to target scores: those of `graded_crops` if the takes have pairs and
+    `training.targets` is "graded", else 0 (reference) and 1 (source), as in the paper. The weights with
+    the smallest held-out loss are returned.
 
     Parameters
     ----------
@@ -140,11 +153,19 @@ def train_scorer(
     row_mean = partial(_folders_row_mean, train)
     run = start_run(settings, spectrum, training, row_mean, seed=seed, device=device, state=state)
     scorer = run.scorer
-    draw_loss = partial(label_loss, scorer, train, run.local_batch, training, run.generator, device)
+    is_graded = training.targets == "graded" and bool(train.pairs)
+    if is_graded:
+        crops = graded_crop_source(train, scorer, run.generator, seed)
+        draw_loss = partial(_graded_loss, scorer, crops, 2 * run.local_batch, run.generator, device)
+    else:
+        draw_loss = partial(label_loss, scorer, train, run.local_batch, training, run.generator, device)
     validation = _validation_excerpts(held_out, scorer.crop_frames)
+    graded_validation = _graded_validation(held_out, scorer, seed) if is_graded else None
     for loss in run.iterate_checks(draw_loss):
         reference, source = map(torch.cat, _score_takes(scorer, validation, device))
         validation_loss = euclidean_loss(reference, source)
+        if graded_validation is not None:
+            validation_loss += _graded_error(scorer, graded_validation, None, device).item()
         run.record_validation(validation_loss)
         accuracy = _window_accuracy(reference, source)
         yield ValidationCheck(run.step, training.steps, loss, accuracy, validation_loss, run)
@@ -173,6 +194,46 @@ def label_loss(
     score = torch.sigmoid(scorer.logit(crops, generator))
     target = torch.arange(2, device=device).repeat_interleave(batch)
     return (score - target).square().mean()
+
+
+def graded_crop_source(
+    takes: LabelledTakes, scorer: Scorer, generator: torch.Generator, seed: int
+) -> GradedCropSource:
+    """Return the source of a scorer's graded crops."""
+    frames = scorer.crop_frames
+    return GradedCropSource(
+        draw_reference=lambda n: draw_crops(takes.reference, n, frames, generator, takes.take_weights),
+        draw_source=lambda n: draw_crops(takes.source, n, frames, generator),
+        pairs=takes.pairs,
+        bands=scorer.settings.bands,
+        spectrum=scorer.spectrum,
+        frames=frames,
+        generator=generator,
+        seed=seed,
+    )
+
+
+def _graded_loss(
+    scorer: Scorer, source: GradedCropSource, count: int, generator: torch.Generator, device: str
+) -> Tensor:
+    """Return the squared error of `count` graded crops to their targets."""
+    return _graded_error(scorer, source.draw(count), generator, device)
+
+
+def _graded_error(
+    scorer: Scorer, crops: GradedCrops, generator: torch.Generator | None, device: str
+) -> Tensor:
+    score = torch.sigmoid(scorer.logit(crops.rows_db.to(device), generator))
+    return (score - crops.target.to(device)).square().mean()
+
+
+def _graded_validation(held_out: LabelledTakes, scorer: Scorer, seed: int) -> GradedCrops | None:
+    """Draw the crops that measure graded scores during training; None without held-out pairs."""
+    if not held_out.pairs:
+        return None
+    # A generator of its own, so that every check sees the same crops, of a resumed training too.
+    generator = torch.Generator().manual_seed(seed)
+    return graded_crop_source(held_out, scorer, generator, seed).draw(_VALIDATION_CROPS)
 
 
 def evaluate_scorer(scorer: Scorer, held_out: LabelledTakes, steps: int, seconds: float) -> TrainedScorer:
@@ -225,11 +286,9 @@ def augment_crops(crops: Tensor, training: TrainingSettings, generator: torch.Ge
     batch, rows, frames = crops.shape
     slope = torch.linspace(-1, 1, rows).to(crops)[None, :, None]
     tilt = torch.randn(batch, 1, 1, generator=generator).to(crops) * training.tilt_db * slope
-    # Bilinear interpolation of noise on a coarse grid, about 6 rows by 30 frames.
-    coarse = torch.randn(batch, 1, max(2, rows // 6), max(2, frames // 30), generator=generator)
-    mask = torch.nn.functional.interpolate(
-        coarse.to(crops), size=(rows, frames), mode="bilinear", align_corners=True
-    ).squeeze(1)
+    # Cells of the coarse grid have about 6 rows by 30 frames.
+    points = max(2, rows // 6), max(2, frames // 30)
+    mask = interpolate_noise(batch, points, (rows, frames), generator).to(crops)
     strength = torch.rand(batch, 1, 1, generator=generator).to(crops) * training.mask_db
     return crops + tilt + strength * mask
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,12 @@ def verdict_line(certificate: Certificate) -> CertificateLine:
             "caution",
             "A change with reservations",
             "At least one test below speaks against this result. Listen closely, or reduce the amount.",
+        )
+    if certificate.verdict == "unneeded":
+        return CertificateLine(
+            "plain",
+            "Already there",
+            "The recording sounds like the reference already, so it stays almost as it is.",
         )
     return CertificateLine(
         "refused",
@@ -81,10 +88,12 @@ def certificate_lines(certificate: Certificate) -> list[CertificateLine]:
         add("Constant or moving", text)
 
     # Distances: 1 is the largest that recordings of the folder itself have.
-    output, recording = certificate.unlike_reference.after, certificate.unlikeness
+    output, reference = certificate.unlike_reference.after, certificate.unlike_reference.before
+    # A recording that sounds like the reference already may be unlike the source folder.
+    folder, recording = min(("source", certificate.unlikeness), ("reference", reference), key=itemgetter(1))
     place = f"{'outside' if output > 1 else 'within'} the range of the reference folder's recordings"
     add("Distance to the reference", f"The output lies {place} ({output:.2f} of the limit).", not output > 1)
-    likeness = f"{'unlike' if recording > 1 else 'like'} the source folder ({recording:.2f} of the limit)"
+    likeness = f"{'unlike' if recording > 1 else 'like'} the {folder} folder ({recording:.2f} of the limit)"
     add("Known kind of recording", f"The recording is {likeness}.", not recording > 1)
 
     size = f"{certificate.rms_db:.1f} dB on average and {certificate.largest_db:.1f} dB at most"

@@ -33,6 +33,7 @@ from tonewood.model.model import Model
 from tonewood.priors.fitting import blended_prior, cycle_distance
 from tonewood.priors.nearest_neighbours import back_translate
 from tonewood.priors.predictor import DistillationExample, Predictor, prediction_error_db, train_predictor
+from tonewood.scorer.graded_crops import WayPair
 from tonewood.scorer.preference_training import ListenerData, train_preference_scorer
 from tonewood.scorer.training import LabelledTakes, TrainedScorer, ValidationCheck, train_scorer
 from tonewood.scorer.training_loop import TrainingState, world_size
@@ -62,6 +63,14 @@ class LabelProgress(NamedTuple):
     number: int
     total: int
     path: Path
+
+
+class TakeWay(NamedTuple):
+    """Way from source to reference, made of a take of one side and group."""
+
+    side: DatasetSide
+    group: str
+    way: WayPair
 
 
 class Checkpoint:
@@ -148,6 +157,7 @@ def fit_scorers(
     settings: ModelSettings,
     device: str,
     checkpoint: Checkpoint | None = None,
+    ways: Sequence[TakeWay] = (),
 ) -> Generator[CheckEvent, None, dict[NetworkName, TrainedScorer]]:
     """Train the scorer and, if the settings ask for it, the judge; yield every check.
 
@@ -157,6 +167,8 @@ def fit_scorers(
         Recordings with the label of their folder, and answers of listeners. One may be None.
     checkpoint : Checkpoint, optional
         Ignored if several processes train together; ModelError if it belongs to another training.
+    ways : sequence of TakeWay
+        For graded targets; without them the scorer learns the labels.
     """
     if world_size() > 1:
         checkpoint = None  # the random state of each process differs, and a file holds only one
@@ -165,7 +177,7 @@ def fit_scorers(
     fits: dict[NetworkName, TrainedScorer] = {}
     for network, seed in networks_to_train(settings):
         state = checkpoint.get_state(network) if checkpoint is not None else None
-        for event in _train_network(takes, listener_data, settings, seed, device, state):
+        for event in _train_network(takes, listener_data, settings, seed, device, state, ways):
             if isinstance(event, TrainedScorer):
                 fits[network] = event
                 continue
@@ -182,10 +194,11 @@ def _train_network(
     seed: int,
     device: str,
     state: TrainingState | None,
+    ways: Sequence[TakeWay],
 ) -> Iterator[ValidationCheck | TrainedScorer]:
     training = settings.training
     # Scorer and judge hold out different recordings: each has a split of its own seed.
-    labels = hold_out_takes(takes, training.held_out, seed) if takes is not None else None
+    labels = hold_out_takes(takes, training.held_out, seed, ways) if takes is not None else None
     # Preference training takes labels as a second task, so it covers the combined case too.
     if listener_data is not None:
         return train_preference_scorer(
@@ -211,21 +224,27 @@ def networks_to_train(settings: ModelSettings) -> list[tuple[NetworkName, int]]:
     return networks if settings.training.judge else networks[:1]
 
 
-def hold_out_takes(takes: RecordingsBySide, share: float, seed: int) -> tuple[LabelledTakes, LabelledTakes]:
-    """Split both sides into row levels to learn from and row levels to check on."""
+def hold_out_takes(
+    takes: RecordingsBySide, share: float, seed: int, ways: Sequence[TakeWay] = ()
+) -> tuple[LabelledTakes, LabelledTakes]:
+    """Split both sides into row levels to learn from and row levels to check on; ways follow their takes."""
     reference = split_takes(takes["reference"], share, seed)
     source = split_takes(takes["source"], share, seed)
     return (
-        _labelled_takes(reference.train, source.train),
-        _labelled_takes(reference.held_out, source.held_out),
+        _labelled_takes(reference.train, source.train, ways),
+        _labelled_takes(reference.held_out, source.held_out, ways),
     )
 
 
 def _labelled_takes(
-    reference: Sequence[TrainingRecording], source: Sequence[TrainingRecording]
+    reference: Sequence[TrainingRecording], source: Sequence[TrainingRecording], ways: Sequence[TakeWay]
 ) -> LabelledTakes:
+    groups = {"reference": {take.group for take in reference}, "source": {take.group for take in source}}
     return LabelledTakes(
-        [take.rows_db for take in reference], [take.rows_db for take in source], take_weights(reference)
+        [take.rows_db for take in reference],
+        [take.rows_db for take in source],
+        take_weights(reference),
+        [way.way for way in ways if way.group in groups[way.side]],
     )
 
 
@@ -361,7 +380,7 @@ def _cycle_distances(
     # Each reference recording held out is translated to the source, so that its true mask is known:
     # the one that leads back to it.
     distances = []
-    for features in select_training_excerpts(held_out, MAX_LEARNING_SECONDS, settings.training.seed)[0]:
+    for features in select_training_excerpts(held_out, MAX_LEARNING_SECONDS, settings.training.seed).features:
         take = priors.reference.prior_features(features)
         pseudo = back_translate(take, priors.reference, priors.source, priors.hop_ms)
         masks = (

@@ -12,7 +12,12 @@ import numpy as np
 import torch
 
 from tonewood.audit.pipeline import analyse_confounds
-from tonewood.data.dataset import TrainingRecording, select_training_excerpts, split_takes
+from tonewood.data.dataset import (
+    TrainingExcerpts,
+    TrainingRecording,
+    select_training_excerpts,
+    split_takes,
+)
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.loading import (
     DatasetSide,
@@ -23,7 +28,6 @@ from tonewood.data.loading import (
     side_display_name,
 )
 from tonewood.data.manifest import FolderOrManifest
-from tonewood.dsp.features import Features
 from tonewood.errors import CallError, ModelError, printable
 from tonewood.mask.certificate import OutOfDomainDetector, fit_detector
 from tonewood.model.card import (
@@ -36,18 +40,19 @@ from tonewood.model.card import (
     ScorerCard,
 )
 from tonewood.model.model import Model, load_model
-from tonewood.priors.fitting import PriorFit, fit_priors
+from tonewood.priors.fitting import PriorFit, Ways, fit_priors
+from tonewood.scorer.graded_crops import WayPair
 from tonewood.scorer.guide import Guide, select_guide_weight, train_guide, validation_gains
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
 from tonewood.settings import ModelSettings, Normalization, PredictorSettings
-from tonewood.stats.sampling import TakeWeights
 from tonewood.training.networks import (
     MAX_LEARNING_SECONDS,
     CheckEvent,
     Checkpoint,
     LabelProgress,
     NetworkName,
+    TakeWay,
     distill_predictor,
     fit_scorers,
     networks_to_train,
@@ -91,13 +96,24 @@ class _DataSummary(NamedTuple):
 
 
 class _PriorExcerpts(NamedTuple):
-    """Features that the priors learn from; weights are None unless the folders have weights."""
+    """Excerpts that the priors learn from."""
 
-    reference: list[Features]
-    reference_weights: TakeWeights
-    held_out: list[Features]
-    held_out_weights: TakeWeights
-    source: list[Features]
+    reference: TrainingExcerpts
+    held_out: TrainingExcerpts
+    source: TrainingExcerpts
+
+    def ways(self, ways: Ways) -> list[TakeWay]:
+        """Return the ways of all excerpts, with the side and group of each."""
+        sides: tuple[tuple[DatasetSide, TrainingExcerpts, Sequence[WayPair]], ...] = (
+            ("source", self.source, ways.source),
+            ("reference", self.reference, ways.reference),
+            ("reference", self.held_out, ways.held_out),
+        )
+        return [
+            TakeWay(side, group, way)
+            for side, excerpts, pairs in sides
+            for group, way in zip(excerpts.groups, pairs, strict=True)
+        ]
 
 
 class _Correction(NamedTuple):
@@ -156,18 +172,22 @@ def train_model(
     )
 
     # Everything that reads whole recordings runs before the long training, so that their memory
-    # can be returned to the system first.
-    excerpts = None
+    # can be returned to the system first. Priors and guide need two folders; listeners alone do not
+    # show a correction.
+    correction, ways = None, list[TakeWay]()
     if takes is not None:
         names = [side_display_name(side) for side in (reference, source) if side is not None]
         summary = _summarize_folders(takes, names, normalization, settings)
         excerpts = _select_prior_excerpts(takes, settings)
+        correction = _fit_correction(excerpts, settings)
+        ways = excerpts.ways(correction.fit.ways)
     else:
         assert answers is not None
         summary = _summarize_answers(answers, settings)
 
     # The slow part: scorer and judge, which --resume can continue.
-    fits = yield from fit_scorers(takes, answers.data if answers else None, settings, device, checkpoint)
+    listener_data = answers.data if answers else None
+    fits = yield from fit_scorers(takes, listener_data, settings, device, checkpoint, ways)
     if takes is not None:
         _free_memory(takes)
     if process_rank():
@@ -175,8 +195,6 @@ def train_model(
     if not settings.predictor.taught:
         takes = None  # of long folders, only the excerpts are still needed
 
-    # Priors and guide need two folders; listeners alone do not show a correction.
-    correction = _fit_correction(excerpts, settings) if excerpts is not None else None
     agreement = _measure_agreement(fits["scorer"], answers, settings) if answers else None
     seconds = round(time.perf_counter() - started, 1)
     card = _model_card(settings, summary, fits, correction, agreement, provenance or Provenance(), seconds)
@@ -323,9 +341,9 @@ def _select_prior_excerpts(
     seed = settings.training.seed
     split = split_takes(takes["reference"], settings.priors.held_out, seed)
     return _PriorExcerpts(
-        *select_training_excerpts(split.train, MAX_LEARNING_SECONDS, seed),
-        *select_training_excerpts(split.held_out, MAX_LEARNING_SECONDS, seed),
-        select_training_excerpts(takes["source"], MAX_LEARNING_SECONDS, seed)[0],
+        select_training_excerpts(split.train, MAX_LEARNING_SECONDS, seed),
+        select_training_excerpts(split.held_out, MAX_LEARNING_SECONDS, seed),
+        select_training_excerpts(takes["source"], MAX_LEARNING_SECONDS, seed),
     )
 
 
@@ -333,15 +351,15 @@ def _fit_correction(excerpts: _PriorExcerpts, settings: ModelSettings) -> _Corre
     # One generator for priors and guide, so that the model depends on the seed alone.
     generator = torch.Generator().manual_seed(settings.training.seed)
     fit = fit_priors(
-        excerpts.reference,
-        excerpts.source,
-        excerpts.held_out,
+        excerpts.reference.features,
+        excerpts.source.features,
+        excerpts.held_out.features,
         settings.priors,
         settings.spectrum.hop_ms,
         generator,
-        (excerpts.reference_weights, excerpts.held_out_weights),
+        (excerpts.reference.weights, excerpts.held_out.weights),
     )
-    guide = train_guide(fit.corrected, settings.guide, generator, excerpts.reference_weights)
+    guide = train_guide(fit.corrected, settings.guide, generator, excerpts.reference.weights)
     gains = validation_gains(guide, fit.corrected_held_out)
     # The guide acts frame by frame and learned from the same kind of pairs as the mask networks,
     # so it is trusted as far as they are.
