@@ -1,5 +1,7 @@
 """Graded crops: the target of a crop is the distance that it still has to go."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,8 +51,8 @@ def crop_source(
 
 def distance_db(change_db: Tensor) -> float:
     """Return the RMS over rows of changes [row, frame], without their overall level, mean over frames."""
-    rows = (change_db - change_db.mean()).T.tolist()
-    return sum((sum(gain**2 for gain in frame) / len(frame)) ** 0.5 for frame in rows) / len(rows)
+    rows: list[list[float]] = (change_db - change_db.mean()).T.tolist()
+    return sum(math.sqrt(sum(gain**2 for gain in frame) / len(frame)) for frame in rows) / len(rows)
 
 
 @given(distances, distances)
