@@ -262,11 +262,12 @@ def test_score_prints_one_line_per_recording(take: Path, run: Run, model_file: P
     ran = run("score", take, "-m", model_file)
     assert (ran.code, ran.err) == (0, "")
     head, line = ran.out.splitlines()
-    assert head.split() == ["scorer", "judge", "recording"]
-    assert re.fullmatch(rf" *[01]\.\d\d +[01]\.\d\d  {re.escape(str(take))}", line)
+    assert head.split() == ["scorer", "judge", "unlike", "recording"]
+    assert re.fullmatch(rf" *[01]\.\d\d +[01]\.\d\d +\d+\.\d\d  {re.escape(str(take))}", line)
     (scored,) = run("score", take, "-m", model_file, "--json").objects
-    assert set(scored) == {"input", "scorer", "judge", "windows"}
+    assert set(scored) == {"input", "scorer", "judge", "windows", "unlikeness"}
     assert scored["scorer"] == pytest.approx(np.mean(scored["windows"]))
+    assert f"{scored['unlikeness']:.2f}" == line.split()[2]
     assert f"{scored['scorer']:.2f}" == line.split()[0]
 
 

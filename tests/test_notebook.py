@@ -87,7 +87,9 @@ def test_score_has_a_curve_over_time(model: Model, play: Play) -> None:
     tags = Tags(score._repr_html_())
     assert {"svg", "polyline", "table"} <= set(tags.names)
     assert f"{score.scorer:.2f}" in tags.text
-    assert "none" in Tags(Score(0.5, None, (0.5,))._repr_html_()).text
+    assert "none" in Tags(Score(0.5, None, (0.5,), 0.8)._repr_html_()).text
+    assert "0.80 of the limit: known" in Tags(Score(0.5, None, (0.5,), 0.8)._repr_html_()).text
+    assert "1.20 of the limit: unlike both folders" in Tags(Score(0.5, None, (0.5,), 1.2)._repr_html_()).text
     points = re.findall(r'points="([^"]+)"', score_curve_html((0.0, 1.0)))
     assert points == ["0.0,90.0 600.0,0.0"]
 

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,27 @@ def test_rows_survive_stopped_run(tmp_path: Path, takes: Path, model: Model) -> 
     soundfile.write(units[0].input, soundfile.read(units[0].input)[0][:12_000], 16_000)
     fourth = completed(list(runner.run_batch(units, PreviousRows(), model, table=table)))
     assert fourth[0].score != third[0].score
+
+
+def test_score_of_an_earlier_version_is_computed_again(tmp_path: Path, takes: Path, model: Model) -> None:
+    """Before the unlikeness, the details of a row were the list of windows."""
+    path = min(takes.rglob("take*.wav"))
+    (result,) = ScoreTask().run(FileJob(path), model, None)
+    assert isinstance(result.event, FileScored)
+    row = result.row
+    details = json.loads(row.details or "")
+    assert details["unlikeness"] == result.event.score.unlikeness > 0
+    assert details["windows"] == list(result.event.score.windows)
+
+    def scored_again(previous: ResultRow) -> FileScored:
+        (last,) = ScoreTask().run(FileJob(path), model, previous)
+        assert isinstance(last.event, FileScored)
+        return last.event
+
+    # A false score shows whether the row is used.
+    assert scored_again(replace(row, scorer=7.0)).score.scorer == 7.0
+    earlier = replace(row, scorer=7.0, details=json.dumps(details["windows"]))
+    assert scored_again(earlier).score == result.event.score
 
 
 def test_table_of_another_run_is_refused_without_overwrite(

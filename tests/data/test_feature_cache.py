@@ -217,13 +217,20 @@ def test_excerpts_of_long_folders_depend_on_the_seed(tmp_path: Path) -> None:
         wave = instrument(70.0, seed=number)
         soundfile.write(tmp_path / f"{number}.wav", wave.T, 16_000)
     takes = load_takes(tmp_path, NO_CACHE)
-    whole, _ = select_training_excerpts(takes, 1_000, seed=0)
-    assert [item.rows_db.shape for item in whole] == [take.rows_db.shape for take in takes]
-    some, shares = select_training_excerpts(takes, 90, seed=0)
-    assert shares is None
+    whole = select_training_excerpts(takes, 1_000, seed=0)
+    assert [item.rows_db.shape for item in whole.features] == [take.rows_db.shape for take in takes]
+    assert whole.groups == [take.group for take in takes]
+    some, weights, groups = select_training_excerpts(takes, 90, seed=0)
+    assert weights is None
+    assert len(groups) == len(some)
     assert sum(item.rows_db.shape[1] for item in some) / 100 == pytest.approx(90, rel=0.02)
     assert all(item.rows_db.shape[1] == item.fine_db.shape[1] for item in some)
-    other, _ = select_training_excerpts(takes, 90, seed=1)
-    again, _ = select_training_excerpts(takes, 90, seed=0)
+    other = select_training_excerpts(takes, 90, seed=1).features
+    again = select_training_excerpts(takes, 90, seed=0).features
+    # Every excerpt is a part of a take of its group.
+    lowest_row = {take.group: take.features.expand().rows_db[0] for take in takes}
+    for item, group in zip(some, groups, strict=True):
+        windows = lowest_row[group].unfold(0, item.rows_db.shape[1], 1)
+        assert (windows == item.rows_db[0]).all(dim=1).any()
     assert all(torch.equal(a.rows_db, b.rows_db) for a, b in zip(some, again, strict=True))
     assert not all(torch.equal(a.rows_db, b.rows_db) for a, b in zip(some, other, strict=True))

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tonewood.dsp.chunking import TensorTimeSeries, TimeSeries
-from tonewood.mask.certificate import Certificate, Change, Measurements, certify
+from tonewood.mask.certificate import Certificate, Change, Measurements, adaptive_share, certify
 from tonewood.settings import CertificateSettings
 
 ROWS, FRAMES = 20, 300
@@ -81,3 +83,87 @@ def test_certificate_without_judge() -> None:
     result = certify_with(judge=None, judge_score=None, judge_fooled=None)
     assert result.verdict == "good"
     assert (result.judge_smoothed, result.judge_fooled, result.static_share) == (None, None, None)
+
+
+@given(st.floats(0, 1))
+def test_known_recordings_keep_the_adaptive_part(unlikeness: float) -> None:
+    assert adaptive_share(unlikeness) == 1
+
+
+@given(st.floats(1.3, 100))
+def test_unknown_recordings_lose_the_adaptive_part(unlikeness: float) -> None:
+    assert adaptive_share(unlikeness) == 0
+
+
+@given(st.floats(0, 1))
+def test_adaptive_part_fades_linearly_in_between(share: float) -> None:
+    assert adaptive_share(1.3 - 0.3 * share) == pytest.approx(share, abs=1e-9)
+
+
+ARRIVED: dict[str, Any] = {
+    "scorer": Change(before=0.2, after=0.1),
+    "judge": Change(before=0.3, after=0.1),
+    "unlike_reference": Change(before=0.8, after=0.4),
+    "has_graded_scorer": True,
+}
+
+
+def test_recording_like_the_reference_is_already_there() -> None:
+    result = certify_with(**ARRIVED)
+    assert result.verdict == "unneeded"
+    assert result.line == "already there: the recording sounds like the reference already (score 0.20)"
+
+
+def test_recording_like_the_reference_is_already_there_without_a_judge() -> None:
+    result = certify_with(**{**ARRIVED, "judge": None, "judge_fooled": None}, judge_score=None)
+    assert result.verdict == "unneeded"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scorer": Change(before=0.36, after=0.1)},
+        {"judge": Change(before=0.5, after=0.1)},
+        {"unlike_reference": Change(before=1.01, after=0.4)},
+        {"has_graded_scorer": False},
+    ],
+)
+def test_each_sign_of_the_reference_is_necessary(change: dict[str, Any]) -> None:
+    assert certify_with(**{**ARRIVED, **change}).verdict == "good"
+
+
+@pytest.mark.parametrize(("unlikeness", "reference"), [(5.0, 0.8), (5.0, 1.0), (1.2, 1.25), (0.5, 5.0)])
+def test_recording_like_either_folder_is_not_refused(unlikeness: float, reference: float) -> None:
+    result = certify_with(
+        unlikeness=unlikeness,
+        unlike_reference=Change(before=reference, after=0.4),
+        has_graded_scorer=True,
+    )
+    assert result.verdict != "refused"
+    # Like the reference, it need not be like the source.
+    is_objection = any("source folder" in reason for reason in result.reasons)
+    assert is_objection == (unlikeness > 1 and reference > 1)
+
+
+@pytest.mark.parametrize(("unlikeness", "reference"), [(1.3, 1.4), (2.0, 1.3)])
+def test_recording_unlike_both_folders_is_refused(unlikeness: float, reference: float) -> None:
+    result = certify_with(
+        unlikeness=unlikeness,
+        unlike_reference=Change(before=reference, after=0.4),
+        has_graded_scorer=True,
+    )
+    assert result.verdict == "refused"
+    assert "times as far from the source folder" in result.line
+
+
+@pytest.mark.parametrize(("unlikeness", "verdict"), [(1.0, "good"), (1.01, "refused")])
+def test_models_of_earlier_versions_refuse_beyond_the_limit_of_the_source(
+    unlikeness: float, verdict: str
+) -> None:
+    result = certify_with(
+        unlikeness=unlikeness,
+        scorer=Change(before=0.2, after=0.1),
+        judge=Change(before=0.3, after=0.1),
+        unlike_reference=Change(before=0.2, after=0.2),
+    )
+    assert result.verdict == verdict

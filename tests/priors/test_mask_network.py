@@ -7,6 +7,7 @@ from tonewood.priors.predictor import MaskNetwork, PseudoPair, train_mask_networ
 from tonewood.settings import NetworkSettings
 
 ROWS, COMPONENTS, FRAMES = 12, 3, 120
+STATIC = torch.zeros(ROWS)
 AUDIBLE = torch.ones(FRAMES, dtype=torch.bool)
 
 
@@ -18,14 +19,19 @@ def folder() -> FolderStatistics:
 
 
 def pairs(count: int, seed: int) -> list[PseudoPair]:
-    """Return takes whose target mask is minus half of each row's level."""
+    """Return takes whose target mask is minus each row's level, so that the rest of it is the same rule."""
     generator = torch.Generator().manual_seed(seed)
     results = []
     for _ in range(count):
         rows = 6 * torch.randn(ROWS, FRAMES, generator=generator)
         fine = torch.randn(COMPONENTS, FRAMES, generator=generator)
-        results.append(PseudoPair(PriorFeatures(rows, fine, AUDIBLE, AUDIBLE.float()), -rows / 2))
+        results.append(PseudoPair(PriorFeatures(rows, fine, AUDIBLE, AUDIBLE.float()), -rows))
     return results
+
+
+def train(training: list[PseudoPair], settings: NetworkSettings, seed: int) -> MaskNetwork:
+    generator = torch.Generator().manual_seed(seed)
+    return train_mask_network(training, (folder(), folder()), STATIC, settings, generator)
 
 
 def test_untrained_network_gives_zero_gain() -> None:
@@ -36,7 +42,7 @@ def test_untrained_network_gives_zero_gain() -> None:
 
 def test_network_learns_a_common_rule() -> None:
     settings = NetworkSettings(width=32, kernel=3, steps=150)
-    network = train_mask_network(pairs(6, 2), folder(), settings, torch.Generator().manual_seed(3))
+    network = train(pairs(6, 2), settings, seed=3)
     [held_out] = pairs(1, 9)
     error = (network.predict_gain(held_out.features) - held_out.gain_db).square().mean().sqrt()
     assert error < 0.4 * held_out.gain_db.square().mean().sqrt()
@@ -45,10 +51,7 @@ def test_network_learns_a_common_rule() -> None:
 def test_same_seed_gives_same_network_and_keeps_global_random_state() -> None:
     state = torch.random.get_rng_state()
     settings = NetworkSettings(width=8, steps=20)
-    results = [
-        train_mask_network(pairs(2, 4), folder(), settings, torch.Generator().manual_seed(5))
-        for _ in range(2)
-    ]
+    results = [train(pairs(2, 4), settings, seed=5) for _ in range(2)]
     weights = [network.state_dict() for network in results]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert torch.equal(state, torch.random.get_rng_state())
@@ -58,9 +61,7 @@ def test_inaudible_frames_do_not_affect_training() -> None:
     settings = NetworkSettings(width=8, steps=20)
     [pair] = pairs(1, 6)
     deaf = pair.features._replace(audible=torch.zeros(FRAMES, dtype=torch.bool))
-    network = train_mask_network(
-        [PseudoPair(deaf, pair.gain_db)], folder(), settings, torch.Generator().manual_seed(7)
-    )
+    network = train([PseudoPair(deaf, pair.gain_db)], settings, seed=7)
     assert network.predict_gain(pair.features).abs().max() < 1e-6
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.signal import firwin2, lfilter
 
 from tonewood.dsp.features import Features, compute_features
@@ -13,7 +15,7 @@ from tonewood.priors import fitting
 from tonewood.priors.fitting import CANDIDATE_BLENDS, PriorFit
 from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import MaskNetwork
-from tonewood.priors.priors import BlendWeights, Priors, ShrinkageTable, blend_masks
+from tonewood.priors.priors import BlendWeights, MaskProjection, Priors, ShrinkageTable, blend_masks
 from tonewood.priors.shrinkage import ShrinkageFactors
 from tonewood.settings import (
     BandSettings,
@@ -112,12 +114,17 @@ def test_static_prior_is_constant_over_time(play: Callable[..., Any], fitted: Pr
     torch.testing.assert_close(mask, mask[:, :1].expand_as(mask))
 
 
-def test_silence_gets_the_static_mask(play: Callable[..., Any], fitted: PriorFit) -> None:
+def test_silence_gets_the_static_mask(play: Callable[..., Any], fitted: PriorFit, earlier: Priors) -> None:
+    """As much of it as the rest of the recording needs."""
     [take] = takes(play, range(30, 31), filtered=False)
     hushed = take._replace(rows_db=take.rows_db.clone())
     hushed.rows_db[:, 400:] = -130.0
-    mask = fitted.priors.mask(hushed, "auto")
-    torch.testing.assert_close(mask[:, 450:], fitted.priors.static_db[:, None].expand(-1, 351))
+    static = fitted.priors.static_db[:, None].expand(-1, 351)
+    unscaled = earlier.mask(hushed, "auto")
+    torch.testing.assert_close(unscaled[:, 450:], static)
+    features = fitted.priors.source.prior_features(hushed)
+    need = fitted.priors.need(fitted.priors.project(features, unscaled))
+    torch.testing.assert_close(fitted.priors.mask(hushed, "auto")[:, 450:], need * static)
 
 
 def test_corrected_pairs_are_closer_than_uncorrected(fitted: PriorFit) -> None:
@@ -132,6 +139,128 @@ def test_priors_survive_storage(play: Callable[..., Any], fitted: PriorFit) -> N
     again = Priors.from_tensors(fitted.priors.tensors(), SETTINGS, 10.0)
     assert torch.equal(again.mask(take, "auto"), fitted.priors.mask(take, "auto"))
     assert again.weights == fitted.priors.weights
+    assert again.source_need == fitted.priors.source_need is not None
+
+
+@pytest.fixture
+def earlier(fitted: PriorFit) -> Priors:
+    """Return the priors as an earlier version would have stored them."""
+    named = fitted.priors.tensors()
+    del named["source_need"]
+    return Priors.from_tensors(named, SETTINGS, 10.0)
+
+
+def test_masks_of_earlier_versions_are_not_scaled(
+    play: Callable[..., Any], fitted: PriorFit, earlier: Priors
+) -> None:
+    """A filtered recording, which needs little, shows the difference."""
+    [take] = takes(play, range(30, 31), filtered=True)
+    features = fitted.priors.source.prior_features(take)
+    whole = earlier.mask(take, "auto")
+    need = fitted.priors.need(fitted.priors.project(features, whole))
+    assert need < 0.9
+    torch.testing.assert_close(fitted.priors.mask(take, "auto"), need * whole)
+    assert earlier.source_need is None
+    assert not earlier.scales_by_need("auto")
+    assert earlier.need(MaskProjection(0.0, 1.0)) == 1.0
+
+
+def test_priors_of_earlier_versions_survive_storage(play: Callable[..., Any], earlier: Priors) -> None:
+    [take] = takes(play, range(30, 31), filtered=False)
+    again = Priors.from_tensors(earlier.tensors(), SETTINGS, 10.0)
+    assert again.source_need is None
+    assert torch.equal(again.mask(take, "auto"), earlier.mask(take, "auto"))
+
+
+def test_only_the_automatic_prior_is_scaled(
+    play: Callable[..., Any], fitted: PriorFit, earlier: Priors
+) -> None:
+    [take] = takes(play, range(30, 31), filtered=True)
+    for kind in ("static", "neighbours", "network"):
+        assert not fitted.priors.scales_by_need(kind)
+        assert torch.equal(fitted.priors.mask(take, kind), earlier.mask(take, kind))
+
+
+def test_reference_needs_less_than_the_source(play: Callable[..., Any], fitted: PriorFit) -> None:
+    """Recordings outside the fit, with the same filter as the reference and without."""
+    needs = []
+    for filtered in (True, False):
+        [take] = takes(play, range(30, 31), filtered=filtered)
+        features = fitted.priors.source.prior_features(take)
+        blend = blend_masks(fitted.priors.suggestions(features, fitted.priors.weights), fitted.priors.weights)
+        needs.append(fitted.priors.need(fitted.priors.project(features, blend)))
+    assert needs[0] < 0.6 * needs[1]
+    assert needs[1] > 0.8
+
+
+def test_ways_start_at_the_source_and_end_at_the_reference(
+    play: Callable[..., Any], fitted: PriorFit
+) -> None:
+    """The starts of the source's ways are its takes; the ends of the reference's ways are theirs."""
+    priors, ways = fitted.priors, fitted.ways
+    assert [len(part) for part in ways] == [5, 4, 1]
+    starts = [start for start, _ in ways.source]
+    for rows, features in zip(starts, takes(play, range(10, 15), filtered=False), strict=True):
+        torch.testing.assert_close(rows, priors.source.prior_features(features).rows_db)
+    ends = [end for _, end in (*ways.reference, *ways.held_out)]
+    for rows, features in zip(ends, takes(play, range(5), filtered=True), strict=True):
+        expected = priors.reference.prior_features(features).rows_db
+        torch.testing.assert_close(rows, expected, atol=1e-4, rtol=0)
+
+
+masks = st.integers(0, 2**31 - 1).map(
+    lambda seed: torch.randn(3, 6, 40, generator=torch.Generator().manual_seed(seed))
+)
+ACTIVITY = torch.linspace(0, 1, 40)
+
+
+@given(masks, st.sampled_from([1.0, 0.5, 0.0, -0.25]))
+def test_ratio_is_the_share_of_the_offered_mask(both: torch.Tensor, share: float) -> None:
+    projection = MaskProjection.from_masks(share * both[0], both[0], ACTIVITY)
+    assert projection.ratio == pytest.approx(share, abs=1e-5)
+
+
+@given(masks)
+def test_ratio_ignores_the_overall_level_of_each_frame(both: torch.Tensor) -> None:
+    needed, offered, noise = both
+    louder = MaskProjection.from_masks(needed + 9 * noise[0], offered - 7 * noise[1], ACTIVITY)
+    assert louder == pytest.approx(MaskProjection.from_masks(needed, offered, ACTIVITY), abs=1e-3)
+
+
+@given(masks, st.integers(0, 40))
+def test_projections_of_parts_add_to_that_of_the_whole(both: torch.Tensor, border: int) -> None:
+    needed, offered, _ = both
+    parts = [
+        MaskProjection.from_masks(needed[:, part], offered[:, part], ACTIVITY[part])
+        for part in (slice(0, border), slice(border, None))
+    ]
+    assert parts[0].add(parts[1]) == pytest.approx(
+        MaskProjection.from_masks(needed, offered, ACTIVITY), abs=1e-4
+    )
+
+
+@given(masks)
+def test_projection_equals_the_sum_over_cells(both: torch.Tensor) -> None:
+    needed, offered = ((mask - mask.mean(dim=0)).tolist() for mask in both[:2])
+    cells = [(row, frame) for row in range(6) for frame in range(40)]
+    product = sum(needed[i][k] * offered[i][k] * float(ACTIVITY[k]) for i, k in cells)
+    square = sum(offered[i][k] ** 2 * float(ACTIVITY[k]) for i, k in cells)
+    projection = MaskProjection.from_masks(both[0], both[1], ACTIVITY)
+    assert projection == pytest.approx((product, square), abs=1e-4)
+
+
+def test_mask_of_zeros_needs_nothing() -> None:
+    zero = torch.zeros(6, 40)
+    assert MaskProjection.from_masks(ACTIVITY.expand(6, -1), zero, ACTIVITY).ratio == 0
+
+
+@given(ratio=st.floats(-3, 3), source_need=st.floats(0.2, 2))
+def test_need_is_relative_to_the_source_and_between_none_and_all(
+    fitted: PriorFit, ratio: float, source_need: float
+) -> None:
+    need = replace(fitted.priors, source_need=source_need).need(MaskProjection(ratio * 4, 4.0))
+    assert 0 <= need <= 1
+    assert need == pytest.approx(sorted((0.0, ratio / source_need, 1.0))[1])
 
 
 def test_missing_tensor_raises(fitted: PriorFit) -> None:
@@ -161,7 +290,9 @@ def test_priors_of_weight_zero_are_not_computed(
 
     monkeypatch.setattr(MaskNetwork, "predict_gain", forbidden)
     [take] = takes(play, range(30, 31), filtered=False)
-    only = replace(fitted.priors, weights=BlendWeights(0.5, 0.5, 0.0, 0.0))
+    assert fitted.priors.mask(take, "neighbours").isfinite().all()
+    # What a recording needs is the networks' view, so a scaled blend computes them always.
+    only = replace(fitted.priors, weights=BlendWeights(0.5, 0.5, 0.0, 0.0), source_need=None)
     assert only.mask(take, "auto").isfinite().all()
     with pytest.raises(AssertionError, match="in vain"):
         fitted.priors.mask(take, "network")

@@ -23,6 +23,7 @@ from tonewood.scorer.training import (
     score_windows,
     train_scorer,
 )
+from tonewood.setting_types import TrainingTargets
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
 
 PAPER = SpectrumSettings()
@@ -30,6 +31,8 @@ TINY = ScorerSettings(bands=BandSettings(count=16), depth=2, width=4, crop_secon
 BRIEF = TrainingSettings(
     batch=8, steps=40, check_every=10, patience=4, tilt_db=1, mask_db=1, learning_rate=0.02
 )
+
+GRADED = BRIEF.replace(batch=16, steps=200, check_every=50)
 
 
 def take(tilt_db: float, seed: int, frames: int = 160) -> Tensor:
@@ -45,6 +48,13 @@ def toy(first: int, count: int = 4) -> LabelledTakes:
         reference=[take(8.0, first + i) for i in range(count)],
         source=[take(-8.0, first + 100 + i) for i in range(count)],
     )
+
+
+def toy_with_ways(first: int, count: int = 4) -> LabelledTakes:
+    """Return the toy, and ways from each source take to the reference's tilt."""
+    takes = toy(first, count)
+    correction = torch.linspace(16.0, -16.0, 16)[:, None]
+    return dataclasses.replace(takes, pairs=[(rows, rows + correction) for rows in takes.source])
 
 
 def trained(
@@ -296,6 +306,72 @@ def test_calibration_equals_the_sum(reference: list[float], source: list[float])
         error += len(inside) / len(labelled) * abs(mean - share)
     assert result.error == pytest.approx(error, abs=1e-5)
     assert sum(result.count) == len(labelled)
+
+
+@pytest.fixture(scope="module")
+def graded_once() -> TrainedScorer:
+    return trained(train=toy_with_ways(0), held_out=toy_with_ways(50, 2), training=GRADED)[1]
+
+
+def test_graded_scorer_orders_parts_of_a_way(graded_once: TrainedScorer) -> None:
+    ways = toy_with_ways(900, 3).pairs
+    scores = torch.stack(
+        [
+            torch.cat(
+                [score_windows(graded_once.scorer, start + share * (end - start)) for start, end in ways]
+            )
+            for share in (0.0, 0.5, 1.0)
+        ]
+    ).mean(dim=1)
+    assert scores[0] > scores[1] + 0.15
+    assert scores[1] > scores[2] + 0.15
+    assert 0.25 < scores[1] < 0.75
+
+
+def test_graded_scorer_separates_the_folders(graded_once: TrainedScorer) -> None:
+    assert graded_once.accuracy == 1.0
+
+
+@pytest.mark.parametrize("targets", ["labels", "graded"])
+def test_without_graded_targets_or_ways_the_labels_are_learnt(
+    trained_once: tuple[list[ValidationCheck], TrainedScorer], targets: TrainingTargets
+) -> None:
+    """Both give the scorer of the labels: ways with targets of labels, graded targets without ways."""
+    takes = (toy_with_ways(0), toy_with_ways(50, 2)) if targets == "labels" else (toy(0), toy(50, 2))
+    checks, fit = trained(train=takes[0], held_out=takes[1], training=BRIEF.replace(targets=targets))
+    assert checks == trained_once[0]
+    for name, value in trained_once[1].scorer.state_dict().items():
+        assert torch.equal(value, fit.scorer.state_dict()[name]), name
+
+
+def test_ways_change_the_scorer(trained_once: tuple[list[ValidationCheck], TrainedScorer]) -> None:
+    checks, fit = trained(train=toy_with_ways(0), held_out=toy(50, 2))
+    labels = trained_once[1].scorer.state_dict()["linear.weight"]
+    assert not torch.equal(fit.scorer.state_dict()["linear.weight"], labels)
+    # Held-out ways take part in the held-out loss.
+    with_ways, _ = trained(train=toy_with_ways(0), held_out=toy_with_ways(50, 2))
+    assert with_ways[0].loss == checks[0].loss
+    assert with_ways[0].held_out_loss > checks[0].held_out_loss
+
+
+def test_smallest_batch_trains_on_ways() -> None:
+    checks, _ = trained(train=toy_with_ways(0), training=BRIEF.replace(batch=2, steps=2))
+    assert checks[-1].step == 2
+
+
+@pytest.mark.parametrize("check_index", [0, 2])
+def test_resumed_graded_training_gives_the_same_scorer(check_index: int) -> None:
+    takes = toy_with_ways(0), toy_with_ways(50, 2)
+    states = []
+    for event in train_scorer(*takes, TINY, PAPER, BRIEF, seed=0):
+        if isinstance(event, ValidationCheck):
+            assert event.run is not None
+            states.append(event.run.state())
+    assert isinstance(event, TrainedScorer)
+    *_, again = train_scorer(*takes, TINY, PAPER, BRIEF, seed=0, state=states[check_index])
+    assert isinstance(again, TrainedScorer)
+    for name, value in event.scorer.state_dict().items():
+        assert torch.equal(value, again.scorer.state_dict()[name]), name
 
 
 def test_calibration_error_of_calibrated_and_overconfident_scores() -> None:

@@ -68,9 +68,10 @@ class Model:
     def has_graded_scorer(self) -> bool:
         """True if scores grow with the distance from the reference, and masks with the need.
 
-        False for models of earlier versions, of listeners alone, and of `training.targets=labels`.
+        False for models of earlier versions, of listeners, and of `training.targets=labels`.
         """
-        is_graded = self.settings.training.targets == "graded"
+        # With listeners, folders are only labels (see `preference_training`).
+        is_graded = self.settings.training.targets == "graded" and self.card.ears is None
         return is_graded and self.learnt_priors is not None and self.learnt_priors.source_need is not None
 
     def unlikeness(self, rows_db: TimeSeries) -> float:

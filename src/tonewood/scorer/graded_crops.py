@@ -33,6 +33,7 @@ _BEND = 0.8  # share of the way up to which the target is the distance itself
 _FOREIGN_DISTANCE = 2.0  # of sounds of another kind, in whole ways
 _AUDIBLE_DB = 50.0
 _NEPERS_PER_DB = math.log(10) / 10  # of power
+MIN_CROPS = 4  # one of each folder, of a way and of a foreign sound
 _BANK_SIZE = 60  # synthetic sounds that are drawn once; crops choose from them
 _NOTE_SECONDS = (0.1, 0.6)
 _TONE_HZ = (60.0, 900.0)
@@ -82,8 +83,11 @@ class GradedCropSource:
     seed: int
 
     def draw(self, count: int) -> GradedCrops:
-        """Draw `count` crops: takes of both folders, ways between them, changed and foreign sounds."""
-        n_folder, n_foreign = count // 5, count // 8
+        """Draw `count` crops: takes of both folders, ways between them, changed and foreign sounds.
+
+        The count is at least `MIN_CROPS`.
+        """
+        n_folder, n_foreign = max(count // 5, 1), max(count // 8, 1)
         way = [self._draw_way(changed=False) for _ in range(n_folder)]
         way += [self._draw_way(changed=True) for _ in range(count - 3 * n_folder - n_foreign)]
         foreign = torch.stack([self._draw_foreign() for _ in range(n_foreign)])

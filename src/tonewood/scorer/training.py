@@ -25,7 +25,7 @@ from tonewood.dsp.features import (
     mean_power_db,
     window_batches,
 )
-from tonewood.scorer.graded_crops import GradedCrops, GradedCropSource, WayPair
+from tonewood.scorer.graded_crops import MIN_CROPS, GradedCrops, GradedCropSource, WayPair
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import TrainingRun, TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
@@ -156,7 +156,8 @@ def train_scorer(
     is_graded = training.targets == "graded" and bool(train.pairs)
     if is_graded:
         crops = graded_crop_source(train, scorer, run.generator, seed)
-        draw_loss = partial(_graded_loss, scorer, crops, 2 * run.local_batch, run.generator, device)
+        count = max(2 * run.local_batch, MIN_CROPS)
+        draw_loss = partial(_graded_loss, scorer, crops, count, run.generator, device)
     else:
         draw_loss = partial(label_loss, scorer, train, run.local_batch, training, run.generator, device)
     validation = _validation_excerpts(held_out, scorer.crop_frames)
