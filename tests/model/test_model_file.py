@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+import tonewood
+from tonewood.audio_io.reader import read_recording
 from tonewood.errors import ModelError, OutputError
 from tonewood.model import model_file as container
 from tonewood.model.card import Quartiles
@@ -199,3 +201,16 @@ def test_models_of_earlier_versions_keep_their_digest() -> None:
 
 def test_quartiles() -> None:
     assert Quartiles.of(torch.arange(5.0)) == (1, 2, 3)
+
+
+def test_model_of_earlier_version_works_as_before() -> None:
+    # A bundled model of commit 98e61a4: labels as targets, networks that do not know what is needed.
+    model = load_model(Path(__file__).with_name("ungraded.tonewood"))
+    assert model.digest == "2c4a2f36d0607f303dd0d637a03a9d18c6fb0dc3438da522dd0b062ed9fee3ef"
+    assert not model.has_graded_scorer
+    reader = read_recording(Path(container.__file__).parents[1] / "bundled" / "example.flac")
+    score = tonewood.score(reader.samples, reader.rate, model)
+    assert score.scorer == pytest.approx(0.98832, abs=1e-4)
+    enhanced = tonewood.enhance(reader.samples, reader.rate, model)
+    assert enhanced.certificate.verdict == "good"
+    assert enhanced.certificate.rms_db == pytest.approx(8.0212, abs=1e-2)

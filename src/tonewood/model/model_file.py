@@ -120,8 +120,12 @@ def serialize_model(content: bytes, settings: ModelSettings, card: ModelCard) ->
 
 def model_digest(settings: ModelSettings, tensors: Mapping[str, bytes]) -> str:
     """Return the hexadecimal SHA-256 of settings and tensors; the card does not change it."""
-    # Without a predictor the digest is that of models from before predictors existed.
-    excluded = None if settings.predictor.taught else {"predictor"}
+    # Settings that a model does not use are left out: a model from before they existed keeps its digest.
+    excluded: dict[str, bool | set[str]] = {}
+    if not settings.predictor.taught:
+        excluded["predictor"] = True
+    if "priors.source_need" not in tensors:
+        excluded["training"] = {"targets"}
     hasher = hashlib.sha256(settings.model_dump_json(exclude=excluded).encode())
     for name, data in sorted(tensors.items()):
         hasher.update(name.encode())
