@@ -16,7 +16,7 @@ NOT_ON_PAGE = (
     "untouched", "paper-blocks-free", "paper-square", "paper-square-free", "tonewood-networks",
     "tonewood-from-static", "tonewood-from-nothing", "reference",
 )  # fmt: skip
-PAGE_COLUMNS = ("multi_resolution", "judge")
+PAGE_COLUMNS = ("multi_resolution",)
 PAGE_ROWS = ("untouched", "static", "matchering", "paper-random-free", "cyclegan", "tonewood",
              "tonewood-no-search", "best-mask")  # fmt: skip
 
