@@ -92,9 +92,23 @@ def test_input_unlike_the_source_is_refused_and_gets_static_mask(source: Any, mo
     assert "source folder" in result.certificate.line
 
 
-def test_refused_input_like_the_reference_is_not_changed(play: Callable[..., Any], model: Model) -> None:
-    reference = play(4, formant_hz=600.0, seed=98)
-    strict = replace(model, source_likeness=with_limit(model.source_likeness, 1e-3))
+@pytest.fixture
+def reference(play: Callable[..., Any]) -> Any:
+    """Return a recording like those of the tiny model's reference folder."""
+    return play(4, formant_hz=600.0, seed=98)
+
+
+def earlier_model(model: Model) -> Model:
+    """Return the model without what models of earlier versions lack."""
+    return replace(model, learnt_priors=replace(model.priors, source_need=None))
+
+
+def test_refused_input_like_the_reference_is_not_changed(reference: Any, model: Model) -> None:
+    strict = replace(
+        model,
+        source_likeness=with_limit(model.source_likeness, 1e-3),
+        reference_likeness=with_limit(model.reference_likeness, 1e-3),
+    )
     assert (
         mean_score(
             model.scorer,
@@ -105,6 +119,38 @@ def test_refused_input_like_the_reference_is_not_changed(play: Callable[..., Any
     result = enhanced(reference, strict, EnhanceSettings())
     assert (result.certificate.verdict, result.prior) == ("refused", "none")
     assert result.mask.largest_db == 0
+
+
+def test_input_like_the_reference_alone_is_not_refused(reference: Any, model: Model) -> None:
+    strict = replace(model, source_likeness=with_limit(model.source_likeness, 1e-3))
+    assert model.has_graded_scorer
+    result = enhanced(reference, strict, EnhanceSettings())
+    assert result.certificate.verdict != "refused"
+    assert result.prior == "auto"
+    assert "source folder" not in result.certificate.line
+
+
+def test_models_of_earlier_versions_refuse_what_is_unlike_the_source(reference: Any, model: Model) -> None:
+    earlier = earlier_model(model)
+    strict = replace(earlier, source_likeness=with_limit(model.source_likeness, 1e-3))
+    assert not strict.has_graded_scorer
+    result = enhanced(reference, strict, EnhanceSettings())
+    assert (result.certificate.verdict, result.prior) == ("refused", "none")
+    assert "source folder" in result.certificate.line
+
+
+def test_verdict_of_the_reference_needs_a_graded_scorer(reference: Any, model: Model) -> None:
+    """Wide limits and a scorer that is sure: only the age of the model makes the difference."""
+    wide = replace(
+        model,
+        source_likeness=with_limit(model.source_likeness, 1e3),
+        reference_likeness=with_limit(model.reference_likeness, 1e3),
+        judge=None,
+    )
+    result = enhanced(reference, wide, EnhanceSettings())
+    assert result.certificate.scorer.before <= 0.35
+    assert result.certificate.line.startswith("already there: ")
+    assert enhanced(reference, earlier_model(wide), EnhanceSettings()).certificate.verdict != "unneeded"
 
 
 def test_force_enhances_an_input_unlike_the_source(source: Any, model: Model) -> None:

@@ -1,6 +1,7 @@
 import json
 import pickle
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,11 @@ def test_models_of_earlier_versions_keep_their_digest() -> None:
         file = container.read_model_file(name)
         assert file.digest == digest
         assert load_model(name).digest == digest
+
+
+def test_digest_depends_on_targets(model: Model) -> None:
+    labels = replace(model, settings=model.settings.replace(training=dict(targets="labels")))
+    assert labels.digest != model.digest
 
 
 def test_quartiles() -> None:

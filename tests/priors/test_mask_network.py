@@ -1,5 +1,6 @@
 """The mask network, on pairs with a known rule."""
 
+import pytest
 import torch
 
 from tonewood.priors.nearest_neighbours import Codebook, FolderStatistics, PriorFeatures
@@ -8,14 +9,17 @@ from tonewood.settings import NetworkSettings
 
 ROWS, COMPONENTS, FRAMES = 12, 3, 120
 STATIC = torch.zeros(ROWS)
+TILT = torch.linspace(-6, 6, ROWS)[:, None]
 AUDIBLE = torch.ones(FRAMES, dtype=torch.bool)
 
 
-def folder() -> FolderStatistics:
+def folder(fine_mean: float = 0.0) -> FolderStatistics:
+    """Return a folder whose first component is the first of 144 pitch rows."""
     generator = torch.Generator().manual_seed(0)
     key = torch.randn(20, ROWS + COMPONENTS, generator=generator)
     book = Codebook(key, torch.zeros(20, ROWS), torch.zeros(20))
-    return FolderStatistics(torch.zeros(ROWS), torch.zeros(144), torch.zeros(144, COMPONENTS), book)
+    projection = torch.eye(144, COMPONENTS)
+    return FolderStatistics(torch.zeros(ROWS), fine_mean * torch.eye(144)[0], projection, book)
 
 
 def pairs(count: int, seed: int) -> list[PseudoPair]:
@@ -46,6 +50,40 @@ def test_network_learns_a_common_rule() -> None:
     [held_out] = pairs(1, 9)
     error = (network.predict_gain(held_out.features) - held_out.gain_db).square().mean().sqrt()
     assert error < 0.4 * held_out.gain_db.square().mean().sqrt()
+
+
+def tilted_pair(seed: int) -> PseudoPair:
+    """Return noise under a tilt, whose mask is the opposite tilt: half of it is static."""
+    noise = torch.randn(ROWS, FRAMES, generator=torch.Generator().manual_seed(seed))
+    features = PriorFeatures(noise - TILT, torch.zeros(COMPONENTS, FRAMES), AUDIBLE, AUDIBLE.float())
+    return PseudoPair(features, (TILT / 2).expand(-1, FRAMES))
+
+
+@pytest.fixture(scope="module")
+def tilt_network() -> MaskNetwork:
+    """Return a network of tilted pairs; pitches of the target are 3 above those of the origin."""
+    return train_mask_network(
+        [tilted_pair(seed) for seed in range(6)],
+        (folder(fine_mean=3.0), folder()),
+        TILT[:, 0] / 2,
+        NetworkSettings(width=32, kernel=3, steps=300),
+        torch.Generator().manual_seed(3),
+    )
+
+
+@pytest.mark.parametrize("fine_shift", [0.0, 3.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_network_predicts_what_an_input_still_needs(
+    tilt_network: MaskNetwork, share: float, fine_shift: float
+) -> None:
+    """Whatever part of the mask is applied, for pitches of origin and target."""
+    features = tilted_pair(99).features
+    fine = features.fine.clone()
+    fine[0] = fine_shift
+    given = features._replace(rows_db=features.rows_db + share * TILT, fine=fine)
+    remaining = (TILT / 2 + tilt_network.predict_gain(given)).mean(dim=1)
+    strength = (remaining * TILT[:, 0]).sum() / TILT.square().sum()
+    assert float(strength) == pytest.approx(1 - share, abs=0.1)
 
 
 def test_same_seed_gives_same_network_and_keeps_global_random_state() -> None:

@@ -40,7 +40,7 @@ def score_command(
 ) -> None:
     """Score recordings: 0 sounds like the reference, 1 like the source.
 
-    Above an unlikeness of 1 a recording is of another kind than both folders, and its scores say little.
+    Above an unlikeness of 1 a recording differs from both folders, and its scores say little.
     """
     from tonewood.audio_io.remote import parse_location
     from tonewood.batch.tasks import ScoreTask

@@ -120,11 +120,12 @@ def serialize_model(content: bytes, settings: ModelSettings, card: ModelCard) ->
 
 def model_digest(settings: ModelSettings, tensors: Mapping[str, bytes]) -> str:
     """Return the hexadecimal SHA-256 of settings and tensors; the card does not change it."""
-    # Settings that a model does not use are left out: a model from before they existed keeps its digest.
+    # Settings that earlier versions did not have are left out where they are the default, so that the
+    # digests in earlier recipes hold.
     excluded: dict[str, bool | set[str]] = {}
     if not settings.predictor.taught:
         excluded["predictor"] = True
-    if "priors.source_need" not in tensors:
+    if settings.training.targets == "graded":
         excluded["training"] = {"targets"}
     hasher = hashlib.sha256(settings.model_dump_json(exclude=excluded).encode())
     for name, data in sorted(tensors.items()):
