@@ -7,7 +7,7 @@ trained on `train` without pairs, and these questions are answered with the pair
 
 - Does the score fall along the way from source to reference, and does it order treatments that help and
   harm like the true distance does?
-- Do noises, tones and recordings of other corpora score as reference without being told apart?
+- Do noises, tones and recordings of other corpora score as reference, and are they recognised?
 - Are reference takes left alone, is a second pass harmless, and does a take half-way get half?
 - How many ordinary source takes are refused?
 """
@@ -145,7 +145,7 @@ def measure_treatments(pieces: Sequence[Piece], model: Model, seed: int) -> dict
 
 
 def measure_foreign(others: dict[str, Corpus], model: Model, seed: int) -> dict:
-    """Return the share of foreign sounds that score as reference, and of those not told apart."""
+    """Return the share of foreign sounds that score as reference, and of those not recognised."""
     generator = torch.Generator().manual_seed(10_000 + seed)
     frames = SETTINGS.spectrum.to_frames(FOREIGN_SECONDS)
     synthetic = [

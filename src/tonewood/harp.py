@@ -261,7 +261,7 @@ def describe_endpoint(model: Model) -> dict[str, Any]:
             },
             {
                 "type": "toggle",
-                "label": "Even if unlike the source folder",
+                "label": "Even if unlike both folders",
                 "info": "Otherwise such a recording gets at most a static EQ.",
                 "value": False,
             },

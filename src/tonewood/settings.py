@@ -399,7 +399,7 @@ class EnhanceSettings(Settings):
     search: SearchSettings = SearchSettings()
     render: RenderSettings = RenderSettings()
     certificate: CertificateSettings = CertificateSettings()
-    force: bool = Field(False, description="change recordings that are unlike the source folder too")
+    force: bool = Field(False, description="change recordings that are unlike both folders too")
     seed: int = Field(0, ge=0, lt=2**31, description="random seed")
 
     def replace(self, **changes: Unpack[changes_of.EnhanceChanges]) -> Self:

@@ -70,7 +70,7 @@ def enhance_command(
     to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="End of the change.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[
-        bool, typer.Option("--force", help="Change recordings that are unlike the source folder too.")
+        bool, typer.Option("--force", help="Change recordings that are unlike both folders too.")
     ] = False,
     no_match: Annotated[
         bool, typer.Option("--no-match", help="Do not match the loudness or limit the peak.")

@@ -293,7 +293,7 @@ class Score:
     windows : tuple of float
         Score of each audible window, in time order.
     unlikeness : float
-        Distance from the nearer folder: above 1, the recording is of another kind, and its scores say
+        Distance from the nearer folder: above 1, the recording is unlike both folders, and its scores say
         little.
     """
 
