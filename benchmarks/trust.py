@@ -19,6 +19,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,7 +138,7 @@ def measure_treatments(pieces: Sequence[Piece], model: Model, seed: int) -> dict
     expected = [1 - share / 100 for share in WAY]
     return {
         "way": way,
-        "falls": all(a > b for a, b in zip(way, way[1:], strict=False)),
+        "falls": all(a > b for a, b in pairwise(way)),
         "way_error": float(np.mean(np.abs(np.subtract(way, expected)))),
         "rank": float(spearmanr(*zip(*means.values(), strict=True)).statistic),
         "treatments": {name: list(value) for name, value in means.items()},
