@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tonewood.dsp.features import frame_levels
 from tonewood.scorer.graded_crops import (
     MIN_CROPS,
     GradedCropSource,
@@ -173,7 +174,9 @@ def test_drawing_continues_from_a_saved_random_state() -> None:
     whole = crop_source()
     whole.draw(COUNT)
     state = whole.generator.get_state()
-    expected, resumed = whole.draw(COUNT), crop_source(state=state).draw(COUNT)
+    # Enough crops, of which one in 24 is synthetic.
+    expected, resumed = whole.draw(4 * COUNT), crop_source(state=state).draw(4 * COUNT)
+    assert any((rows == sound).all() for rows in expected.rows_db for sound in whole._synthetic_sounds)
     assert torch.equal(resumed.rows_db, expected.rows_db)
     assert torch.equal(resumed.target, expected.target)
 
@@ -194,8 +197,16 @@ def test_synthetic_sounds_are_finite_and_depend_on_the_seed_alone(seed: int) -> 
     assert torch.equal(first, again)
 
 
-def test_synthetic_sounds_differ() -> None:
+def test_synthetic_sounds_are_steady_or_moving_and_narrow_or_broad() -> None:
     generator = torch.Generator().manual_seed(0)
-    sounds = [synthetic_rows(FRAMES, BANDS, SPECTRUM, generator).mean(dim=1) for _ in range(12)]
-    gaps = torch.cdist(torch.stack(sounds), torch.stack(sounds)) + torch.eye(12) * 1e9
-    assert gaps.min() > 1
+    sounds = [synthetic_rows(FRAMES, BANDS, SPECTRUM, generator) for _ in range(24)]
+    means = torch.stack([rows.mean(dim=1) for rows in sounds])
+    assert (torch.cdist(means, means) + 1e9 * torch.eye(24)).min() > 1
+    level_spread, row_spread = (
+        [float(values.std()) for values in each]
+        for each in ([frame_levels(rows) for rows in sounds], [rows.mean(dim=1) for rows in sounds])
+    )
+    assert min(level_spread) < 0.1
+    assert max(level_spread) > 20  # clicks
+    assert min(row_spread) < 2  # noise
+    assert max(row_spread) > 25  # sine tones

@@ -40,6 +40,10 @@ def test_good_certificate_has_no_caution() -> None:
         ({"judge_smoothed": 0.8}, "Smoothness"),
         ({"unlike_reference": Change(before=1.4, after=1.2)}, "Distance to the reference"),
         ({"unlikeness": 1.5, "verdict": "refused"}, "Known kind of recording"),
+        (
+            {"unlikeness": 1.5, "verdict": "refused", "unlike_reference": Change(before=0.9, after=0.7)},
+            "Known kind of recording",
+        ),
     ],
 )
 def test_failed_measurement_is_a_caution(changes: dict[str, Any], title: str) -> None:
@@ -50,6 +54,17 @@ def test_refused_verdict_suggests_another_model() -> None:
     heading = verdict_line(certificate(verdict="refused", unlikeness=2.0))
     assert heading.kind == "refused"
     assert "Choose a model of this instrument" in heading.text
+
+
+def test_recording_that_is_already_there_is_like_the_reference_folder() -> None:
+    result = certificate(verdict="unneeded", unlikeness=1.5, unlike_reference=Change(before=0.6, after=0.5))
+    heading = verdict_line(result)
+    assert (heading.kind, heading.title) == ("plain", "Already there")
+    lines = {item.title: item for item in certificate_lines(result)}
+    assert lines["Known kind of recording"].text == (
+        "The recording is like the reference folder (0.60 of the limit)."
+    )
+    assert lines["Known kind of recording"].kind == "good"
 
 
 def test_smoothness_is_omitted_when_the_judge_disagrees() -> None:

@@ -91,6 +91,9 @@ def certificate_lines(certificate: Certificate) -> list[CertificateLine]:
     output, reference = certificate.unlike_reference.after, certificate.unlike_reference.before
     # A recording that sounds like the reference already may be unlike the source folder.
     folder, recording = min(("source", certificate.unlikeness), ("reference", reference), key=itemgetter(1))
+    if certificate.verdict == "refused" and recording <= 1:
+        # A model of an earlier version, which refuses all that is unlike the source folder.
+        folder, recording = "source", certificate.unlikeness
     place = f"{'outside' if output > 1 else 'within'} the range of the reference folder's recordings"
     add("Distance to the reference", f"The output lies {place} ({output:.2f} of the limit).", not output > 1)
     likeness = f"{'unlike' if recording > 1 else 'like'} the {folder} folder ({recording:.2f} of the limit)"
