@@ -86,6 +86,25 @@ def test_network_predicts_what_an_input_still_needs(
     assert float(strength) == pytest.approx(1 - share, abs=0.1)
 
 
+def test_pitches_move_towards_those_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pitches of the training inputs lie between those of origin (0) and target (3)."""
+    fine: list[torch.Tensor] = []
+    forward = MaskNetwork.forward
+
+    def watch(self: MaskNetwork, inputs: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        fine.append(inputs[:, ROWS:] * self.fine_scale)
+        return forward(self, inputs, generator)
+
+    monkeypatch.setattr(MaskNetwork, "forward", watch)
+    folders = folder(fine_mean=3.0), folder()
+    generator = torch.Generator().manual_seed(3)
+    settings = NetworkSettings(width=8, steps=20)
+    train_mask_network([tilted_pair(0)], folders, TILT[:, 0] / 2, settings, generator)
+    moved, others = torch.cat(fine)[:, 0], torch.cat(fine)[:, 1:]
+    assert (moved.min(), moved.max()) == pytest.approx((0, 3), abs=0.3)
+    assert others.abs().max() == 0
+
+
 def test_same_seed_gives_same_network_and_keeps_global_random_state() -> None:
     state = torch.random.get_rng_state()
     settings = NetworkSettings(width=8, steps=20)
