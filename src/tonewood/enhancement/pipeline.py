@@ -36,7 +36,7 @@ from tonewood.enhancement.mask_search import FoundMask, find_mask, on_device
 from tonewood.enhancement.prior_mask import predict_mask
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError
-from tonewood.mask.certificate import Certificate, Change, adaptive_share
+from tonewood.mask.certificate import Certificate, Change, adaptive_share, needs_no_change
 from tonewood.mask.mask import Mask, resample_mask
 from tonewood.mask.render import (
     ChunkRenderer,
@@ -285,6 +285,7 @@ def enhance_stream(
 ) -> Iterator[SearchStep | StreamedEnhancement]:
     """Enhance a recording of any length; yields every search step and, last, the result.
 
+    A recording that sounds like the reference already stays as it is, unless `settings.force`.
     The mask is found at the analysis rate and applied at the recording's own rate. An input unlike the
     source folder is not searched, unless `settings.force`: it gets the static mask if the scorer still
     takes it for a source, else no change.
@@ -300,7 +301,10 @@ def enhance_stream(
     check_start_time(analysis.n_samples / source.rate, settings)
     used = settings_for_preference_model(settings, model)
     # The paper's method has no such check.
-    if not settings.force and settings.method != "paper" and _is_unknown(analysis.rows_db, model):
+    has_checks = not settings.force and settings.method != "paper"
+    if has_checks and _is_unneeded(analysis.rows_db, model):
+        used = settings.replace(prior=dict(kind="none"), search=dict(steps=0))
+    elif has_checks and _is_unknown(analysis.rows_db, model):
         # 0.5 is the border between the classes: 0 is the reference, 1 the source.
         sounds_like_source = mean_score(model.scorer, analysis.rows_db) >= 0.5
         static = sounds_like_source and model.learnt_priors is not None
@@ -313,6 +317,15 @@ def enhance_stream(
     with on_device(device, model.scorer, model.judge):
         result = render_and_certify(source, analysis, found_mask, model, settings, used, scratch_dir, device)
     yield result
+
+
+def _is_unneeded(rows_db: TimeSeries, model: Model) -> bool:
+    """Return True if a recording [row, frame] sounds like the reference already."""
+    if not model.has_graded_scorer:
+        return False
+    judge = None if model.judge is None else mean_score(model.judge, rows_db)
+    distance = model.reference_likeness.distance(rows_db)
+    return needs_no_change(mean_score(model.scorer, rows_db), judge, distance)
 
 
 def _is_unknown(rows_db: TimeSeries, model: Model) -> bool:

@@ -111,12 +111,16 @@ class Measurements:
     @property
     def is_unneeded(self) -> bool:
         """True if the recording sounds like the reference already."""
-        return (
-            self.has_graded_scorer
-            and self.unlike_reference.before <= 1
-            and self.scorer.before <= _MAX_UNNEEDED_SCORE
-            and (self.judge is None or self.judge.before < 0.5)
+        judge = None if self.judge is None else self.judge.before
+        return self.has_graded_scorer and needs_no_change(
+            self.scorer.before, judge, self.unlike_reference.before
         )
+
+
+def needs_no_change(scorer: float, judge: float | None, unlike_reference: float) -> bool:
+    """Return True if a recording sounds like the reference: by graded scores, and by its distance from it."""
+    # 0.5 is half-way to the reference; the judge confirms no more than the side.
+    return scorer <= _MAX_UNNEEDED_SCORE and (judge is None or judge < 0.5) and unlike_reference <= 1
 
 
 def adaptive_share(unlikeness: float) -> float:

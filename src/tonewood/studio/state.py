@@ -45,7 +45,7 @@ def verdict_line(certificate: Certificate) -> CertificateLine:
         return CertificateLine(
             "plain",
             "Already there",
-            "The recording sounds like the reference already, so it stays almost as it is.",
+            "The recording sounds like the reference already, so it stays as it is.",
         )
     return CertificateLine(
         "refused",
