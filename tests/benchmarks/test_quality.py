@@ -53,7 +53,10 @@ def report(corpus: Path) -> tuple[Path, dict[str, Any], str]:
     page = corpus.parent / "docs" / "quality.md"
     page.parent.mkdir()
     page.write_text("# By hand\n\n<!-- quality:begin -->\nold\n<!-- quality:end -->\n\nkept\n")
-    few = ("training.steps=4", "guide.steps=4", "priors.network.steps=4", "priors.neighbours.frames=512")
+    few = (
+        "training.steps=4", "guide.steps=4", "priors.network.steps=4",
+        "priors.neighbours.frames=512", "priors.neighbours.codes=64",
+    )  # fmt: skip
     small = [word for assignment in few for word in ("--set", assignment)]
     process = subprocess.run(
         [sys.executable, SCRIPT, corpus, "--quick", "--rows", *ROWS, *small, "--docs", page],
