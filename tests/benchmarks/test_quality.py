@@ -54,7 +54,7 @@ def report(corpus: Path) -> tuple[Path, dict[str, Any], str]:
     page.parent.mkdir()
     page.write_text("# By hand\n\n<!-- quality:begin -->\nold\n<!-- quality:end -->\n\nkept\n")
     few = (
-        "training.steps=4", "guide.steps=4", "priors.network.steps=4",
+        "training.steps=4", "guide.steps=4", "priors.network.steps=20",
         "priors.neighbours.frames=512", "priors.neighbours.codes=64",
     )  # fmt: skip
     small = [word for assignment in few for word in ("--set", assignment)]
