@@ -18,7 +18,7 @@ moto = pytest.importorskip("moto.server")
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
-FEW = ("--prior", "static", "--steps", "0", "--force")
+FEW = ("--prior", "static", "--steps", "0", "--force", "--set", "certificate.control_steps=0")
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,9 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Play = Callable[..., npt.NDArray[np.float32]]
 FEW = ("--prior", "static", "--steps", "0", "--force")
-SETTINGS = EnhanceSettings().replace(prior=dict(kind="static"), search=dict(steps=0), force=True)
+SETTINGS = EnhanceSettings().replace(
+    prior=dict(kind="static"), search=dict(steps=0), force=True, certificate=dict(control_steps=0)
+)
 PATIENCE = 300.0  # seconds, after which a test fails instead of hanging
 
 
@@ -359,6 +361,13 @@ def test_workers_give_the_scores_of_one_process(
     assert len(actual[0]) == 7
 
 
+@pytest.fixture
+def use_pool(pool: DaskWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `--workers` use the workers of this module, whose start takes seconds."""
+    monkeypatch.setattr(dask_backend, "DaskWorkers", lambda *_: nullcontext(pool))
+
+
+@pytest.mark.usefixtures("use_pool")
 def test_workers_give_the_explanations_of_one_process(
     tmp_path: Path, takes: Path, model_file: Path, run: Callable[..., Any]
 ) -> None:
@@ -377,6 +386,7 @@ def test_workers_give_the_explanations_of_one_process(
     assert {name: out[name] for name in plain} == plain
 
 
+@pytest.mark.usefixtures("use_pool")
 def test_workers_give_the_measurements_of_one_process(
     tmp_path: Path, takes: Path, model_file: Path, play: Play, run: Callable[..., Any]
 ) -> None:

@@ -66,7 +66,7 @@ def test_small_files_leave_nothing_open(tmp_path: Path, model: Model) -> None:
         soundfile.write(path, instrument(0.5 + number % 5 / 10, seed=number).T, 16_000)
         jobs.append(output_files.FileJob(path, tmp_path / "out" / path.name))
     (tmp_path / "out").mkdir()
-    settings = EnhanceSettings().replace(search=dict(steps=0), force=True)
+    settings = EnhanceSettings().replace(search=dict(steps=0), force=True, certificate=dict(control_steps=0))
     handles = []
     for event in run_batch(jobs, EnhanceTask(settings), model):
         assert not isinstance(event, output_files.FileFailure), event
