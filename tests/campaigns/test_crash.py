@@ -9,9 +9,9 @@ from campaigns.harness.crash.commands import make_test
 from campaigns.harness.crash.runs import (
     Command,
     ForkServer,
+    UndisturbedRun,
     kill_after_share,
     kill_at_step,
-    run_undisturbed,
 )
 from campaigns.harness.crash.servers import kill_listening
 from tests.campaigns.conftest import PreparedCommand
@@ -37,11 +37,15 @@ def test_command_killed_at_a_step_on_the_disk_continues(
 
 
 def test_command_killed_at_a_moment_continues(
-    command_by_name: Callable[[str], Command], fork_server: ForkServer, tmp_path: Path
+    command_by_name: Callable[[str], Command],
+    undisturbed: Callable[[str], tuple[UndisturbedRun, int]],
+    fork_server: ForkServer,
+    tmp_path: Path,
 ) -> None:
-    killed, work = command_by_name("enhance, a folder"), tmp_path / "work"
-    outputs = run_undisturbed(killed, work)
-    assert kill_after_share(killed, work, outputs, 0.9, fork_server).errors == []
+    """The command is killed after four seconds of processor time: every moment must be safe."""
+    whole = undisturbed("enhance, a folder")[0]._replace(seconds=4.0)
+    killed = command_by_name("enhance, a folder")
+    assert kill_after_share(killed, tmp_path / "work", whole, 1.0, fork_server).errors == []
 
 
 def test_confirmed_answers_survive_a_kill(inputs: Path, tmp_path: Path) -> None:

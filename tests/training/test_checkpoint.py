@@ -50,7 +50,7 @@ def whole(training_folders: Folders, tmp_path_factory: pytest.TempPathFactory) -
     return model
 
 
-@pytest.mark.parametrize("looks", [1, 5])
+@pytest.mark.parametrize("looks", [pytest.param(1, marks=pytest.mark.long), 5])
 def test_resumed_training_gives_identical_model(
     training_folders: Folders, tmp_path: Path, looks: int, whole: Model
 ) -> None:
