@@ -198,7 +198,7 @@ def model(training_folders: Folders, shared: Path) -> Model:
 @pytest.fixture(scope="session")
 def predicting(training_folders: Folders, model: Model, shared: Path) -> Model:
     """Return the tiny model with a tiny predictor."""
-    settings = PredictorSettings(width=24, depth=3, steps=150, held_out=0.25)
+    settings = PredictorSettings(width=24, depth=3, steps=110, held_out=0.25)
 
     def train() -> Model:
         *_, last = add_predictor(model, training_folders.reference, training_folders.source, settings)

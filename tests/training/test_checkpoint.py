@@ -140,6 +140,7 @@ def undisturbed(training_folders: Folders) -> Model:
     return model
 
 
+@pytest.mark.long  # tests/campaigns/test_crash.py kills a training too
 def test_killed_training_resumes(call: list[str], run: Run, tmp_path: Path, undisturbed: Model) -> None:
     checkpoint = tmp_path / "killed.tonewood.checkpoint"
     command = [sys.executable, "-m", "tonewood", *call, "-o", str(tmp_path / "killed.tonewood")]
