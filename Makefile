@@ -16,12 +16,13 @@ DRAW ?= 0
 EXAMPLE := src/tonewood/bundled/example.flac
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit browser docs package vulnerabilities release-tools coverage mutants studio format models corpus clean
+.PHONY: help demo test unit long browser docs package vulnerabilities release-tools coverage mutants studio format models corpus clean
 
 help:
 	@echo "make demo     enhance the bundled example; writes audio and picture to demo/"
 	@echo "make test     check format, lint, types, import direction and licences; run all tests"
 	@echo "make unit     run the fast tests only"
+	@echo "make long     run the cases that make test leaves out"
 	@echo "make docs     build the documentation to site/"
 	@echo "make package  build wheel and source distribution, check them, try the wheel on every installed Python"
 	@echo "make vulnerabilities  look up all pinned versions in the database of known vulnerabilities"
@@ -48,6 +49,11 @@ test: $(STAMP) browser
 unit: export OMP_NUM_THREADS = 1
 unit: $(STAMP)
 	$(PYTEST) -m unit
+
+# More commands, moments and durations for properties that `make test` tests with one.
+long: export OMP_NUM_THREADS = 1
+long: $(STAMP)
+	$(PYTEST) --long -m long
 
 # Browser tests need Chromium and axe-core. They are skipped without.
 browser:

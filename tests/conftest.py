@@ -1,11 +1,13 @@
 """Fixtures that every test may use."""
 
+import fcntl
 import json
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 import numpy as np
 import pytest
@@ -25,8 +27,7 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 ROOT = Path(__file__).parent
-
-
+Made = TypeVar("Made")
 MARKERS = ("unit", "integration", "browser", "cluster")
 # Fixtures that train a model, or run a command, a server or a browser.
 INTEGRATION_FIXTURES = {"corpora", "learn", "live", "model", "predicting", "run"}
@@ -58,18 +59,49 @@ def kind_of_test(item: pytest.Item) -> str:
     return "unit"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that selects the long cases too."""
+    parser.addoption("--long", action="store_true", help="run the cases marked `long` too")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give every test one of the markers; a mark in its module goes first."""
     for item in items:
         if not any(item.get_closest_marker(name) for name in MARKERS):
             item.add_marker(kind_of_test(item))
+    if not config.getoption("long"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Use a cache of the tests' own instead of the user's."""
     os.environ["TONEWOOD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all processes of this run share, for what is expensive to make."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(path: Path, make: Callable[[], Made]) -> Made:
+    """Return what the first process of this run makes, and pickles for the others."""
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            # Not a model file: tests of that would then compare two loaded models.
+            unfinished = path.with_name(f"{path.name}.unfinished")
+            unfinished.write_bytes(pickle.dumps(make()))
+            unfinished.rename(path)
+    made: Made = pickle.loads(path.read_bytes())
+    return made
 
 
 @pytest.fixture
@@ -103,7 +135,7 @@ def tiny_settings(**training: Unpack[TrainingChanges]) -> ModelSettings:
         scorer=dict(depth=2, width=4, crop_seconds=1.0),
         training=dict(steps=40, check_every=10, batch=8, learning_rate=0.03, held_out=0.25),
         priors=dict(neighbours=dict(frames=1_024, codes=128), network=dict(steps=24, width=8)),
-        guide=dict(steps=60),
+        guide=dict(steps=20, width=8),
     )
     return settings.replace(training=training)
 
@@ -128,9 +160,13 @@ def small() -> Callable[..., ModelSettings]:
 
 
 @pytest.fixture(scope="session")
-def training_folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+def training_folders(shared: Path) -> Folders:
     """Write synthetic recordings of two instruments with different formants."""
-    root = tmp_path_factory.mktemp("takes")
+    return made_once(shared / "folders", lambda: write_training_folders(shared / "takes"))
+
+
+def write_training_folders(root: Path) -> Folders:
+    """Write four recordings of 16 s for each side."""
     for number, (side, formant) in enumerate((("reference", 600.0), ("source", 2_500.0))):
         for take in range(4):
             path = root / side / f"day{take % 2}" / f"take{take}.wav"
@@ -154,18 +190,22 @@ def learn() -> Callable[[Folders, ModelSettings], Model]:
 
 
 @pytest.fixture(scope="session")
-def model(training_folders: Folders) -> Model:
+def model(training_folders: Folders, shared: Path) -> Model:
     """Return a tiny model."""
-    return trained(training_folders, tiny_settings())
+    return made_once(shared / "model", lambda: trained(training_folders, tiny_settings()))
 
 
 @pytest.fixture(scope="session")
-def predicting(training_folders: Folders, model: Model) -> Model:
+def predicting(training_folders: Folders, model: Model, shared: Path) -> Model:
     """Return the tiny model with a tiny predictor."""
-    settings = PredictorSettings(width=24, depth=3, steps=150, held_out=0.25)
-    *_, last = add_predictor(model, training_folders.reference, training_folders.source, settings)
-    assert isinstance(last, Model)
-    return last
+    settings = PredictorSettings(width=24, depth=3, steps=110, held_out=0.25)
+
+    def train() -> Model:
+        *_, last = add_predictor(model, training_folders.reference, training_folders.source, settings)
+        assert isinstance(last, Model)
+        return last
+
+    return made_once(shared / "predicting", train)
 
 
 @pytest.fixture(scope="session")

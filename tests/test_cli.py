@@ -25,7 +25,10 @@ from tonewood.setting_types import OptimizerName
 
 Run = Callable[..., Any]
 # `force`: the small instrument need not be like the tiny model's source.
-FEW = ("--steps", "2", "--set", "search.stop_at_reference=false", "--set", "force=true")
+FEW = (
+    "--steps", "2", "--set", "search.stop_at_reference=false", "--set", "force=true",
+    "--set", "certificate.control_steps=0",
+)  # fmt: skip
 
 
 @pytest.fixture

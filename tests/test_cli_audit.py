@@ -145,6 +145,7 @@ def learn(sides: tuple[Path, Path], small: Callable[..., ModelSettings]) -> list
         "priors.network.steps": 24,
         "priors.network.width": 8,
         "guide.steps": 20,
+        "guide.width": 8,
     }
     words = [w for k, v in chosen.items() for w in ("--set", f"{k}={json.dumps(v)}")]
     return ["train", "--reference", sides[0], "--source", sides[1], "--no-judge", *words]

@@ -25,7 +25,7 @@ def test_train_writes_a_model_and_its_card(
         for name, value in getattr(small_settings, group).model_dump().items()
         if name not in ("bands", "judge", "seed", "group_by")
     ]
-    settings.append(f"priors={small_settings.priors.model_dump_json()}")
+    settings += [f"{name}={getattr(small_settings, name).model_dump_json()}" for name in ("priors", "guide")]
     path, notice = tmp_path / "m.tonewood", tmp_path / "notice.txt"
     notice.write_text("Played by nobody.\nLicence: CC0\n")
     call = [

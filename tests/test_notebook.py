@@ -109,7 +109,12 @@ def test_long_audio_is_not_embedded() -> None:
     assert table_html([("a<b", "c&d")]).count("&") == 2
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# The others train, as tests/test_api.py and tests/training/test_preference_model.py do.
+@pytest.mark.parametrize(
+    "path",
+    [NOTEBOOKS[0], *(pytest.param(path, marks=pytest.mark.long) for path in NOTEBOOKS[1:])],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     book: Any = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)  # type: ignore[no-untyped-call]
     nbformat.validate(book)

@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 
 EXAMPLES = int(os.environ.get("TONEWOOD_EXAMPLES", "0"))
 """Requests of each operation in a campaign; in the test suite, `SHARE` constant ones."""
-SHARE = 5
+SHARE = 3
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance,
     response_headers_conformance, response_schema_conformance, negative_data_rejection,

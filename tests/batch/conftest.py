@@ -12,7 +12,10 @@ from tests.conftest import Samples
 
 Play = Callable[..., Samples]
 # `force`, because the small instrument may be unlike the tiny model's source.
-FEW = ("--steps", "2", "--set", "search.stop_at_reference=false", "--set", "force=true")
+FEW = (
+    "--steps", "2", "--set", "search.stop_at_reference=false", "--set", "force=true",
+    "--set", "certificate.control_steps=0",
+)  # fmt: skip
 
 
 @pytest.fixture

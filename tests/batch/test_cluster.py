@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import cloudpickle
@@ -38,7 +39,9 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Play = Callable[..., npt.NDArray[np.float32]]
 FEW = ("--prior", "static", "--steps", "0", "--force")
-SETTINGS = EnhanceSettings().replace(prior=dict(kind="static"), search=dict(steps=0), force=True)
+SETTINGS = EnhanceSettings().replace(
+    prior=dict(kind="static"), search=dict(steps=0), force=True, certificate=dict(control_steps=0)
+)
 PATIENCE = 300.0  # seconds, after which a test fails instead of hanging
 
 
@@ -245,12 +248,12 @@ def cli(*arguments: object) -> subprocess.Popen[str]:
 
 
 def test_run_continues_after_its_client_was_killed(
-    tmp_path: Path, takes: Path, model: Model, model_file: Path
+    tmp_path: Path, takes: Path, model_file: Path, run: Callable[..., Any]
 ) -> None:
     out = tmp_path / "out"
     # The last two are so long that the client is killed during one of them.
     for number in (6, 7):
-        wave = np.tile(soundfile.read(takes / f"take{number}.wav")[0], 150)
+        wave = np.tile(soundfile.read(takes / f"take{number}.wav")[0], 60)
         soundfile.write(takes / f"take{number}.wav", wave, 16_000)
     client = cli("enhance", takes, "-o", out, "-m", model_file, "--workers", 1, *FEW)
     try:
@@ -263,20 +266,10 @@ def test_run_continues_after_its_client_was_killed(
     assert not (out / runner.RESULTS_TABLE_NAME).exists()
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     before = {name: item for name, item in tree(out).items() if name.endswith(".wav")}
-    again = cli(
-        "enhance",
-        takes,
-        "-o",
-        out,
-        "-m",
-        model_file,
-        *FEW,
-        "--parquet",
-        out / runner.RESULTS_TABLE_NAME,
-    )
-    fields, _ = again.communicate(timeout=PATIENCE)
-    assert again.returncode == 0
-    assert fields.count("already") >= 1
+    table = out / runner.RESULTS_TABLE_NAME
+    again = run("enhance", takes, "-o", out, "-m", model_file, *FEW, "--parquet", table)
+    assert again.code == 0, again.err
+    assert again.out.count("already") >= 1
     check_whole(takes, out)
     output = tree(out)
     assert {name: output[name] for name in before if not name.startswith(".")} == {
@@ -295,45 +288,58 @@ def dask(role: str, *arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as actual:
+        return actual.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_run_continues_after_the_scheduler_was_restarted(
-    tmp_path: Path, takes: Path, model_file: Path
+    tmp_path: Path, takes: Path, model_file: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A client tries for so long to reach a lost scheduler again.
+    monkeypatch.setattr(dask_backend, "_CONNECT_TIMEOUT", 5)
     out, port = tmp_path / "out", free_port()
     address = f"tcp://127.0.0.1:{port}"
     place = ("--host", "127.0.0.1", "--port", port, "--no-dashboard")
     joins = (address, "--no-nanny", "--nthreads", 1, "--no-dashboard", "--death-timeout", 60)
     command = ("enhance", takes, "-o", out, "-m", model_file, "--scheduler", address, *FEW)
     for number in range(8):
-        wave = np.tile(soundfile.read(takes / f"take{number}.wav")[0], 20)
+        wave = np.tile(soundfile.read(takes / f"take{number}.wav")[0], 10)
         soundfile.write(takes / f"take{number}.wav", wave, 16_000)
-    started = [dask("scheduler", *place)]
-    try:
-        started.append(dask("worker", *joins))
-        client = cli(*command)
+    started = [dask("scheduler", *place), dask("worker", *joins)]
+
+    def kill_scheduler() -> None:
         until(lambda: len(list(out.glob("take*.wav"))) > 1)
         started[0].kill()
-        _, err = client.communicate(timeout=PATIENCE)
-        assert client.returncode == 1
-        assert err.startswith("dashboard  http://127.0.0.1")
-        assert err.endswith(
+
+    try:
+        until(lambda: answers(port))
+        killer = Thread(target=kill_scheduler)
+        killer.start()
+        ran = run(*command)
+        killer.join()
+        assert ran.code == 1
+        assert ran.err.startswith("dashboard  http://127.0.0.1")
+        assert ran.err.endswith(
             f"tonewood: the scheduler at {address} does not answer any more; finished results are kept: "
             "start the scheduler and run the same command again\n"
         )
         started[1].kill()
         started += [dask("scheduler", *place), dask("worker", *joins)]
-        again = cli(*command)
-        fields, err = again.communicate(timeout=PATIENCE)
-        assert again.returncode == 0, err
-        assert fields.count("already") >= 1
+        started[0].wait(timeout=PATIENCE)
+        until(lambda: answers(port))
+        again = run(*command)
+        assert again.code == 0, again.err
+        assert again.out.count("already") >= 1
     finally:
         for process in started:
             process.kill()
             process.wait(timeout=PATIENCE)
     check_whole(takes, out)
-    gone = cli(*command)
-    _, err = gone.communicate(timeout=PATIENCE)
-    assert gone.returncode == 1
-    assert f"no scheduler answers at {address}" in err
+    monkeypatch.setattr(dask_backend, "_CONNECT_TIMEOUT", 1)
+    gone = run(*command)
+    assert gone.code == 1
+    assert f"no scheduler answers at {address}" in gone.err
 
 
 # --- Other commands
@@ -355,13 +361,21 @@ def test_workers_give_the_scores_of_one_process(
     assert len(actual[0]) == 7
 
 
+@pytest.fixture
+def use_pool(pool: DaskWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `--workers` use the workers of this module, whose start takes seconds."""
+    monkeypatch.setattr(dask_backend, "DaskWorkers", lambda *_: nullcontext(pool))
+
+
+@pytest.mark.usefixtures("use_pool")
 def test_workers_give_the_explanations_of_one_process(
     tmp_path: Path, takes: Path, model_file: Path, run: Callable[..., Any]
 ) -> None:
     for path in sorted(takes.iterdir())[2:]:
         path.unlink()
     tables = []
-    for name, more in (("plain", ()), ("out", ("--workers", 1)), ("out", ("--workers", 1))):
+    table = ("--parquet", tmp_path / "out" / runner.RESULTS_TABLE_NAME)
+    for name, more in (("plain", ()), ("out", ("--workers", 1)), ("out", table)):
         ran = run("explain", takes, "-o", tmp_path / name, "-m", model_file, "--no-parts", "--json", *more)
         assert ran.code == 0, ran.err
         tables.append((tmp_path / name / "table.json").read_bytes())
@@ -372,6 +386,7 @@ def test_workers_give_the_explanations_of_one_process(
     assert {name: out[name] for name in plain} == plain
 
 
+@pytest.mark.usefixtures("use_pool")
 def test_workers_give_the_measurements_of_one_process(
     tmp_path: Path, takes: Path, model_file: Path, play: Play, run: Callable[..., Any]
 ) -> None:
@@ -380,8 +395,8 @@ def test_workers_give_the_measurements_of_one_process(
     for number, path in enumerate(sorted(takes.iterdir())):
         path.unlink()
         if number < 2:
-            soundfile.write(path, play(4.0, seed=number).T, 16_000)
-            soundfile.write(good / path.name, play(4.0, seed=number, formant_hz=600).T, 16_000)
+            soundfile.write(path, play(2.0, seed=number).T, 16_000)
+            soundfile.write(good / path.name, play(2.0, seed=number, formant_hz=600).T, 16_000)
     table = tmp_path / "t.parquet"
     actual = []
     for more in ((), ("--workers", 1, "--parquet", table), ("--parquet", table)):
@@ -389,7 +404,7 @@ def test_workers_give_the_measurements_of_one_process(
         assert ran.code == 0, ran.err
         actual.append(sorted(ran.out.splitlines()))
     assert actual[0] == actual[1] == actual[2]
-    assert [row.seconds for row in results_table.read_results(table)] == [4.0, 4.0]
+    assert [row.seconds for row in results_table.read_results(table)] == [2.0, 2.0]
 
 
 @pytest.mark.parametrize(("failures", "message"), [(0, ""), (2, ""), (99, "does not answer any more")])

@@ -48,7 +48,7 @@ def test_scorer_of_rising_treble_is_explained_by_attacks(planted: Any) -> None:
     scorer.linear.weight.copy_(torch.tensor([[-1.0, 0.0]]))
     card = SimpleNamespace(scorer=SimpleNamespace(accuracy=1.0))
     model = SimpleNamespace(scorer=scorer, settings=settings, card=card)
-    reference, _ = planted.find(model, "attack", range(150, 152), 4.0)
+    reference = next(planted.find(model, "attack", range(150, 152), 4.0))
     assert reference.side == "reference"
     assert reference.ratio >= 3
     weights = {part.name: part.evidence.mean for part in reference.parts if part.name != "quiet"}

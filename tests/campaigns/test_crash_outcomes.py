@@ -25,7 +25,12 @@ from tonewood.errors import OutputError
 from tonewood.listening.database import AnswerDatabase
 
 CommandByName = Callable[[str], Command]
-COMMANDS = ("enhance, a folder", "enhance, --parquet", "train", "listen new")
+COMMANDS = (
+    pytest.param("enhance, a folder", marks=pytest.mark.long),
+    "enhance, --parquet",
+    pytest.param("train", marks=pytest.mark.long),
+    "listen new",
+)
 pytestmark = pytest.mark.skipif(
     not hasattr(resource, "RLIMIT_FSIZE"), reason="this system has no limit on file sizes"
 )
@@ -82,7 +87,9 @@ def test_mounted_disk_that_is_full_is_reported(inputs: Path, fork_server: ForkSe
         assert fork_server.run(command, work)[0] == 0, log_text(work)
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "enhance, a file"])
+@pytest.mark.parametrize(
+    "name", ["enhance, a folder", "enhance, --parquet", "train", "listen new", "enhance, a file"]
+)
 def test_read_only_folder_is_reported(
     command_by_name: CommandByName, fork_server: ForkServer, tmp_path: Path, name: str
 ) -> None:
@@ -109,7 +116,13 @@ def test_read_only_cache_is_not_used(
     assert list((work / "cache").iterdir()) == []
 
 
-@pytest.mark.parametrize(("amount", "every"), [("1", 3), ("0", 3)])
+@pytest.mark.parametrize(
+    ("amount", "every"),
+    [
+        ("1", 4),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (("1", 1), ("0", 1))),
+    ],
+)
 def test_removed_input_is_reported_or_finished(
     inputs: Path, fork_server: ForkServer, tmp_path: Path, amount: str, every: int
 ) -> None:
@@ -139,7 +152,9 @@ def test_removed_input_is_reported_or_finished(
     assert len(codes) > 3
 
 
-@pytest.mark.parametrize("prepared", ["enhance, --parquet", "train"], indirect=True)
+@pytest.mark.parametrize(
+    "prepared", ["enhance, --parquet", pytest.param("train", marks=pytest.mark.long)], indirect=True
+)
 def test_clock_that_runs_backwards_changes_nothing(
     prepared: PreparedCommand, fork_server: ForkServer
 ) -> None:
@@ -152,13 +167,14 @@ def test_clock_that_runs_backwards_changes_nothing(
 
 @pytest.mark.parametrize("amount", ["1", "0.5"])
 @pytest.mark.parametrize("prepared", ["enhance, a folder"], indirect=True)
-def test_two_runs_share_one_folder(prepared: PreparedCommand, fork_server: ForkServer, amount: str) -> None:
+def test_two_runs_share_one_folder(
+    prepared: PreparedCommand, fork_server: ForkServer, other_server: ForkServer, amount: str
+) -> None:
     work, outputs = prepared.work, prepared.undisturbed.outputs
     command = prepared.first()
-    with ForkServer() as other:
-        other.start([*command, "--amount", amount], work)
-        fork_server.start(command, work)
-        codes = [other.wait()[0], fork_server.wait()[0]]
+    other_server.start([*command, "--amount", amount], work)
+    fork_server.start(command, work)
+    codes = [other_server.wait()[0], fork_server.wait()[0]]
     if amount == "1":
         assert codes == [0, 0], log_text(work)
         assert differences(work, outputs) == []
@@ -173,13 +189,14 @@ def test_two_runs_share_one_folder(prepared: PreparedCommand, fork_server: ForkS
 
 
 @pytest.mark.parametrize("prepared", ["train"], indirect=True)
-def test_second_training_of_one_model_is_refused(prepared: PreparedCommand, fork_server: ForkServer) -> None:
+def test_second_training_of_one_model_is_refused(
+    prepared: PreparedCommand, fork_server: ForkServer, other_server: ForkServer
+) -> None:
     work, outputs = prepared.work, prepared.undisturbed.outputs
     command = prepared.first()
-    with ForkServer() as other:
-        other.start(command, work)
-        fork_server.start(command, work)
-        codes = sorted([other.wait()[0], fork_server.wait()[0]])
+    other_server.start(command, work)
+    fork_server.start(command, work)
+    codes = sorted([other_server.wait()[0], fork_server.wait()[0]])
     assert codes == [0, 1], log_text(work)
     assert "is being written by another process" in log_text(work)
     assert content(work / "out/ours.tonewood") == outputs["out/ours.tonewood"]

@@ -10,7 +10,7 @@ from campaigns.harness.fuzz.readers import FORMATS, Reader
 from campaigns.harness.fuzz.runner import run_inputs
 from tonewood.model.model import Model
 
-SHARE = 150  # of each reader
+SHARE = 60  # of each reader
 
 
 @pytest.fixture(scope="module")

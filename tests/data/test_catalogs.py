@@ -38,10 +38,10 @@ def write_recordings(home: Path, name: str, wanted: Callable[[str], bool]) -> li
     return chosen
 
 
-@pytest.fixture
-def good_sounds(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def good_sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four notes of a flute by two microphones, two of them badly played."""
-    home = tmp_path / "good"
+    home = tmp_path_factory.mktemp("catalog") / "good"
     numbers = write_recordings(home, "good_sounds", lambda name: "flute_almudena_reference" in name)[:8]
     takes, sounds = {}, {}
     for place, number in enumerate(numbers):
@@ -56,10 +56,8 @@ def good_sounds(tmp_path: Path) -> Path:
     return home
 
 
-def test_good_sounds_manifest_states_what_its_labels_mean(
-    tmp_path: Path, good_sounds: Path, run: Run
-) -> None:
-    out = tmp_path / "list.csv"
+def test_good_sounds_manifest_states_what_its_labels_mean(good_sounds: Path, run: Run) -> None:
+    out = good_sounds.parent / "list.csv"
     conditions = ["--reference", "klass=good*", "--source", "klass=BAD*"]
     where = ["--both", "microphone=akg", "--data-home", good_sounds, "-o", out]
     result = run("manifest", "good_sounds", *conditions, *where)

@@ -155,7 +155,7 @@ def test_memory_does_not_grow_with_length(tmp_path: Path, play: Callable[..., An
             "except SystemExit as end: assert end.code == 0, end.code\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
-        options = ["-o", tmp_path / "out", "-m", model_file, "--force", "--overwrite"]
+        options = ["-o", tmp_path / "out", "-m", model_file, "--force", "--overwrite", "--steps", "1"]
         command = [sys.executable, "-c", script, "enhance", path, *options]
         ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
         peaks.append(int(ran.stdout.split()[-1]))

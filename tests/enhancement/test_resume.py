@@ -22,8 +22,10 @@ from tonewood.settings import EnhanceSettings
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
-SETTINGS = EnhanceSettings().replace(prior=dict(kind="static"), search=dict(steps=0), force=True)
-FEW = ("--prior", "static", "--steps", "0", "--force")
+SETTINGS = EnhanceSettings().replace(
+    prior=dict(kind="static"), search=dict(steps=0), force=True, certificate=dict(control_steps=0)
+)
+FEW = ("--prior", "static", "--steps", "0", "--force", "--set", "certificate.control_steps=0")
 
 
 @pytest.fixture

@@ -52,10 +52,11 @@ def test_estimate_maximizes_the_penalized_likelihood(rng: np.random.Generator) -
     assert result.strength.sum() == pytest.approx(0, abs=1e-9)
 
 
-def test_strength_intervals_cover_the_truth() -> None:
+@pytest.mark.parametrize("tests", [60, pytest.param(240, marks=pytest.mark.long)])
+def test_strength_intervals_cover_the_truth(tests: int) -> None:
     planted = PLANTED - PLANTED.mean()
     covered = []
-    for seed in range(120):
+    for seed in range(tests):
         result = fit_strengths(simulate_wins(planted, 8, np.random.default_rng(seed)))
         covered += ((result.low <= planted) & (planted <= result.high)).tolist()
     assert 0.92 <= np.mean(covered) <= 0.98

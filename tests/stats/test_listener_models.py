@@ -61,11 +61,12 @@ def answers(listeners: int, spread: float, each: int, seed: int) -> np.ndarray:
     return wins
 
 
-def test_jackknife_intervals_cover_the_strengths() -> None:
+@pytest.mark.parametrize("tests", [70, pytest.param(300, marks=pytest.mark.long)])
+def test_jackknife_intervals_cover_the_strengths(tests: int) -> None:
     spread = 1.0
     planted = bradley_terry.estimate_strengths(answers(200_000, spread, 1, 0).sum(axis=0))
     covered, covered_pooled = [], []
-    for seed in range(150):
+    for seed in range(tests):
         wins = answers(16, spread, 6, seed)
         ends, fitted = jackknife_intervals(wins), bradley_terry.fit_strengths(wins.sum(axis=0))
         assert ends is not None

@@ -76,7 +76,7 @@ class Live:
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> Path:
-    """Return a home folder with recordings to enhance and two folders to train from."""
+    """Return a home folder with short recordings to enhance and two folders to train from."""
     root = tmp_path_factory.mktemp("home")
     for side, formant in (("takes", 2_500.0), ("good", 600.0)):
         for number in range(4):
@@ -84,7 +84,11 @@ def root(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> 
             path.parent.mkdir(exist_ok=True)
             samples = play(16, formant_hz=formant, seed=number + (9 if side == "good" else 0))
             soundfile.write(path, samples.T, 16_000)
-    (root / "takes" / "broken.wav").write_bytes(b"RIFF")
+    (root / "short").mkdir()
+    for number in range(2):
+        soundfile.write(root / "short" / f"short{number}.wav", play(3, seed=number).T, 16_000)
+    for folder in ("takes", "short"):
+        (root / folder / "broken.wav").write_bytes(b"RIFF")
     (root / "empty").mkdir()
     return root
 

@@ -129,14 +129,14 @@ def test_page_records_from_microphone(visit: Callable[..., Any], live: Live) -> 
 def test_page_enhances_and_plays_a_folder(visit: Callable[..., Any], live: Live) -> None:
     page = visit()
     page.goto(f"{live.url}#/folder")
-    for field, folder in (("folder of recordings", "takes"), ("where to", "empty")):
+    for field, folder in (("folder of recordings", "short"), ("where to", "empty")):
         page.get_by_role("button", name=f"Choose the {field}").click()
         page.locator(".places").get_by_role("button", name=folder).click()
         choose_folder(page, folder)
     page.get_by_role("button", name="Enhance the folder").click()
-    wait_until(page, lambda: page.locator("tbody tr").count() == 5)
-    page.wait_for_selector("text=5 recordings done, of which 1 failed")
-    page.get_by_role("button", name="Play original of takes1.wav").click()
+    wait_until(page, lambda: page.locator("tbody tr").count() == 3)
+    page.wait_for_selector("text=3 recordings done, of which 1 failed")
+    page.get_by_role("button", name="Play original of short1.wav").click()
     assert page.locator("button[aria-pressed=true] .icon.solid").count() == 1
     page.get_by_role("button", name="Failed 1").click()
     assert page.locator("tbody tr").count() == 1

@@ -49,7 +49,8 @@ def test_search_is_cancelled_when_its_page_disconnects(live: Live, long_recordin
             assert next(page)["kind"] == "enhance"
         assert wait_for_job(client, job)["state"] == "cancelled"
         # The next job starts.
-        again = client.post(f"/api/sessions/{session['id']}/enhance", json={"steps": 0}).json()
+        other = upload_recording(client, EXAMPLE)
+        again = client.post(f"/api/sessions/{other['id']}/enhance", json={"steps": 0}).json()
         assert wait_for_job(client, again)["state"] == "done"
 
 

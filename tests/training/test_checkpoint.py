@@ -18,6 +18,8 @@ from tests.conftest import Folders, Run, tiny_settings
 from tonewood.data.dataset import load_dataset
 from tonewood.errors import ModelError
 from tonewood.model.model import Model
+from tonewood.settings import ModelSettings
+from tonewood.settings_by_name import apply_assignments
 from tonewood.training.networks import CheckEvent, Checkpoint
 from tonewood.training.pipeline import train_model
 from tonewood.utils.atomic_write import exclusive_lock
@@ -40,21 +42,27 @@ def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Mo
     return model
 
 
-@pytest.mark.parametrize("looks", [1, 3, 5])
+@pytest.fixture(scope="module")
+def whole(training_folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Return the model of a training without interruption."""
+    model = run_until(training_folders, Checkpoint(tmp_path_factory.mktemp("whole") / "c"), None)
+    assert model is not None
+    return model
+
+
+@pytest.mark.parametrize("looks", [pytest.param(1, marks=pytest.mark.long), 5])
 def test_resumed_training_gives_identical_model(
-    training_folders: Folders, tmp_path: Path, looks: int
+    training_folders: Folders, tmp_path: Path, looks: int, whole: Model
 ) -> None:
-    whole = run_until(training_folders, Checkpoint(tmp_path / "whole"), None)
     path = tmp_path / "tiny.tonewood.checkpoint"
     assert run_until(training_folders, Checkpoint(path), looks) is None
     again = run_until(training_folders, Checkpoint(path, resumed=True), None)
-    assert whole is not None
     assert again is not None
     assert again.digest == whole.digest
     assert again.card.scorer == whole.card.scorer
 
 
-def test_resumed_training_repeats_no_step(training_folders: Folders, tmp_path: Path) -> None:
+def test_resumed_training_repeats_no_step(training_folders: Folders, tmp_path: Path, whole: Model) -> None:
     path = tmp_path / "c"
     run_until(training_folders, Checkpoint(path), 3)
     seen: list[tuple[str, int]] = []
@@ -67,6 +75,8 @@ def test_resumed_training_repeats_no_step(training_folders: Folders, tmp_path: P
     for event in events:
         if isinstance(event, CheckEvent):
             seen.append((event.network, event.check.step))
+    assert isinstance(event, Model)
+    assert event.digest == whole.digest
     assert ("scorer", 10) not in seen
     assert len(seen) == len(set(seen))
 
@@ -107,19 +117,31 @@ def test_digest_in_checkpoint_of_earlier_version_is_read(tmp_path: Path) -> None
     assert Checkpoint(path).recorded_digest() is None
 
 
+# Frequent checks, so that a killed training has been saved.
+ASSIGNMENTS = (
+    "training.steps=40", "training.batch=8", "training.check_every=4", "scorer.width=4", "scorer.depth=2",
+    "scorer.crop_seconds=1.0", "priors.neighbours.frames=512", "priors.neighbours.codes=64",
+    "priors.network.steps=20", "priors.network.width=8", "guide.steps=20", "guide.width=8",
+)  # fmt: skip
+
+
 @pytest.fixture
-def call(training_folders: Folders, tmp_path: Path) -> list[str]:
+def call(training_folders: Folders) -> list[str]:
     """Arguments of a short training on the command line."""
-    (tmp_path / "settings").write_text("")
-    results = SETTINGS.model_dump(mode="json")
-    more = [f"training.{name}={json.dumps(results['training'][name])}" for name in ("steps", "batch")]
-    more += [f"scorer.{name}={results['scorer'][name]}" for name in ("width", "depth")]
-    more += ["training.check_every=4", "priors.network.steps=24", "guide.steps=40"]
     sides = "--reference", str(training_folders.reference), "--source", str(training_folders.source)
-    return ["train", *sides, "--json", *(word for item in more for word in ("--set", item))]
+    return ["train", *sides, "--json", *(word for item in ASSIGNMENTS for word in ("--set", item))]
 
 
-def test_killed_training_resumes(call: list[str], run: Run, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(training_folders: Folders) -> Model:
+    """Return the model that the command trains."""
+    *_, model = train_model(*training_folders, apply_assignments(ModelSettings(), ASSIGNMENTS))
+    assert isinstance(model, Model)
+    return model
+
+
+@pytest.mark.long  # tests/campaigns/test_crash.py kills a training too
+def test_killed_training_resumes(call: list[str], run: Run, tmp_path: Path, undisturbed: Model) -> None:
     checkpoint = tmp_path / "killed.tonewood.checkpoint"
     command = [sys.executable, "-m", "tonewood", *call, "-o", str(tmp_path / "killed.tonewood")]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -129,12 +151,9 @@ def test_killed_training_resumes(call: list[str], run: Run, tmp_path: Path) -> N
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed.tonewood").exists()
     again = run(*call, "-o", tmp_path / "killed.tonewood", "--resume")
-    whole = run(*call, "-o", tmp_path / "whole.tonewood")
-    assert again.code == whole.code == 0, again.err + whole.err
-    assert again.objects[-1]["digest"] == whole.objects[-1]["digest"]
-    assert not checkpoint.exists()
-    left = {item.name for item in tmp_path.iterdir()} - {"settings"}
-    assert left == {"killed.tonewood", "whole.tonewood"}
+    assert again.code == 0, again.err
+    assert again.objects[-1]["digest"] == undisturbed.digest
+    assert [item.name for item in tmp_path.iterdir()] == ["killed.tonewood"]
 
 
 def test_training_killed_after_saving_counts_as_finished(
@@ -163,7 +182,7 @@ def test_second_training_of_same_model_is_refused(call: list[str], run: Run, tmp
         ran = run(*call, "-o", out)
     assert ran.code == 1
     assert "is being written by another process" in ran.err
-    assert {item.name for item in tmp_path.iterdir()} == {"settings"}
+    assert list(tmp_path.iterdir()) == []
 
 
 def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProcess[str]:
@@ -178,18 +197,27 @@ def together(count: int, call: list[str], out: Path) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch is for one process")
-def test_torchrun_trains_with_two_processes(call: list[str], run: Run, tmp_path: Path) -> None:
-    plain = run(*call, "-o", tmp_path / "plain.tonewood")
-    one = together(1, call, tmp_path / "one.tonewood")
+needs_distributed = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="this torch is for one process"
+)
+
+
+@needs_distributed
+def test_torchrun_trains_with_two_processes(call: list[str], tmp_path: Path, undisturbed: Model) -> None:
     two = together(2, call, tmp_path / "two.tonewood")
-    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
-    results = [json.loads(item.stdout.splitlines()[-1]) for item in (one, two)]
-    assert results[0]["digest"] == plain.objects[-1]["digest"]
-    assert results[1]["digest"] != plain.objects[-1]["digest"]  # other crops: it did share
-    accuracy = [item["card"]["scorer"]["accuracy"] for item in (*results, plain.objects[-1])]
+    assert two.returncode == 0, two.stderr
+    (result,) = [json.loads(line) for line in two.stdout.splitlines()]  # the first process alone speaks
+    assert result["digest"] != undisturbed.digest  # other crops: it did share
+    accuracy = [card["accuracy"] for card in (result["card"]["scorer"], undisturbed.card.scorer.model_dump())]
     assert max(accuracy) - min(accuracy) <= 0.1
-    assert len(two.stdout.splitlines()) == 1  # the first process alone speaks
-    assert {item.name for item in tmp_path.iterdir()} - {"settings"} == {
-        f"{name}.tonewood" for name in ("plain", "one", "two")
-    }
+    assert [item.name for item in tmp_path.iterdir()] == ["two.tonewood"]
+
+
+@pytest.mark.long
+@needs_distributed
+def test_torchrun_with_one_process_gives_identical_model(
+    call: list[str], tmp_path: Path, undisturbed: Model
+) -> None:
+    one = together(1, call, tmp_path / "one.tonewood")
+    assert one.returncode == 0, one.stderr
+    assert json.loads(one.stdout.splitlines()[-1])["digest"] == undisturbed.digest

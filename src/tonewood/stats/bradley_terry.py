@@ -329,8 +329,10 @@ def _mixed_log_likelihood(kinds: FloatArray, times: NDArray[np.intp], mu: float,
     """Return the log likelihood of answers (first item, all) [kind, 2] that occur `times` [kind]."""
     logits = mu + sigma * _NODES
     yes, no = special.log_expit(logits), special.log_expit(-logits)
-    each = kinds[:, :1] * yes + (kinds[:, 1:] - kinds[:, :1]) * no
-    return float(times @ special.logsumexp(each + _LOG_WEIGHTS, axis=1))
+    each = kinds[:, :1] * yes + (kinds[:, 1:] - kinds[:, :1]) * no + _LOG_WEIGHTS
+    # Sum of exponentials written out: `special.logsumexp` takes ten times as long on arrays this small.
+    largest = each.max(axis=1)
+    return float(times @ (largest + np.log(np.exp(each - largest[:, None]).sum(axis=1))))
 
 
 def _profile_over_spread(kinds: FloatArray, times: NDArray[np.intp], mu: float) -> tuple[float, float]:
