@@ -138,6 +138,7 @@ def test_other_seed_gives_other_scorer(trained_once: tuple[list[ValidationCheck]
 def test_training_keeps_global_random_state() -> None:
     before = torch.get_rng_state()
     trained(training=BRIEF.replace(steps=2))
+    trained(train=toy_with_ways(0), held_out=toy_with_ways(50, 2), training=BRIEF.replace(steps=2))
     assert torch.equal(before, torch.get_rng_state())
 
 

@@ -87,6 +87,7 @@ class GradedCropSource:
 
         The count is at least `MIN_CROPS`.
         """
+        assert count >= MIN_CROPS
         n_folder, n_foreign = max(count // 5, 1), max(count // 8, 1)
         way = [self._draw_way(changed=False) for _ in range(n_folder)]
         way += [self._draw_way(changed=True) for _ in range(count - 3 * n_folder - n_foreign)]
