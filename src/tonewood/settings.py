@@ -175,8 +175,10 @@ class TrainingSettings(Settings):
     targets: TrainingTargets = Field(
         "graded", description="scores to learn: graded by distance, or the labels as in the paper"
     )
-    tilt_db: Decibels = Field(3.0, ge=0, description="spread of random tilts over the frequency range")
-    mask_db: Decibels = Field(3.0, ge=0, description="spread of random smooth masks that are added to crops")
+    tilt_db: Decibels = Field(
+        3.0, ge=0, description="spread of random tilts over the frequency range, with labels"
+    )
+    mask_db: Decibels = Field(3.0, ge=0, description="spread of random smooth masks on crops, with labels")
     judge: bool = Field(True, description="train the independent judge too")
 
     def replace(self, **changes: Unpack[changes_of.TrainingChanges]) -> Self:

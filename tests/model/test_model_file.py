@@ -188,18 +188,6 @@ def test_bundled_models_are_small_and_valid() -> None:
         assert output.card.notice
 
 
-def test_models_of_earlier_versions_keep_their_digest() -> None:
-    # Recipes name their model by this digest.
-    digests = {
-        "cello": "1ab1f04f3e1153da9102bc8072d2813e1b3317bad6af8682d9e1202141b37e8d",
-        "soundfont-cello": "2c4a2f36d0607f303dd0d637a03a9d18c6fb0dc3438da522dd0b062ed9fee3ef",
-    }
-    for name, digest in digests.items():
-        file = container.read_model_file(name)
-        assert file.digest == digest
-        assert load_model(name).digest == digest
-
-
 def test_digest_depends_on_targets(model: Model) -> None:
     labels = replace(model, settings=model.settings.replace(training=dict(targets="labels")))
     assert labels.digest != model.digest

@@ -286,9 +286,10 @@ def enhance_stream(
     """Enhance a recording of any length; yields every search step and, last, the result.
 
     A recording that sounds like the reference already stays as it is, unless `settings.force`.
-    The mask is found at the analysis rate and applied at the recording's own rate. An input unlike the
-    source folder is not searched, unless `settings.force`: it gets the static mask if the scorer still
-    takes it for a source, else no change.
+    The mask is found at the analysis rate and applied at the recording's own rate. An input that the model
+    does not know is not searched, unless `settings.force`: it gets the static mask, as strong as it
+    seems to need it. Models of earlier versions give it the static mask if the scorer takes it for a
+    source, else no change.
 
     Parameters
     ----------
@@ -304,6 +305,9 @@ def enhance_stream(
     has_checks = not settings.force and settings.method != "paper"
     if has_checks and _is_unneeded(analysis.rows_db, model):
         used = settings.replace(prior=dict(kind="none"), search=dict(steps=0))
+    elif has_checks and model.has_graded_scorer and _is_unknown(analysis.rows_db, model):
+        # Without its adaptive part the blend is the static mask, as strong as the recording needs it.
+        used = settings.replace(prior=dict(kind="auto"), search=dict(steps=0))
     elif has_checks and _is_unknown(analysis.rows_db, model):
         # 0.5 is the border between the classes: 0 is the reference, 1 the source.
         sounds_like_source = mean_score(model.scorer, analysis.rows_db) >= 0.5

@@ -151,7 +151,7 @@ def _collect_suggestions(
             None if mask is None else mask[:, core].contiguous().cpu()
             for mask in (
                 *priors.adaptive_masks(features, weights),
-                priors.remaining_masks(features) if with_remaining else None,
+                priors.remaining_mask(features) if with_remaining else None,
             )
         ]
         return PriorFeatures(*(values[..., core].cpu() for values in features)), masks[:-1], masks[-1]

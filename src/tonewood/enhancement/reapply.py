@@ -255,7 +255,7 @@ def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, outpu
     with_hash = " with the recipe's SHA-256" if candidates else ""
     raise RecipeError(
         f"there is no {original.name}{with_hash} beside {printable(path)} or beside the output: "
-        "name the recording after the recipe"
+        "give the recording after the recipe"
     )
 
 

@@ -187,15 +187,20 @@ def _objections(
     """Return a sentence for each limit that an output exceeds."""
     judge, reference = measured.judge, measured.unlike_reference.after
     reasons = []
-    # A recording on the way to the reference, or there, may be unlike the source folder.
-    is_known = measured.has_graded_scorer and measured.unlike_reference.before <= 1
-    if measured.unlikeness > 1 and not is_known:
+    if measured.has_graded_scorer:
+        # A recording on the way to the reference, or there, may be unlike the source folder.
+        nearer = min(measured.unlikeness, measured.unlike_reference.before)
+        if nearer > 1:
+            reasons.append(f"the input is unlike both folders ({nearer:.2f} of the limit)")
+    elif measured.unlikeness > 1:
         reasons.append(
             f"the input is {measured.unlikeness:.2f} times as far from the source folder as 99 % of its own"
         )
     # 0.5 is the border between the classes: neither output nor smoothed mask may be source-like.
     if judge is not None and judge.after >= 0.5:
-        reasons.append(f"the judge did not follow ({judge.before:.2f} → {judge.after:.2f})")
+        reasons.append(
+            f"the judge still takes the output for the source ({judge.before:.2f} → {judge.after:.2f})"
+        )
     if judge_smoothed is not None and judge_smoothed >= 0.5:
         reasons.append(f"the effect does not survive smoothing (judge {judge_smoothed:.2f})")
     if reference > 1:

@@ -7,9 +7,8 @@ target (back-translation, Sennrich et al. 2016). Their errors differ, so one net
 The inputs have the whole way to go, a part of it, or none, so the network leaves a reference take alone.
 
 The predictor serves files and streams in one pass, since its convolutions look back only. It is distilled
-(Hinton, Vinyals & Dean 2015) from masks of prior and search, which needs no pairs; its inputs too have a
-part of their mask already. The frozen guide takes part in the loss, so that the predictor need not repeat
-the search's errors.
+(Hinton, Vinyals & Dean 2015) from masks of prior and search, which needs no pairs. The frozen guide takes
+part in the loss, so that the predictor need not repeat the search's errors.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -420,7 +419,6 @@ def train_predictor(
     for _ in range(settings.steps):
         indices = sample_takes(lengths, settings.batch, generator)
         batch = _crop_batch(indices, inputs, targets, audible, crop, generator)
-        batch = _apply_shares(batch, static_db, generator)
         level = torch.randn(settings.batch, 1, 1, generator=generator) * settings.level_db
         gain = predictor.network_gain(batch.inputs + level, past, generator)[0][:, :, ahead:]
         # The result at frame t + lookahead belongs to frame t.
@@ -434,21 +432,6 @@ def train_predictor(
     added = [_added_loudness(predictor, example, row_hz) for example in examples]
     predictor.loudness_db.copy_(torch.stack(added).mean(dim=0))
     return predictor
-
-
-def _apply_shares(batch: CropBatch, static_db: Tensor, generator: torch.Generator) -> CropBatch:
-    """Apply a random share of its mask to each input, so that the predictor learns what is still needed.
-
-    Targets are masks relative to the static one, and departures [batch, 2 row, frame].
-    """
-    static = static_db[:, None]
-    applied = _draw_applied_shares(len(batch.inputs), generator)
-    mask, departure = batch.targets.chunk(2, dim=1)
-    needed = (1 - applied) * (static + mask) - static
-    return batch._replace(
-        inputs=batch.inputs + applied * (static + mask),
-        targets=torch.cat([needed, (1 - applied) * departure], dim=1),
-    )
 
 
 def prediction_error_db(predictor: Predictor, examples: Sequence[DistillationExample]) -> float:

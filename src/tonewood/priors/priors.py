@@ -149,14 +149,14 @@ class Priors:
         # The other kinds are chosen by hand, to be used as they are.
         return kind == "auto" and self.source_need is not None
 
-    def remaining_masks(self, take: PriorFeatures) -> Tensor:
+    def remaining_mask(self, take: PriorFeatures) -> Tensor:
         """Return what a recording still needs in the view of both networks: mask [row, frame] in dB."""
         forward, backward = (self._network_mask(network, take) for network in self.networks)
         return (forward + backward) / 2
 
     def project(self, take: PriorFeatures, mask_db: Tensor) -> "MaskProjection":
         """Return the projection of a recording's remaining mask on another mask [row, frame] in dB."""
-        return MaskProjection.from_masks(self.remaining_masks(take), mask_db, take.activity)
+        return MaskProjection.from_masks(self.remaining_mask(take), mask_db, take.activity)
 
     def need(self, projection: "MaskProjection") -> float:
         """Return the share of the blend that a recording needs: 0 for the reference, 1 for the source."""

@@ -66,7 +66,7 @@ class GradedCropSource:
     draw_reference, draw_source : callable
         Draw crops [count, row, frame] of a folder's takes.
     pairs : sequence of WayPair
-        Ways from source-like to reference-like sound.
+        Ways from source-like to reference-like sound, at least one; all are equally likely.
     frames : int
         Length of a crop.
     generator : torch.Generator
@@ -108,7 +108,26 @@ class GradedCropSource:
                 torch.full((n_foreign,), _FOREIGN_DISTANCE),
             ]
         )
-        return GradedCrops(rows_db, graded_target(distance))
+        return GradedCrops(self._add_constants(rows_db), graded_target(distance))
+
+    def _add_constants(self, rows_db: Tensor) -> Tensor:
+        """Add a constant to half of the crops [crop, row, frame]: the window leaks it into the lowest rows.
+
+        It says nothing about the sound, so the targets stay.
+        """
+        count = len(rows_db)
+        above_db = -40 + 60 * torch.rand(count, 1, 1, generator=self.generator)  # the mean level
+        absent = torch.rand(count, 1, 1, generator=self.generator) < 0.5
+        level = mean_level(rows_db)[:, None, None] + above_db.masked_fill(absent, -math.inf)
+        return _add_power(rows_db, level + self._constant_rows[:, None])
+
+    @cached_property
+    def _constant_rows(self) -> Tensor:
+        """Return the levels [row] of a constant relative to its highest row, dB."""
+        wave = torch.ones(4 * self.spectrum.window)
+        rows = band_levels(wave, self.spectrum.rate, self.bands, self.spectrum)
+        middle = rows[:, rows.shape[1] // 2]
+        return middle - middle.max()
 
     @cached_property
     def _octaves(self) -> Tensor:
@@ -126,7 +145,8 @@ class GradedCropSource:
     def _typical_distance_db(self) -> float:
         """Return the mean length of a way, dB."""
         lengths = [_rms_over_rows(end - start, _audible(end)) for start, end in self.pairs]
-        return math.fsum(lengths) / len(lengths)
+        # The floor keeps distances finite if start and end are the same throughout.
+        return max(math.fsum(lengths) / len(lengths), 1e-3)
 
     @cached_property
     def _synthetic_sounds(self) -> Tensor:
@@ -139,7 +159,7 @@ class GradedCropSource:
         """Return a crop somewhere on a way, and its distance in whole ways; `changed` leaves the way."""
         start, end = self._crop(*self.pairs[self._integer(len(self.pairs))])
         audible = _audible(end)
-        share = self._position_beside_ends() if changed else self._uniform(0, 1)
+        share = self._share_of_changed_crop() if changed else self._uniform(0, 1)
         rows_db, remaining = start + share * (end - start), (1 - share) * (end - start)
         if changed:
             change = self._draw_change(rows_db)
@@ -148,8 +168,8 @@ class GradedCropSource:
         whole = max(_rms_over_rows(end - start, audible), 0.5 * self._typical_distance_db)
         return rows_db, _rms_over_rows(remaining, audible) / whole
 
-    def _position_beside_ends(self) -> float:
-        """Return a share of the way: an end in half of the draws, else anything from before to beyond."""
+    def _share_of_changed_crop(self) -> float:
+        """Return a share of the way: an end in half of the draws, else mostly between, rarely beyond."""
         kind = self._uniform(0, 1)
         if kind < 0.25:
             return 0.0
@@ -172,9 +192,7 @@ class GradedCropSource:
         level = mean_level(rows_db) - self._uniform(10, 40) - 10 * math.log10(rows)
         slope = self._uniform(-3, 3) * self._octaves
         noise = level + slope + 2 * torch.randn(rows, frames, generator=self.generator)
-        # In units of 10 dB / ln 10, the level of a sum of powers is a logaddexp.
-        sum_db: Tensor = torch.logaddexp(rows_db * _NEPERS_PER_DB, noise * _NEPERS_PER_DB) / _NEPERS_PER_DB
-        return sum_db - rows_db
+        return _add_power(rows_db, noise) - rows_db
 
     def _draw_foreign(self) -> Tensor:
         """Return a crop of neither folder: synthetic, moved along frequency, or with strong bumps."""
@@ -247,6 +265,13 @@ def synthetic_rows(
     # At -26 dBFS, over noise at -100 dBFS as recordings have it.
     wave = 0.05 * wave / wave.square().mean().sqrt() + 1e-5 * torch.randn(count, generator=generator)
     return band_levels(wave, rate, bands, spectrum)[:, :frames]
+
+
+def _add_power(first_db: Tensor, second_db: Tensor) -> Tensor:
+    """Return the level of the sum of two powers, dB."""
+    # In units of 10 dB / ln 10, the level of a sum of powers is a logaddexp.
+    total: Tensor = torch.logaddexp(first_db * _NEPERS_PER_DB, second_db * _NEPERS_PER_DB)
+    return total / _NEPERS_PER_DB
 
 
 def _audible(rows_db: RowLevels) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.errors import OutputError, printable
+from tonewood.errors import OutputError, failure_reason, printable
 from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
 
 _COPY_BYTES = 1 << 20
@@ -25,11 +25,17 @@ class DiskArray:
     """
 
     def __init__(self, rows: int | None, folder: Path | None = None, dtype: str = "float32") -> None:
-        # The file has no name, so nothing remains even if the process is killed.
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as the array
+        self._folder = folder or Path(tempfile.gettempdir())
+        try:
+            # The file has no name, so nothing remains even if the process is killed.
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - open as long as the array
+        except OSError as error:
+            raise OutputError(
+                f"{printable(self._folder)} cannot be written to ({failure_reason(error)}): name another "
+                "output folder"
+            ) from error
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()  # seek and read or write must not be separated
-        self._folder = folder or Path(tempfile.gettempdir())
         self.rows, self._dtype = rows, np.dtype(dtype)
         self._frame_bytes = self._dtype.itemsize * (rows or 1)
         self.frames = 0
