@@ -77,7 +77,11 @@ def test_certified_scores_are_those_of_the_audio(source: Any, model: Model) -> N
 
 
 def test_input_unlike_the_source_is_refused_and_gets_static_mask(source: Any, model: Model) -> None:
-    strict = replace(model, source_likeness=with_limit(model.source_likeness, 1e-3))
+    strict = replace(
+        model,
+        source_likeness=with_limit(model.source_likeness, 1e-3),
+        reference_likeness=with_limit(model.reference_likeness, 1e-3),
+    )
     assert (
         mean_score(
             model.scorer,
@@ -87,9 +91,16 @@ def test_input_unlike_the_source_is_refused_and_gets_static_mask(source: Any, mo
     )
     result = enhanced(source, strict, EnhanceSettings())
     assert result.certificate.verdict == "refused"
-    assert result.prior == "static"
+    assert result.prior == "auto"
     assert result.mask.roughness_db < 0.2
-    assert "source folder" in result.certificate.line
+    # The static mask, as strong as the recording needs it.
+    shape = result.mask.gain_db.mean(axis=1)
+    need = float(shape @ model.priors.static_db.numpy()) / float(model.priors.static_db.square().sum())
+    assert 0 < need <= 1.01
+    bound = EnhanceSettings().render.max_gain_db
+    expected = (need * model.priors.static_db).clamp(-bound, bound)
+    np.testing.assert_allclose(shape, expected.numpy(), atol=0.03)
+    assert "both folders" in result.certificate.line
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_halves_of_the_recording_need_different_shares(model: Model, analysis: A
     """Without this, the test of segments would show little."""
     whole = mask_of(with_source_need(model, None), analysis)
     take = model.priors.source.prior_features(features(analysis))
-    remaining, half = model.priors.remaining_masks(take), analysis.rows_db.frames // 2
+    remaining, half = model.priors.remaining_mask(take), analysis.rows_db.frames // 2
     ratios = [
         MaskProjection.from_masks(remaining[:, part], whole[:, part], take.activity[part]).ratio
         for part in (slice(0, half), slice(half, None))

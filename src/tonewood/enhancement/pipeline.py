@@ -48,6 +48,7 @@ from tonewood.mask.render import (
 )
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
+from tonewood.setting_types import PriorKind
 from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, SpectrumSettings
 from tonewood.utils.arrays import to_mono
 from tonewood.utils.disk_array import DiskArray
@@ -305,14 +306,15 @@ def enhance_stream(
     has_checks = not settings.force and settings.method != "paper"
     if has_checks and _is_unneeded(analysis.rows_db, model):
         used = settings.replace(prior=dict(kind="none"), search=dict(steps=0))
-    elif has_checks and model.has_graded_scorer and _is_unknown(analysis.rows_db, model):
-        # Without its adaptive part the blend is the static mask, as strong as the recording needs it.
-        used = settings.replace(prior=dict(kind="auto"), search=dict(steps=0))
     elif has_checks and _is_unknown(analysis.rows_db, model):
+        kind: PriorKind = "none"
         # 0.5 is the border between the classes: 0 is the reference, 1 the source.
-        sounds_like_source = mean_score(model.scorer, analysis.rows_db) >= 0.5
-        static = sounds_like_source and model.learnt_priors is not None
-        used = settings.replace(prior=dict(kind="static" if static else "none"), search=dict(steps=0))
+        if mean_score(model.scorer, analysis.rows_db) >= 0.5 and model.learnt_priors is not None:
+            # Without its adaptive part `auto` is the static mask, as strong as the recording needs it.
+            kind = "auto" if model.has_graded_scorer else "static"
+        used = settings.replace(prior=dict(kind=kind), search=dict(steps=0))
+        if one_pass:  # `auto` reads pitches
+            analysis = analyse_source(source, model, scratch_dir, device=device)
     # Settings that were changed above go through `find_mask`, which evaluates any prior.
     if one_pass and used is settings:
         found_mask = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
