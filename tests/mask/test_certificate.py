@@ -56,7 +56,7 @@ def test_noise_is_limited_even_if_it_fools_the_judge() -> None:
 @pytest.mark.parametrize(
     ("change", "verdict", "reason"),
     [
-        ({"judge": Change(before=0.9, after=0.7)}, "limited", "judge still takes the output for the source"),
+        ({"judge": Change(before=0.9, after=0.7)}, "limited", "judge does not agree enough"),
         ({"unlike_reference": Change(before=1, after=1.3)}, "limited", "reference folder"),
         ({"roughness_db": 2.0}, "limited", "steps by 2.0 dB"),
         ({"unlikeness": 1.5}, "refused", "1.50 times as far from the source folder"),

@@ -35,7 +35,7 @@ def test_good_certificate_has_no_caution() -> None:
     ("changes", "title"),
     [
         ({"scorer": Change(before=0.9, after=0.8)}, "Scorer"),
-        ({"judge": Change(before=0.9, after=0.6)}, "Judge"),
+        ({"judge": Change(before=0.9, after=0.7)}, "Judge"),
         ({"judge": None}, "Judge"),
         ({"judge_smoothed": 0.8}, "Smoothness"),
         ({"unlike_reference": Change(before=1.4, after=1.2)}, "Distance to the reference"),

@@ -101,6 +101,12 @@ class Measurements:
     caveats: tuple[str, ...] = ()
     has_graded_scorer: bool = False
 
+    def is_convincing(self, judge: float) -> bool:
+        """Return True if a judge's score of the output shows an improvement."""
+        if self.has_graded_scorer and self.judge is not None:
+            return is_improvement(self.judge.before, judge)
+        return judge < 0.5
+
     @property
     def is_refused(self) -> bool:
         """True if the model does not know this kind of recording."""
@@ -115,6 +121,12 @@ class Measurements:
         return self.has_graded_scorer and needs_no_change(
             self.scorer.before, judge, self.unlike_reference.before
         )
+
+
+def is_improvement(before: float, after: float) -> bool:
+    """Return True if a score is nearer to the reference than to the source, or a quarter of it is gone."""
+    # A graded score of 0.93 is seldom halved in one pass: about half of the way can be gone.
+    return after < 0.5 or after <= 0.75 * before
 
 
 def needs_no_change(scorer: float, judge: float | None, unlike_reference: float) -> bool:
@@ -196,12 +208,9 @@ def _objections(
         reasons.append(
             f"the input is {measured.unlikeness:.2f} times as far from the source folder as 99 % of its own"
         )
-    # 0.5 is the border between the classes: neither output nor smoothed mask may be source-like.
-    if judge is not None and judge.after >= 0.5:
-        reasons.append(
-            f"the judge still takes the output for the source ({judge.before:.2f} → {judge.after:.2f})"
-        )
-    if judge_smoothed is not None and judge_smoothed >= 0.5:
+    if judge is not None and not measured.is_convincing(judge.after):
+        reasons.append(f"the judge does not agree enough ({judge.before:.2f} → {judge.after:.2f})")
+    if judge_smoothed is not None and not measured.is_convincing(judge_smoothed):
         reasons.append(f"the effect does not survive smoothing (judge {judge_smoothed:.2f})")
     if reference > 1:
         reasons.append(

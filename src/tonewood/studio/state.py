@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import TonewoodError
-from tonewood.mask.certificate import Certificate
+from tonewood.mask.certificate import Certificate, is_improvement
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.studio import session_audio, tiles
@@ -68,20 +68,21 @@ def certificate_lines(certificate: Certificate) -> list[CertificateLine]:
     scorer, judge = certificate.scorer, certificate.judge
     before, after = _describe_score(scorer.before).capitalize(), _describe_score(scorer.after)
     scores = f"{scorer.before:.2f} → {scorer.after:.2f}; 0 is the reference"
-    add("Scorer", f"{before} before, {after} after ({scores}).", scorer.after < 0.5)
-    agrees = judge is not None and judge.after < 0.5
+    add("Scorer", f"{before} before, {after} after ({scores}).", is_improvement(scorer.before, scorer.after))
+    agrees = judge is not None and is_improvement(judge.before, judge.after)
     if judge is None:
         add("Judge", "This model has no judge, so the result was not checked independently.", False)
     else:
         verb, scores = "agrees" if agrees else "does not agree", f"{judge.before:.2f} → {judge.after:.2f}"
         add("Judge", f"A second network, which the search did not use, {verb} ({scores}).", agrees)
     # A judge that does not agree leaves no effect that smoothing could remove.
-    if agrees and certificate.judge_smoothed is not None:
-        if certificate.judge_smoothed < 0.5:
+    if judge is not None and agrees and certificate.judge_smoothed is not None:
+        survives = is_improvement(judge.before, certificate.judge_smoothed)
+        if survives:
             text = "The effect remains when the mask is smoothed further: it acts as an equaliser."
         else:
             text = "The effect disappears when the mask is smoothed: it may improve the score, not the sound."
-        add("Smoothness", text, certificate.judge_smoothed < 0.5)
+        add("Smoothness", text, survives)
     if certificate.static_share is not None:
         share = round(100 * min(max(certificate.static_share, 0), 1))
         text = f"A constant equaliser alone reaches {share} % of the effect; the rest follows the music."
