@@ -122,7 +122,7 @@ def test_recording_like_the_reference_is_already_there_without_a_judge() -> None
 @pytest.mark.parametrize(
     "change",
     [
-        {"scorer": Change(before=0.46, after=0.1)},
+        {"scorer": Change(before=0.36, after=0.1)},
         {"judge": Change(before=0.5, after=0.1)},
         {"unlike_reference": Change(before=1.01, after=0.4)},
         {"has_graded_scorer": False},

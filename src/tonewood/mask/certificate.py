@@ -26,7 +26,7 @@ _QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond t
 # Distances from the nearer folder between which the adaptive part of a mask fades out. Of 216 held-out takes
 # of nine corpora, two lie beyond 1 and none beyond 1.2 (docs/quality.md).
 _FADE_START, _FADE_END = 1.0, 1.3
-_MAX_UNNEEDED_SCORE = 0.45  # between those of held-out reference takes and of takes half-way
+_MAX_UNNEEDED_SCORE = 0.35  # between those of held-out reference takes and of takes half-way
 
 
 class Change(Settings):
