@@ -1,6 +1,7 @@
 """Enhancement in memory: search steps, certificate, and refusal of inputs unlike the source."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -151,8 +152,12 @@ def test_models_of_earlier_versions_refuse_what_is_unlike_the_source(reference: 
 
 def test_verdict_of_the_reference_needs_a_graded_scorer(reference: Any, model: Model) -> None:
     """Wide limits and a scorer that is sure: only the age of the model makes the difference."""
+    sure = deepcopy(model.scorer)
+    with torch.no_grad():
+        sure.linear.bias -= 3
     wide = replace(
         model,
+        scorer=sure,
         source_likeness=with_limit(model.source_likeness, 1e3),
         reference_likeness=with_limit(model.reference_likeness, 1e3),
         judge=None,
