@@ -154,7 +154,7 @@ def test_verdict_of_the_reference_needs_a_graded_scorer(reference: Any, model: M
     """Wide limits and a scorer that is sure: only the age of the model makes the difference."""
     sure = deepcopy(model.scorer)
     with torch.no_grad():
-        sure.linear.bias -= 3
+        sure.linear.bias.sub_(3)
     wide = replace(
         model,
         scorer=sure,
