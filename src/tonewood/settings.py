@@ -172,12 +172,8 @@ class TrainingSettings(Settings):
     patience: int = Field(4, ge=1, description="validations without progress before training stops")
     learning_rate: float = Field(3e-3, gt=0, description="initial step size of AdamW")
     weight_decay: float = Field(1e-3, ge=0, description="weight decay of AdamW")
-    targets: TrainingTargets = Field(
-        "graded", description="scores to learn: graded by distance, or the labels as in the paper"
-    )
-    tilt_db: Decibels = Field(
-        3.0, ge=0, description="spread of random tilts over the frequency range, with labels"
-    )
+    targets: TrainingTargets = Field("graded", description="graded by distance, or the paper's labels")
+    tilt_db: Decibels = Field(3.0, ge=0, description="spread of random tilts, with labels")
     mask_db: Decibels = Field(3.0, ge=0, description="spread of random smooth masks on crops, with labels")
     judge: bool = Field(True, description="train the independent judge too")
 
