@@ -37,6 +37,20 @@ def with_limit(detector: OutOfDomainDetector, limit: float) -> OutOfDomainDetect
     return replace(detector, limit=limit)
 
 
+def strict_model(model: Model) -> Model:
+    """Return the model with limits of both folders that no recording keeps."""
+    return replace(
+        model,
+        source_likeness=with_limit(model.source_likeness, 1e-3),
+        reference_likeness=with_limit(model.reference_likeness, 1e-3),
+    )
+
+
+def scorer_score(wave: Any, model: Model) -> float:
+    rows = scorer_input(to_analysis_rate(wave, 16_000, model), model)
+    return mean_score(model.scorer, TensorTimeSeries(rows))
+
+
 def test_guided_step_minimises_the_linearised_objective(source: Any, model: Model) -> None:
     guided = replace(model, guide_weight=1.0)
     settings = FORCED.replace(search=dict(smooth_ms=0, alpha=0.3, listen=False, steps=1))
@@ -78,18 +92,8 @@ def test_certified_scores_are_those_of_the_audio(source: Any, model: Model) -> N
 
 
 def test_input_unlike_the_source_is_refused_and_gets_static_mask(source: Any, model: Model) -> None:
-    strict = replace(
-        model,
-        source_likeness=with_limit(model.source_likeness, 1e-3),
-        reference_likeness=with_limit(model.reference_likeness, 1e-3),
-    )
-    assert (
-        mean_score(
-            model.scorer,
-            TensorTimeSeries(scorer_input(to_analysis_rate(source, 16_000, model), model)),
-        )
-        >= 0.5
-    )
+    strict = strict_model(model)
+    assert scorer_score(source, model) >= 0.5
     result = enhanced(source, strict, EnhanceSettings())
     assert result.certificate.verdict == "refused"
     assert result.prior == "auto"
@@ -116,18 +120,8 @@ def earlier_model(model: Model) -> Model:
 
 
 def test_refused_input_like_the_reference_is_not_changed(reference: Any, model: Model) -> None:
-    strict = replace(
-        model,
-        source_likeness=with_limit(model.source_likeness, 1e-3),
-        reference_likeness=with_limit(model.reference_likeness, 1e-3),
-    )
-    assert (
-        mean_score(
-            model.scorer,
-            TensorTimeSeries(scorer_input(to_analysis_rate(reference, 16_000, model), model)),
-        )
-        < 0.5
-    )
+    strict = strict_model(model)
+    assert scorer_score(reference, model) < 0.5
     result = enhanced(reference, strict, EnhanceSettings())
     assert (result.certificate.verdict, result.prior) == ("refused", "none")
     assert result.mask.largest_db == 0

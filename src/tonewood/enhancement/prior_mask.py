@@ -147,13 +147,9 @@ def _collect_suggestions(
         with_pitch = any(adaptive) or with_remaining
         features = _read_features(segment, analysis, priors, device, with_pitch=with_pitch)
         core = segment.core
-        masks = [
-            None if mask is None else mask[:, core].contiguous().cpu()
-            for mask in (
-                *priors.adaptive_masks(features, weights),
-                priors.remaining_mask(features) if with_remaining else None,
-            )
-        ]
+        adapted = priors.adaptive_masks(features, weights)
+        remaining = priors.remaining_mask(features, adapted) if with_remaining else None
+        masks = [None if mask is None else mask[:, core].contiguous().cpu() for mask in (*adapted, remaining)]
         return PriorFeatures(*(values[..., core].cpu() for values in features)), masks[:-1], masks[-1]
 
     segments = split_segments(analysis.rows_db.frames, _PRIOR_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES)

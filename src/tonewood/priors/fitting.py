@@ -55,7 +55,8 @@ _BLEND_SHARES = (  # static, neighbours, forward, backward
 CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
 _AVERAGED_BLENDS = 4  # of 32 candidates
 _MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions
-_NEED_TAKES, _MIN_SOURCE_NEED = 12, 0.2
+_NEED_TAKES = 12
+_MIN_SOURCE_NEED = 0.2  # if networks and blend disagree: a smaller divisor would only scale up noise
 _PLACEBO_TAKES, _PLACEBO_STEPS = 12, 0.3  # takes per folder; share of the network's training steps
 
 
@@ -211,17 +212,19 @@ def fit_priors(
 
 def blended_prior(priors: Priors, take: PriorFeatures) -> Tensor:
     """Return the mask [row, frame] in dB of a model's own blend, as strong as the take needs it."""
-    blend = blend_masks(priors.suggestions(take, priors.weights), priors.weights)
+    blend = _blend(priors, take)
     return priors.need(priors.project(take, blend)) * blend
+
+
+def _blend(priors: Priors, take: PriorFeatures) -> Tensor:
+    return blend_masks(priors.suggestions(take, priors.weights), priors.weights)
 
 
 def _measure_source_need(priors: Priors, source_takes: Sequence[PriorFeatures]) -> float:
     """Return the median need of source takes, before it is scaled; at least `_MIN_SOURCE_NEED`."""
     # The median of a dozen takes is as good as that of all.
-    needs = [
-        priors.project(take, blend_masks(priors.suggestions(take, priors.weights), priors.weights)).ratio
-        for take in source_takes[:: -(-len(source_takes) // _NEED_TAKES)]
-    ]
+    takes = source_takes[:: -(-len(source_takes) // _NEED_TAKES)]
+    needs = [priors.project(take, _blend(priors, take)).ratio for take in takes]
     return max(float(torch.tensor(needs).median()), _MIN_SOURCE_NEED)
 
 

@@ -108,7 +108,7 @@ class Priors:
         take, weights = self.source.prior_features(features), self.weights_of(kind)
         adapted = self.adaptive_masks(take, weights)
         mask = self.combine(take.activity, adapted, _audible_means(adapted, take.audible), weights)
-        return self.need(self.project(take, mask)) * mask if self.scales_by_need(kind) else mask
+        return self.need(self.project(take, mask, adapted)) * mask if self.scales_by_need(kind) else mask
 
     def weights_of(self, kind: PriorKind) -> BlendWeights:
         """Return the blend of a kind of prior."""
@@ -149,14 +149,22 @@ class Priors:
         # The other kinds are chosen by hand, to be used as they are.
         return kind == "auto" and self.source_need is not None
 
-    def remaining_mask(self, take: PriorFeatures) -> Tensor:
-        """Return what a recording still needs in the view of both networks: mask [row, frame] in dB."""
-        forward, backward = (self._network_mask(network, take) for network in self.networks)
+    def remaining_mask(self, take: PriorFeatures, adapted: AdaptiveMasks = (None, None, None)) -> Tensor:
+        """Return what a recording still needs in the view of both networks: mask [row, frame] in dB.
+
+        `adapted` are masks of `adaptive_masks`, so that a network is not evaluated twice.
+        """
+        forward, backward = (
+            self._network_mask(network, take) if mask is None else mask
+            for network, mask in zip(self.networks, adapted[1:], strict=True)
+        )
         return (forward + backward) / 2
 
-    def project(self, take: PriorFeatures, mask_db: Tensor) -> "MaskProjection":
+    def project(
+        self, take: PriorFeatures, mask_db: Tensor, adapted: AdaptiveMasks = (None, None, None)
+    ) -> "MaskProjection":
         """Return the projection of a recording's remaining mask on another mask [row, frame] in dB."""
-        return MaskProjection.from_masks(self.remaining_mask(take), mask_db, take.activity)
+        return MaskProjection.from_masks(self.remaining_mask(take, adapted), mask_db, take.activity)
 
     def need(self, projection: "MaskProjection") -> float:
         """Return the share of the blend that a recording needs: 0 for the reference, 1 for the source."""
