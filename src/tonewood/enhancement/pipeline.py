@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tonewood.audio_io.recording import resample
-from tonewood.dsp.chunking import TimeSeries, overlapping_chunks, split_segments
+from tonewood.dsp.chunking import overlapping_chunks, split_segments
 from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.loudness import level_db, true_peak
 from tonewood.enhancement.analysis import (
@@ -29,14 +29,18 @@ from tonewood.enhancement.analysis import (
     ChunkAnalyzer,
     analyse_source,
     analyzer_for,
-    mean_score,
 )
-from tonewood.enhancement.certification import RenderedMask, certify_rendering, measure_input
+from tonewood.enhancement.certification import (
+    InputMeasurements,
+    RenderedMask,
+    certify_rendering,
+    measure_input,
+)
 from tonewood.enhancement.mask_search import FoundMask, find_mask, on_device
 from tonewood.enhancement.prior_mask import predict_mask
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError
-from tonewood.mask.certificate import Certificate, Change, adaptive_share, needs_no_change
+from tonewood.mask.certificate import Certificate, Change, is_unknown_kind, needs_no_change
 from tonewood.mask.mask import Mask, resample_mask
 from tonewood.mask.render import (
     ChunkRenderer,
@@ -48,7 +52,7 @@ from tonewood.mask.render import (
 )
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.setting_types import PriorKind
+from tonewood.setting_types import EnhanceMethod, PriorKind
 from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, SpectrumSettings
 from tonewood.utils.arrays import to_mono
 from tonewood.utils.disk_array import DiskArray
@@ -302,18 +306,12 @@ def enhance_stream(
     analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass, device=device)
     check_start_time(analysis.n_samples / source.rate, settings)
     used = settings_for_preference_model(settings, model)
-    # The paper's method has no such check.
-    has_checks = not settings.force and settings.method != "paper"
-    if has_checks and _is_unneeded(analysis.rows_db, model):
-        used = settings.replace(prior=dict(kind="none"), search=dict(steps=0))
-    elif has_checks and _is_unknown(analysis.rows_db, model):
-        kind: PriorKind = "none"
-        # 0.5 is the border between the classes: 0 is the reference, 1 the source.
-        if mean_score(model.scorer, analysis.rows_db) >= 0.5 and model.learnt_priors is not None:
-            # Without its adaptive part `auto` is the static mask, as strong as the recording needs it.
-            kind = "auto" if model.has_graded_scorer else "static"
+    with on_device(device, model.scorer, model.judge):
+        before = measure_input(analysis.rows_db, model, used)
+    kind = None if settings.force else _substitute_prior(before, model, settings.method)
+    if kind is not None:
         used = settings.replace(prior=dict(kind=kind), search=dict(steps=0))
-        if one_pass:  # `auto` reads pitches
+        if one_pass and kind == "auto":  # which reads pitches
             analysis = analyse_source(source, model, scratch_dir, device=device)
     # Settings that were changed above go through `find_mask`, which evaluates any prior.
     if one_pass and used is settings:
@@ -321,25 +319,26 @@ def enhance_stream(
     else:
         found_mask = yield from find_mask(analysis, model, used, device=device, scratch_dir=scratch_dir)
     with on_device(device, model.scorer, model.judge):
-        result = render_and_certify(source, analysis, found_mask, model, settings, used, scratch_dir, device)
+        result = render_and_certify(
+            source, analysis, found_mask, model, settings, used, scratch_dir, device, before
+        )
     yield result
 
 
-def _is_unneeded(rows_db: TimeSeries, model: Model) -> bool:
-    """Return True if a recording [row, frame] sounds like the reference already."""
-    if not model.has_graded_scorer:
-        return False
-    judge = None if model.judge is None else mean_score(model.judge, rows_db)
-    distance = model.reference_likeness.distance(rows_db)
-    return needs_no_change(mean_score(model.scorer, rows_db), judge, distance)
-
-
-def _is_unknown(rows_db: TimeSeries, model: Model) -> bool:
-    """Return True if a model does not know this kind of recording [row, frame]."""
-    if model.has_graded_scorer:
-        return adaptive_share(model.unlikeness(rows_db)) == 0
-    # 1 is the 99th percentile of the source folder's own recordings.
-    return model.source_likeness.distance(rows_db) > 1
+def _substitute_prior(before: InputMeasurements, model: Model, method: EnhanceMethod) -> PriorKind | None:
+    """Return the prior that replaces a search: for a recording that needs none, or that is unknown."""
+    if method == "paper":
+        return None  # the paper's method has no such check
+    graded = model.has_graded_scorer
+    if graded and needs_no_change(before.scorer, before.judge, before.unlike_reference):
+        return "none"
+    if not is_unknown_kind(before.unlikeness, before.unlike_reference, graded):
+        return None
+    # 0.5 is the border between the classes: 0 is the reference, 1 the source.
+    if before.scorer < 0.5 or model.learnt_priors is None:
+        return "none"
+    # Without its adaptive part `auto` is the static mask, as strong as the recording needs it.
+    return "auto" if graded else "static"
 
 
 def render_and_certify(
@@ -351,6 +350,7 @@ def render_and_certify(
     effective_settings: EnhanceSettings,
     scratch_dir: Path | None = None,
     device: str = "cpu",
+    before: InputMeasurements | None = None,
 ) -> StreamedEnhancement:
     """Render a recording through a mask and certify the change.
 
@@ -360,6 +360,8 @@ def render_and_certify(
         As given by the user, and as used to find the mask.
     device : str
         Scorer and judge are there already.
+    before : InputMeasurements, optional
+        Of the recording, if it was measured already.
     """
     output = render_and_analyse(
         source, analysis, found_mask.mask, model, settings.render, scratch_dir, device
@@ -374,7 +376,8 @@ def render_and_certify(
         input_db=analysis.rows_db,
         output_db=output.analysis.rows_db,
     )
-    before = measure_input(analysis.rows_db, model, effective_settings)
+    if before is None:
+        before = measure_input(analysis.rows_db, model, effective_settings)
     return StreamedEnhancement(
         mask=found_mask.mask,
         prior=effective_settings.prior.kind,

@@ -110,9 +110,7 @@ class Measurements:
     @property
     def is_refused(self) -> bool:
         """True if the model does not know this kind of recording."""
-        if not self.has_graded_scorer:
-            return self.unlikeness > _FADE_START
-        return adaptive_share(min(self.unlikeness, self.unlike_reference.before)) == 0
+        return is_unknown_kind(self.unlikeness, self.unlike_reference.before, self.has_graded_scorer)
 
     @property
     def is_unneeded(self) -> bool:
@@ -127,6 +125,13 @@ def is_improvement(before: float, after: float) -> bool:
     """Return True if a score is nearer to the reference than to the source, or a quarter of it is gone."""
     # A graded score of 0.93 is seldom halved in one pass: about half of the way can be gone.
     return after < 0.5 or after <= 0.75 * before
+
+
+def is_unknown_kind(unlike_source: float, unlike_reference: float, has_graded_scorer: bool) -> bool:
+    """Return True if a model does not know a kind of recording, by its distances from both folders."""
+    if has_graded_scorer:
+        return adaptive_share(min(unlike_source, unlike_reference)) == 0
+    return unlike_source > _FADE_START
 
 
 def needs_no_change(scorer: float, judge: float | None, unlike_reference: float) -> bool:
