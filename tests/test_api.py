@@ -219,9 +219,9 @@ def test_invalid_samples_are_rejected(
         tonewood.enhance(samples, 16_000, model)
 
 
-def test_wrong_calls_are_named(wave: NDArray[np.float32], model: Model, tmp_path: Path) -> None:
+def test_wrong_calls_are_named(tmp_path: Path) -> None:
     with pytest.raises(CallError, match="--device is 'tpu': choose cpu or cuda"):
-        tonewood.enhance(wave, 22_050, model, device="tpu")
+        tonewood.train(tmp_path, tmp_path / "source", device="tpu")
     with pytest.raises(ModelError, match="neither a model file nor a bundled model"):
         tonewood.load(tmp_path / "none.tonewood")
     with pytest.raises(CallError, match="given as both folders"):

@@ -51,9 +51,9 @@ OPTIONS = {
     "--predictor --onto --fix --no-cache --resume --set "
     "--overwrite --json",
     "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
-    "--no-match --device --plot --set --workers --scheduler --retries --parquet --overwrite --json",
+    "--no-match --plot --set --workers --scheduler --retries --parquet --overwrite --json",
     "render": "-o --overwrite --json",
-    "apply": "-m -o --static-only --same-mask --device --plot --overwrite --json",
+    "apply": "-m -o --static-only --same-mask --plot --overwrite --json",
     "diff": "--json",
     "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite --json",
     "score": "-m --workers --scheduler --retries --parquet --overwrite --json",
@@ -208,7 +208,6 @@ WRONG_CALLS = {
     "--prior louder": r"'louder': .*'auto', 'none', 'random', 'blocks', 'static'",
     '--prior a"b': r"""'a"b': .*'none'""",
     "--method magic": r"'magic': .*'search'",
-    "--device tpu": "'tpu': choose cpu or cuda",
     "--seed -1": "seed is -1: .*greater than or equal to 0",
     "--set nothing": "'nothing' is not an assignment: give NAME=VALUE",
     "--set search.nothing=1": "there is no setting 'search.nothing'",

@@ -232,7 +232,6 @@ def test_wrong_options_are_refused_before_the_work(
     assert run("evaluate", "-m", model_file).code == 2
     folders = ("--folders", tmp_path, tmp_path)
     assert run("evaluate", *folders, "--table", tmp_path / "x.csv", "-m", model_file).code == 2
-    assert run("evaluate", *pairs, "-m", model_file, "--device", "gpu").code == 2
     assert run("evaluate", *pairs, "-m", model_file, "--seed", -1).code == 2
     assert run("evaluate", *pairs, "-m", tmp_path / "none").code == 1
     assert run("evaluate", "--pairs", tmp_path / "none", tmp_path, "-m", model_file).code == 1

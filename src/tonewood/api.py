@@ -21,7 +21,6 @@ from tonewood.model.model import Model
 from tonewood.scorer import losses
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
 from tonewood.training.pipeline import train_model
-from tonewood.utils.parallel import check_device
 
 
 def load(model: str | Path = "cello") -> Model:
@@ -95,7 +94,6 @@ def enhance(
     model: Model | str | Path = "cello",
     *,
     settings: EnhanceSettings | None = None,
-    device: str = "cpu",
 ) -> Enhancement:
     """Change a recording toward the sound of the model's reference.
 
@@ -106,16 +104,14 @@ def enhance(
         Hz.
     model : Model, path or name
     settings : EnhanceSettings, optional
-    device : {"cpu", "cuda"}
 
     Returns
     -------
     Enhancement
         `samples` (channels, samples) float32 at the same rate, the mask, scores before and after.
     """
-    check_device(device)
     wave = _validate_samples(samples, rate)
-    events = enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings(), device=device)
+    events = enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings())
     (result,) = deque(events, maxlen=1)
     assert isinstance(result, Enhancement)
     return result

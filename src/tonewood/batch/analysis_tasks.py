@@ -89,7 +89,6 @@ class MeasureTask:
     """Measure every method on pairs; arguments as of `measure_pair`."""
 
     seed: int = 0
-    device: str = "cpu"
     name: Literal["evaluate"] = "evaluate"
 
     @property
@@ -109,7 +108,7 @@ class MeasureTask:
             if summary.get("reference_sha256") == reference_digest:
                 yield ItemResult(previous, PairResult.from_summary(item.files, summary))
                 return
-        for event in measure_pair(item.files, model, self.seed, self.device, item.keep_audio):
+        for event in measure_pair(item.files, model, self.seed, item.keep_audio):
             if isinstance(event, PairResult):
                 pair = event
             else:

@@ -84,13 +84,10 @@ class EnhanceOptions:
         Draw input, mask and output as a PNG.
     overwrite : bool
         Replace existing outputs.
-    device : str
-        Where to analyse, search and render.
     """
 
     plot: bool = False
     overwrite: bool = False
-    device: str = "cpu"
 
 
 def enhance_file(
@@ -158,7 +155,7 @@ def _enhance_new(
     AudioFormat.for_path(paths.audio, reader.format)  # raises before the work if the suffix is not writable
 
     enhancement: StreamedEnhancement | None = None
-    for event in _enhancement_events(reader, paths.audio, model, key.settings, options.device, transfer):
+    for event in _enhancement_events(reader, paths.audio, model, key.settings, transfer):
         if isinstance(event, SearchStep):
             yield event
         else:
@@ -179,14 +176,13 @@ def _enhancement_events(
     output: Path,
     model: Model,
     settings: EnhanceSettings,
-    device: str,
     transfer: "MaskTransfer | None",
 ) -> Iterator[SearchStep | StreamedEnhancement]:
     """Search a mask and apply it, or apply a transferred one."""
     # The output's disk has room for the output; the system's temporary folder may be small.
     scratch_dir = existing_parent(output)
     if transfer is None:
-        yield from enhance_stream(reader, model, settings, device=device, scratch_dir=scratch_dir)
+        yield from enhance_stream(reader, model, settings, scratch_dir=scratch_dir)
     else:
         from tonewood.enhancement.reapply import apply_transfer  # for `apply` only
 

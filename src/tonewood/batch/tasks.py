@@ -120,7 +120,7 @@ class EnhanceTask:
 
     @property
     def settings_key(self) -> dict[str, Any]:
-        """Settings; picture and device change no result."""
+        """Settings; the picture changes no result."""
         return self.settings.model_dump(mode="json")
 
     def check_requirements(self, model: Model) -> None:

@@ -106,7 +106,7 @@ OutputLocationOption = Annotated[
     str, typer.Option("-o", "--output", help="Output folder, URL, or output file for a single INPUT.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
-DeviceOption = Annotated[str, typer.Option(help="Device: cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option(help="Device of the training: cpu or cuda.")]
 CacheOption = Annotated[
     bool,
     typer.Option(

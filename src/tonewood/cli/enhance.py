@@ -9,7 +9,6 @@ from tonewood.cli import common
 from tonewood.cli.common import (
     LOCAL_BATCH,
     BatchOptions,
-    DeviceOption,
     JsonOption,
     LocationsArgument,
     ModelOption,
@@ -22,7 +21,6 @@ from tonewood.cli.common import (
     with_batch_options,
 )
 from tonewood.errors import printable
-from tonewood.utils.parallel import check_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +73,6 @@ def enhance_command(
     no_match: Annotated[
         bool, typer.Option("--no-match", help="Do not match the loudness or limit the peak.")
     ] = False,
-    device: DeviceOption = "cpu",
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
     set_: SetOption = None,
     batch: BatchOptions = LOCAL_BATCH,
@@ -112,9 +109,8 @@ def enhance_command(
         from tonewood.settings_by_name import apply_assignments
 
         settings = apply_assignments(settings, set_)
-    check_device(device)
     loaded = load_model(model)
-    task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, device=device))
+    task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite))
     run_enhancement(inputs, output, task, loaded, batch, json_)
 
 

@@ -9,7 +9,6 @@ from tonewood.cli import common
 from tonewood.cli.common import (
     LOCAL_BATCH,
     BatchOptions,
-    DeviceOption,
     JsonOption,
     ModelOption,
     OverwriteOption,
@@ -17,7 +16,6 @@ from tonewood.cli.common import (
     with_batch_options,
 )
 from tonewood.errors import CallError, printable
-from tonewood.utils.parallel import check_device
 
 if TYPE_CHECKING:
     from tonewood.enhancement.output_files import FileFailure
@@ -58,7 +56,6 @@ def evaluate_command(
         typer.Option(readable=False, help="CSV file of the pairs, and of times that correspond."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    device: DeviceOption = "cpu",
     batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
@@ -75,7 +72,6 @@ def evaluate_command(
     from tonewood.evaluation import report
     from tonewood.model.model import load_model
 
-    check_device(device)
     loaded = load_model(model)
     # Before the measurements, which take minutes: an output that cannot be written ends the call now.
     if output is not None:
@@ -85,7 +81,7 @@ def evaluate_command(
     if pairs is not None:
         examples = report.AUDIBLE_PAIRS if output is not None else 0
         measured = _measure_pairs(
-            _find_pair_files(pairs, table), loaded, seed, device, examples, batch, output, overwrite, json_
+            _find_pair_files(pairs, table), loaded, seed, examples, batch, output, overwrite, json_
         )
         failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
     if folders is not None:
@@ -109,7 +105,6 @@ def _measure_pairs(
     pairs: "list[PairFiles | FileFailure]",
     model: "Model",
     seed: int,
-    device: str,
     examples: int,
     batch: BatchOptions,
     output: Path | None,
@@ -135,7 +130,7 @@ def _measure_pairs(
         if as_json:
             common.print_json(pair.summary)
 
-    task = MeasureTask(seed, device)
+    task = MeasureTask(seed)
     failures = common.run_and_report(
         items, task, model, batch, show_result,
         display=PairsDisplay(task), folder=output, overwrite=overwrite, as_json=as_json,

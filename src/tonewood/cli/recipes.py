@@ -7,7 +7,6 @@ import typer
 
 from tonewood.cli import common
 from tonewood.cli.common import (
-    DeviceOption,
     InputsArgument,
     JsonOption,
     OutputOption,
@@ -17,7 +16,6 @@ from tonewood.cli.common import (
 )
 from tonewood.cli.enhance import run_enhancement
 from tonewood.errors import CallError, printable
-from tonewood.utils.parallel import check_device
 
 if TYPE_CHECKING:
     from tonewood.export.diff import CorrectionDifference
@@ -38,7 +36,6 @@ def apply_command(
         bool,
         typer.Option("--same-mask", help="For stems of the same take: apply exactly the same mask and gain."),
     ] = False,
-    device: DeviceOption = "cpu",
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
@@ -51,7 +48,6 @@ def apply_command(
 
     if static_only and same_mask:
         raise CallError("--static-only and --same-mask cannot be used together: use one of them")
-    check_device(device)
     mode: reapply.TransferMode = "static" if static_only else "same" if same_mask else "prior"
     source_recipe, transfer = reapply.load_transfer(recipe, mode)
     loaded = load_model(model or source_recipe.model.name)
@@ -60,7 +56,7 @@ def apply_command(
             f"warning: the recipe was made with another model than {loaded.name}: the adaptive part of the "
             "correction will differ"
         )
-    options = EnhanceOptions(plot=plot, overwrite=overwrite, device=device)
+    options = EnhanceOptions(plot=plot, overwrite=overwrite)
     task = EnhanceTask(reapply.transfer_settings(source_recipe, mode), options, transfer)
     run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH, json_)
 

@@ -155,7 +155,6 @@ class ChunkAnalyzer:
     spectrum: SpectrumSettings
     bands: BandSettings
     with_pitch: bool = True
-    device: str = "cpu"
 
     @property
     def chunk_size(self) -> int:
@@ -181,16 +180,13 @@ class ChunkAnalyzer:
         hop = self.spectrum.hop
         # Short blocks fit the processor's cache; a whole chunk does not.
         features = [
-            compute_chunk_features(
-                block, self.bands, self.spectrum, with_pitch=self.with_pitch, device=self.device
-            )
+            compute_chunk_features(block, self.bands, self.spectrum, with_pitch=self.with_pitch)
             for block in split_chunk(mono, _ANALYSIS_BLOCK_FRAMES * hop, CONTEXT_FRAMES * hop)
         ]
-        # On the CPU, because the accumulator writes everything to disk.
         return ChunkAnalysis(
             wave=torch.from_numpy(np.ascontiguousarray(mono.core)),
-            rows_db=torch.cat([rows for rows, _ in features], dim=1).cpu(),
-            pitches=torch.cat([pitches for _, pitches in features], dim=1).cpu(),
+            rows_db=torch.cat([rows for rows, _ in features], dim=1),
+            pitches=torch.cat([pitches for _, pitches in features], dim=1),
             # Loudness and peak are those of all channels, at the recording's own rate.
             loudness_blocks=measure_loudness_blocks(chunk, self.rate),
             # Without `abs`, which would copy the chunk.
@@ -247,12 +243,10 @@ class AnalysisAccumulator:
         )
 
 
-def analyzer_for(
-    source: AudioSource, model: Model, *, with_pitch: bool = True, device: str = "cpu"
-) -> ChunkAnalyzer:
+def analyzer_for(source: AudioSource, model: Model, *, with_pitch: bool = True) -> ChunkAnalyzer:
     """Return the analyzer of a recording for a model."""
     bands = model.settings.scorer.bands
-    return ChunkAnalyzer(source.rate, source.channels, model.settings.spectrum, bands, with_pitch, device)
+    return ChunkAnalyzer(source.rate, source.channels, model.settings.spectrum, bands, with_pitch)
 
 
 def analyse_source(
@@ -261,7 +255,6 @@ def analyse_source(
     scratch_dir: Path | None = None,
     *,
     with_pitch: bool = True,
-    device: str = "cpu",
 ) -> Analysis:
     """Analyse a whole recording.
 
@@ -272,7 +265,7 @@ def analyse_source(
     with_pitch : bool
         Compute `Analysis.pitches`, which only adaptive priors need.
     """
-    analyzer = analyzer_for(source, model, with_pitch=with_pitch, device=device)
+    analyzer = analyzer_for(source, model, with_pitch=with_pitch)
     accumulator = AnalysisAccumulator(analyzer, scratch_dir)
     chunks = overlapping_chunks(source.blocks(), analyzer.chunk_size, analyzer.margin)
     for chunk in parallel_map(analyzer, chunks):

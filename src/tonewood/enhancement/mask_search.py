@@ -1,14 +1,13 @@
 """Search for the mask of a recording, segment by segment."""
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tonewood.dsp.chunking import LazyTimeSeries, Segment, TimeSeries, split_segments
 from tonewood.dsp.features import band_levels, center_frequencies
@@ -39,19 +38,6 @@ from tonewood.utils.parallel import parallel_iterate
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
 _MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
 RENDER_FEEDBACK_MARGIN = 16  # frames that rendering and analysis reach to either side
-
-
-@contextmanager
-def on_device(device: str, *networks: nn.Module | None) -> Iterator[None]:
-    """Move networks to a device, and back to the CPU at the end."""
-    present = [network for network in networks if network is not None]
-    try:
-        for network in present:
-            network.to(device)
-        yield
-    finally:
-        for network in present:
-            network.cpu()
 
 
 class MaskScale(NamedTuple):
@@ -120,7 +106,6 @@ class MaskSearch:
     grid: MaskGrid
     prior: PriorMask
     departure_db: TimeSeries | None = None
-    device: str = "cpu"
 
     @property
     def frames(self) -> int:
@@ -157,11 +142,11 @@ class MaskSearch:
         # A seed for each segment: the result does not depend on the order in which threads take them.
         if generator is None:
             generator = torch.Generator().manual_seed(self.settings.seed + segment.start)
-        prior_db = self.prior.mask_db.read(start, stop).to(self.device)
+        prior_db = self.prior.mask_db.read(start, stop)
         if parametrisation is None:
             start_db = prior_db
             if self.departure_db is not None:
-                start_db = prior_db + self.departure_db.read(start, stop).to(self.device)
+                start_db = prior_db + self.departure_db.read(start, stop)
             parametrisation = self._parametrise(start_db, generator)
         stop_score = None
         if search.stop_at_reference and search.score:
@@ -169,7 +154,7 @@ class MaskSearch:
             stop_score = self.model.card.scorer.reference_scores.median
         problem = SearchProblem(
             self.grid.scale.score,
-            self.grid.levels_db.read(start, stop).to(self.device),
+            self.grid.levels_db.read(start, stop),
             prior_db,
             search,
             window_frames=self.model.scorer.crop_frames,
@@ -192,20 +177,19 @@ class MaskSearch:
         # Windows and bands overlap, so the rendered sound differs from the input plus the mask.
         spectrum = self.model.settings.spectrum
         wave = self.analysis.wave.read(start * spectrum.hop, stop * spectrum.hop)
-        return render_feedback(wave.to(self.device), self.grid.scale, spectrum)
+        return render_feedback(wave, self.grid.scale, spectrum)
 
     def _parametrise(self, start_db: Tensor, generator: torch.Generator) -> Parametrisation:
         """Return the parameters that the settings' prior asks for: cells, or gains of sticky notes."""
-        device, prior, spectrum = start_db.device, self.settings.prior, self.model.settings.spectrum
+        prior, spectrum = self.settings.prior, self.model.settings.spectrum
         if prior.kind == "random":
-            noise = torch.randn(start_db.shape, generator=generator) * prior.random_db
-            return FreeMask(noise.to(device))
+            return FreeMask(torch.randn(start_db.shape, generator=generator) * prior.random_db)
         if prior.kind == "blocks":
             notes, frame_s = prior.notes, torch.arange(start_db.shape[1]) * (spectrum.hop / spectrum.rate)
             duration_s = len(frame_s) * (spectrum.hop / spectrum.rate)
             scattered = scatter_sticky_notes(notes, duration_s, spectrum.rate / 2, generator)
             hz, smooth_s = torch.from_numpy(self.grid.hz).float(), notes.smooth_ms / 1000
-            return StickyNoteGains(scattered, hz, frame_s, notes.smooth_hz, smooth_s, str(device))
+            return StickyNoteGains(scattered, hz, frame_s, notes.smooth_hz, smooth_s)
         smooth = spectrum.to_frames(self.settings.search.smooth_ms / 1000)
         if prior.kind == "none":
             # Priors are smooth already. Without any, in models learnt from listeners, the change must be.
@@ -226,7 +210,6 @@ def find_mask(
     model: Model,
     settings: EnhanceSettings,
     *,
-    device: str = "cpu",
     scratch_dir: Path | None = None,
 ) -> Generator[SearchStep, None, FoundMask]:
     """Find the mask of a recording; yields every step of the search.
@@ -242,25 +225,23 @@ def find_mask(
         grid.hz,
         model,
         scratch_dir,
-        device,
         fade=not settings.force,
     )
     # The predictor gives the expected result of the search; the prior stays the centre of the penalty.
     departure_db = predict_departure(analysis, model, scratch_dir) if kind == "predicted" else None
-    search = MaskSearch(model, settings, analysis, grid, prior, departure_db, device)
+    search = MaskSearch(model, settings, analysis, grid, prior, departure_db)
 
     undivided = kind in ("random", "blocks") or settings.search.beta > 0
     segments = _search_segments(frames, undivided, model, settings.search)
     gains, n_steps, hop = DiskArray(len(grid.hz), scratch_dir), 0, spectrum.hop / spectrum.rate
-    with on_device(device, model.scorer, search.guide):
-        for steps in parallel_iterate(search.steps, segments):
-            for step in steps:
-                yield step
-            # Steps may end early in some segments; the last mask of each is the result.
-            n_steps = max(n_steps, step.number)
-            # Quantized as in a recipe, so that rendering from the recipe gives the same bytes.
-            mask = Mask(step.mask_db.cpu(), grid.hz, hop, spectrum.rate / 2)
-            gains.append(mask.clip(settings.render.max_gain_db).quantize().gain_db)
+    for steps in parallel_iterate(search.steps, segments):
+        for step in steps:
+            yield step
+        # Steps may end early in some segments; the last mask of each is the result.
+        n_steps = max(n_steps, step.number)
+        # Quantized as in a recipe, so that rendering from the recipe gives the same bytes.
+        mask = Mask(step.mask_db, grid.hz, hop, spectrum.rate / 2)
+        gains.append(mask.clip(settings.render.max_gain_db).quantize().gain_db)
     return FoundMask(Mask(gains, grid.hz, hop, spectrum.rate / 2), n_steps)
 
 
@@ -286,7 +267,7 @@ def render_feedback(wave: Tensor, scale: MaskScale, spectrum: SpectrumSettings) 
     Parameters
     ----------
     wave : Tensor [sample]
-        Input of the rendering at the analysis rate, on the device of the masks.
+        Input of the rendering at the analysis rate.
     """
     hop = spectrum.hop / spectrum.rate
     apply_filter = prepare_filter(wave[None], spectrum.rate, spectrum)

@@ -36,7 +36,7 @@ from tonewood.enhancement.certification import (
     certify_rendering,
     measure_input,
 )
-from tonewood.enhancement.mask_search import FoundMask, find_mask, on_device
+from tonewood.enhancement.mask_search import FoundMask, find_mask
 from tonewood.enhancement.prior_mask import predict_mask
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError
@@ -108,7 +108,6 @@ def render_and_analyse(
     model: Model,
     settings: RenderSettings,
     scratch_dir: Path | None,
-    device: str,
 ) -> RenderedAudio:
     """Render a recording through a mask and analyse the output.
 
@@ -123,9 +122,9 @@ def render_and_analyse(
         unchanged = LoudnessMatch(0.0, analysis.loudness, analysis.loudness, peak_limited=False)
         return RenderedAudio(None, analysis, unchanged, analysis.peak)
     spectrum = model.settings.spectrum
-    renderer = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum, device)
+    renderer = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum)
     # Scores and certificate read levels only.
-    analyzer = analyzer_for(source, model, with_pitch=False, device=device)
+    analyzer = analyzer_for(source, model, with_pitch=False)
     task = _RenderTask(renderer, analyzer, settings.matches_loudness)
     active_mask = effective_mask(mask, settings, spectrum)
 
@@ -253,15 +252,10 @@ class StreamedEnhancement(EnhancementResult):
 
 
 def enhance_array(
-    samples: NDArray[np.float32],
-    rate: int,
-    model: Model,
-    settings: EnhanceSettings,
-    *,
-    device: str = "cpu",
+    samples: NDArray[np.float32], rate: int, model: Model, settings: EnhanceSettings
 ) -> Iterator[SearchStep | Enhancement]:
     """Enhance samples (channels, samples) in memory; yields every search step and, last, the result."""
-    for event in enhance_stream(ArraySource(samples, rate), model, settings, device=device):
+    for event in enhance_stream(ArraySource(samples, rate), model, settings):
         if isinstance(event, SearchStep):
             yield event
         else:
@@ -285,7 +279,6 @@ def enhance_stream(
     model: Model,
     settings: EnhanceSettings,
     *,
-    device: str = "cpu",
     scratch_dir: Path | None = None,
 ) -> Iterator[SearchStep | StreamedEnhancement]:
     """Enhance a recording of any length; yields every search step and, last, the result.
@@ -303,26 +296,21 @@ def enhance_stream(
     """
     # The predictor reads levels only, so a prediction without search needs no pitch analysis.
     one_pass = settings.prior.kind == "predicted" and settings.search.steps == 0
-    analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass, device=device)
+    analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass)
     check_start_time(analysis.n_samples / source.rate, settings)
     used = settings_for_preference_model(settings, model)
-    with on_device(device, model.scorer, model.judge):
-        before = measure_input(analysis.rows_db, model, used)
+    before = measure_input(analysis.rows_db, model, used)
     kind = None if settings.force else _substitute_prior(before, model, settings.method)
     if kind is not None:
         used = settings.replace(prior=dict(kind=kind), search=dict(steps=0))
         if one_pass and kind == "auto":  # which reads pitches
-            analysis = analyse_source(source, model, scratch_dir, device=device)
+            analysis = analyse_source(source, model, scratch_dir)
     # Settings that were changed above go through `find_mask`, which evaluates any prior.
     if one_pass and used is settings:
         found_mask = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
     else:
-        found_mask = yield from find_mask(analysis, model, used, device=device, scratch_dir=scratch_dir)
-    with on_device(device, model.scorer, model.judge):
-        result = render_and_certify(
-            source, analysis, found_mask, model, settings, used, scratch_dir, device, before
-        )
-    yield result
+        found_mask = yield from find_mask(analysis, model, used, scratch_dir=scratch_dir)
+    yield render_and_certify(source, analysis, found_mask, model, settings, used, scratch_dir, before)
 
 
 def _substitute_prior(before: InputMeasurements, model: Model, method: EnhanceMethod) -> PriorKind | None:
@@ -349,7 +337,6 @@ def render_and_certify(
     settings: EnhanceSettings,
     effective_settings: EnhanceSettings,
     scratch_dir: Path | None = None,
-    device: str = "cpu",
     before: InputMeasurements | None = None,
 ) -> StreamedEnhancement:
     """Render a recording through a mask and certify the change.
@@ -358,14 +345,10 @@ def render_and_certify(
     ----------
     settings, effective_settings : EnhanceSettings
         As given by the user, and as used to find the mask.
-    device : str
-        Scorer and judge are there already.
     before : InputMeasurements, optional
         Of the recording, if it was measured already.
     """
-    output = render_and_analyse(
-        source, analysis, found_mask.mask, model, settings.render, scratch_dir, device
-    )
+    output = render_and_analyse(source, analysis, found_mask.mask, model, settings.render, scratch_dir)
     spectrum = model.settings.spectrum
     applied = effective_mask(found_mask.mask, settings.render, spectrum)
     scorer_hz = center_frequencies(model.settings.scorer.bands, spectrum)

@@ -63,7 +63,6 @@ def find_prior_mask(
     hz: FloatArray,
     model: Model,
     scratch_dir: Path | None = None,
-    device: str = "cpu",
     *,
     fade: bool = True,
 ) -> PriorMask:
@@ -82,7 +81,7 @@ def find_prior_mask(
     priors, weights = model.priors, model.priors.weights_of(kind)
     scaled = priors.scales_by_need(kind)
     adaptivity = adaptive_share(model.unlikeness(analysis.rows_db)) if scaled and fade else 1.0
-    suggestions = _collect_suggestions(analysis, priors, weights, scratch_dir, device, with_remaining=scaled)
+    suggestions = _collect_suggestions(analysis, priors, weights, scratch_dir, with_remaining=scaled)
 
     # The blend needs the means over the whole recording, hence this second pass.
     gains, projection = DiskArray(len(priors.static_db), scratch_dir), MaskProjection(0.0, 0.0)
@@ -129,7 +128,6 @@ def _collect_suggestions(
     priors: Priors,
     weights: BlendWeights,
     scratch_dir: Path | None,
-    device: str,
     *,
     with_remaining: bool,
 ) -> _Suggestions:
@@ -139,18 +137,16 @@ def _collect_suggestions(
     arrays = [DiskArray(len(priors.static_db), scratch_dir) if share > 0 else None for share in adaptive]
     sums = [torch.zeros(len(priors.static_db), dtype=torch.float64) for _ in arrays]
     activity, n_audible = [], 0
-    priors = priors.to(torch.device(device))
-
     remaining_db = DiskArray(len(priors.static_db), scratch_dir) if with_remaining else None
 
     def compute(segment: Segment) -> tuple[PriorFeatures, Sequence[Tensor | None], Tensor | None]:
         with_pitch = any(adaptive) or with_remaining
-        features = _read_features(segment, analysis, priors, device, with_pitch=with_pitch)
+        features = _read_features(segment, analysis, priors, with_pitch=with_pitch)
         core = segment.core
         adapted = priors.adaptive_masks(features, weights)
         remaining = priors.remaining_mask(features, adapted) if with_remaining else None
-        masks = [None if mask is None else mask[:, core].contiguous().cpu() for mask in (*adapted, remaining)]
-        return PriorFeatures(*(values[..., core].cpu() for values in features)), masks[:-1], masks[-1]
+        masks = [None if mask is None else mask[:, core].contiguous() for mask in (*adapted, remaining)]
+        return PriorFeatures(*(values[..., core] for values in features)), masks[:-1], masks[-1]
 
     segments = split_segments(analysis.rows_db.frames, _PRIOR_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES)
     for features, masks, remaining in parallel_map(compute, segments):
@@ -171,16 +167,16 @@ def _collect_suggestions(
 
 
 def _read_features(
-    segment: Segment, analysis: Analysis, priors: Priors, device: str, *, with_pitch: bool
+    segment: Segment, analysis: Analysis, priors: Priors, *, with_pitch: bool
 ) -> PriorFeatures:
     """Return the features of a segment, margins included; pitches only if a prior needs them."""
     start, stop = segment.padded_start, segment.padded_stop
-    rows_db = analysis.rows_db.read(start, stop).to(device)
+    rows_db = analysis.rows_db.read(start, stop)
     # Pitch frames last PITCH_HOP_RATIO frames: start is rounded down and stop up.
     fine = rows_db.new_zeros(N_PITCH_BINS, stop - start)
     if with_pitch:
         power = analysis.pitches.read(start // PITCH_HOP_RATIO, -(-stop // PITCH_HOP_RATIO))
-        fine = remove_envelope(power.to(device), analysis.levels.pitch_power, stop - start)
+        fine = remove_envelope(power, analysis.levels.pitch_power, stop - start)
     return priors.source.prior_features(Features(rows_db, fine), analysis.levels)
 
 

@@ -131,14 +131,12 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
     ]
 
 
-def apply_method(
-    recording: Recording, model: Model, settings: EnhanceSettings, seed: int, device: str
-) -> Enhancement:
+def apply_method(recording: Recording, model: Model, settings: EnhanceSettings, seed: int) -> Enhancement:
     """Enhance a recording with the settings of a method."""
     # A method is measured on every input: `force` skips the checks that leave unsuitable ones
     # unchanged. No distance needs the adversarial control of the certificate, which is slow.
     unchecked = settings.replace(seed=seed, force=True, certificate=dict(control_steps=0))
-    *_, enhancement = enhance_array(recording.samples, recording.rate, model, unchecked, device=device)
+    *_, enhancement = enhance_array(recording.samples, recording.rate, model, unchecked)
     assert isinstance(enhancement, Enhancement)
     return enhancement
 

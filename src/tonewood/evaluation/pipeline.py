@@ -108,7 +108,7 @@ class Evaluation:
 
 
 def measure_pair(
-    files: PairFiles, model: Model, seed: int = 0, device: str = "cpu", keep_audio: bool = False
+    files: PairFiles, model: Model, seed: int = 0, keep_audio: bool = False
 ) -> Iterator[MeasureProgress | PairResult]:
     """Measure every method on a pair; yield each method before it runs and, last, the result.
 
@@ -134,7 +134,7 @@ def measure_pair(
         yield MeasureProgress(number, len(EVALUATED_METHODS), method)
         samples = pair.source.samples
         if settings is not None:
-            samples = apply_method(pair.source, model, settings, seed, device).samples
+            samples = apply_method(pair.source, model, settings, seed).samples
         waveforms[method] = to_mono_16k(samples, rate)
         distances = _aligned_distances(waveforms[method], reference, alignment)
         # Without a distance, the share that a method closes is undefined.

@@ -139,6 +139,8 @@ def reproduce_paper(
         Folder with train/good, train/cheap, test/good and test/cheap; test files are paired by name.
     model : Model, optional
         Used instead of training a model on the corpus.
+    device : str
+        Of the training.
 
     Raises
     ------
@@ -160,7 +162,7 @@ def reproduce_paper(
         assert model is not None
 
     seed = settings.training.seed
-    measured = yield from _measure_methods(pairs, model, seed, device)
+    measured = yield from _measure_methods(pairs, model, seed)
     figure_pngs = _plot_figures(pairs, measured.first_outputs, model, seed)
     card = model.card.scorer
     result = Reproduction(
@@ -188,7 +190,7 @@ class MeasuredMethods(NamedTuple):
 
 
 def _measure_methods(
-    pairs: Sequence[RecordingPair], model: Model, seed: int, device: str
+    pairs: Sequence[RecordingPair], model: Model, seed: int
 ) -> Generator[MeasureProgress, None, MeasuredMethods]:
     """Measure every method on every pair; yields the progress."""
     rows: list[MethodMeans] = []
@@ -201,7 +203,7 @@ def _measure_methods(
             yield MeasureProgress(turn, turns, name)
             samples = pair.source.samples
             if method is not None:
-                enhancement = apply_method(pair.source, model, method, seed, device)
+                enhancement = apply_method(pair.source, model, method, seed)
                 first_outputs.setdefault(name, enhancement)
                 samples = enhancement.samples
             measures.append(_measure_method(name, pair, samples, model))
