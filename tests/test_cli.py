@@ -95,6 +95,18 @@ def test_info_does_not_load_torch() -> None:
     assert load_model("cello").digest[:16] in ran.stdout
 
 
+def test_rendering_loads_neither_filter_design_nor_displays() -> None:
+    """Both take longer to import than a short recording takes to render."""
+    slow = {"pyloudnorm", "scipy.signal", "scipy.optimize", "scipy.stats", "scipy.ndimage", "rich"}
+    modules = (
+        "batch.enhance_file", "cli.progress", "enhancement.reapply", "enhancement.realtime", "export.diff",
+        "export.export",
+    )  # fmt: skip
+    imports = "; ".join(f"import tonewood.{module}" for module in modules)
+    ran = python("-c", f"import sys; {imports}; print({slow!r} & set(sys.modules))")
+    assert (ran.stdout.strip(), ran.stderr) == ("set()", "")
+
+
 def test_help_lists_every_command_without_loading_its_module() -> None:
     modules = {f"tonewood.cli.{command.module}" for command in cli.COMMANDS}
     ran = run_and_list_loaded({"torch", "numpy", "pydantic", "rich", *modules}, "--help")

@@ -116,6 +116,8 @@ def main() -> None:
     # Chunks fit the cache of one core. OpenMP threads that share a chunk wait for each other, which
     # takes several times as long beside a busy core (docs/performance.md).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # The search for plugins reads the metadata of every installed package; settings need none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for stream in (sys.stdout, sys.stderr):
         # Output has arrows, which the encoding of the terminal may lack.
         if isinstance(stream, io.TextIOWrapper):

@@ -1,13 +1,12 @@
 """Linear-phase FIR filters: design by Kaiser's window (Kaiser 1974), and convolution without delay.
 
-`scipy.signal` has both, but takes half a second to import, on the way of every command that renders.
+`scipy.signal` has both, but takes half a second to import, and every command that renders would wait.
 """
 
 import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfft
 
 from tonewood.utils.arrays import FloatArray
 
@@ -42,14 +41,14 @@ def filter_without_delay(samples: FloatArray, kernel: NDArray[np.float64]) -> ND
     Beyond both ends there is silence.
     """
     length, taps = samples.shape[1], len(kernel)
-    fft = next_fast_len(min(_TAPS_PER_FFT * taps, length + taps - 1), real=True)
+    fft = 1 << (min(_TAPS_PER_FFT * taps, length + taps - 1) - 1).bit_length()
     hop, delay = fft - taps + 1, taps // 2
-    transfer = rfft(kernel, fft)
+    transfer = np.fft.rfft(kernel, fft)
     filtered = np.empty(samples.shape)
     padded = np.pad(samples, ((0, 0), (delay, delay)))
     # Overlap-save: the first outputs of each block are those that the FFT wraps around.
     for start in range(0, length, hop):
         block = padded[:, start : start + fft].astype(np.float64)
-        output = irfft(rfft(block, fft) * transfer, fft)[:, taps - 1 :]
+        output = np.fft.irfft(np.fft.rfft(block, fft) * transfer, fft)[:, taps - 1 :]
         filtered[:, start : start + hop] = output[:, : length - start]
     return filtered
