@@ -13,22 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from typer.main import get_command
-
 from tonewood import cli
 
 PAGES = Path(__file__).parents[1] / "docs" / "howto"
 BLOCK = re.compile(r"(<!-- options:begin ([a-z ]+) -->\n).*?(<!-- options:end -->)", re.DOTALL)
 
 
-def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def commands() -> Iterator[tuple[str, Any]]:
     """Yield every command by its full name, as in `listen new`."""
-    top: Any = group or get_command(cli.cli_app)
-    for name, command in top.commands.items():
+    for entry in cli.COMMANDS:
+        command = entry.load()
         if hasattr(command, "commands"):
-            yield from commands(command, f"{path}{name} ")
+            yield from ((f"{entry.name} {name}", below) for name, below in command.commands.items())
         else:
-            yield f"{path}{name}", command
+            yield str(entry.name), command
 
 
 def option_list(command: Any) -> str:  # noqa: ANN401

@@ -1,3 +1,4 @@
+import importlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import soundfile
 
 from tonewood import cli
 from tonewood.cli import common
+from tonewood.cli.listen import listen_app
 from tonewood.cli.progress import BatchDisplay
 from tonewood.enhancement.recipe import Recipe
 from tonewood.enhancement.recipe import load_recipe as load_recipe
@@ -75,12 +77,12 @@ def test_every_command_has_help(run: Run, command: str) -> None:
     assert set(OPTIONS[command].split()) <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", ran.out))
 
 
-def run_and_list_heavy_modules(*call: str) -> subprocess.CompletedProcess[str]:
-    """Run a command; the last line of its output is the exit code and the heavy libraries that it loaded."""
+def run_and_list_loaded(modules: set[str], *call: str) -> subprocess.CompletedProcess[str]:
+    """Run a command; the last line of its output is the exit code and which of some modules it loaded."""
     code = (
         f"import sys; from tonewood.cli import main; sys.argv = ['tonewood', *{call!r}]\n"
         "try: main()\n"
-        "except SystemExit as end: print(end.code, {'torch', 'scipy'} & set(sys.modules))"
+        f"except SystemExit as end: print(end.code, {modules!r} & set(sys.modules))"
     )
     ran = python("-c", code)
     assert ran.stderr == ""
@@ -88,15 +90,38 @@ def run_and_list_heavy_modules(*call: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_info_does_not_load_torch() -> None:
-    ran = run_and_list_heavy_modules("info", "cello")
+    ran = run_and_list_loaded({"torch", "scipy"}, "info", "cello")
     assert ran.stdout.splitlines()[-1] == "0 set()"
     assert load_model("cello").digest[:16] in ran.stdout
 
 
-def test_help_lists_every_command_without_loading_torch() -> None:
-    ran = run_and_list_heavy_modules("--help")
+def test_rendering_loads_neither_filter_design_nor_displays() -> None:
+    """Both take longer to import than a short recording takes to render."""
+    slow = {"pyloudnorm", "scipy.signal", "scipy.optimize", "scipy.stats", "scipy.ndimage", "rich"}
+    modules = (
+        "batch.enhance_file", "cli.progress", "enhancement.reapply", "enhancement.realtime", "export.diff",
+        "export.export",
+    )  # fmt: skip
+    imports = "; ".join(f"import tonewood.{module}" for module in modules)
+    ran = python("-c", f"import sys; {imports}; print({slow!r} & set(sys.modules))")
+    assert (ran.stdout.strip(), ran.stderr) == ("set()", "")
+
+
+def test_help_lists_every_command_without_loading_its_module() -> None:
+    modules = {f"tonewood.cli.{command.module}" for command in cli.COMMANDS}
+    ran = run_and_list_loaded({"torch", "numpy", "pydantic", "rich", *modules}, "--help")
     assert ran.stdout.splitlines()[-1] == "0 set()"
     assert all(re.search(rf"^  {name} ", ran.stdout, re.MULTILINE) for name in OPTIONS)
+    assert "..." not in ran.stdout.partition("Commands:")[2]
+
+
+def test_list_of_commands_is_complete() -> None:
+    assert all(command.load().help for command in cli.COMMANDS)
+    modules = [importlib.import_module(f"tonewood.cli.{name}") for name in {c.module for c in cli.COMMANDS}]
+    defined = {name for module in modules for name in vars(module) if name.endswith("_command")}
+    listed = {f"{command.name}_command" for command in cli.COMMANDS}
+    of_listen = {below.callback.__name__ for below in listen_app.registered_commands if below.callback}
+    assert defined - of_listen == listed - {"listen_command"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "fish"])
@@ -122,7 +147,7 @@ def test_completion_script_calls_tonewood(shell: str) -> None:
     assert f"complete_{shell}" in ran.stdout
 
 
-@pytest.mark.parametrize("command", sorted(c.name for c in cli.cli_app.registered_commands if c.name))
+@pytest.mark.parametrize("command", [command.name for command in cli.COMMANDS])
 def test_every_command_is_documented(command: str) -> None:
     root = Path(__file__).parents[1]
     pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
@@ -355,7 +380,7 @@ def test_progress_is_cleared_before_a_result_is_printed(
         clear(display)
 
     monkeypatch.setattr(BatchDisplay, "clear", cleared)
-    monkeypatch.setattr(cli.enhance, "_print_enhanced", lambda *_: happened.append("printed"))
+    monkeypatch.setattr("tonewood.cli.enhance._print_enhanced", lambda *_: happened.append("printed"))
     monkeypatch.setattr(common, "print_failure", lambda *_: happened.append("printed"))
     missing = tmp_path / "missing.wav"
     assert run("enhance", take, missing, "-o", tmp_path / "out", "-m", model_file, *FEW).code == 1

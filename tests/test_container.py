@@ -5,8 +5,6 @@ import re
 import tomllib
 from pathlib import Path
 
-from typer.main import get_command
-
 from tonewood import cli
 
 ROOT = Path(__file__).parents[1]
@@ -66,8 +64,8 @@ def test_container_command_is_valid() -> None:
     assert json.loads(value("ENTRYPOINT")) == ["tonewood"]
     command, *words = json.loads(value("CMD"))
     assert command == "studio"
-    commands = get_command(cli.cli_app).commands  # type: ignore[attr-defined]
-    options = {name: option for option in commands["studio"].params for name in option.opts}
+    (studio,) = [command.load() for command in cli.COMMANDS if command.name == "studio"]
+    options = {name: option for option in studio.params for name in option.opts}
     given = dict(zip(words, [*words[1:], ""], strict=True))
     assert {word for word in words if word.startswith("--")} <= set(options)
     assert given["--host"] == "0.0.0.0"

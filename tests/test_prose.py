@@ -78,7 +78,8 @@ def help_texts(command: Any = None, path: str = "tonewood") -> Iterator[tuple[st
     for param in command.params:
         yield f"{path} {param.opts[0]}", getattr(param, "help", None) or ""
     for name, below in getattr(command, "commands", {}).items():
-        yield from help_texts(below, f"{path} {name}")
+        yield f"{path} {name}", below.get_short_help_str(1_000)
+        yield from help_texts(below.load() if isinstance(below, cli.LazyCommand) else below, f"{path} {name}")
 
 
 class _FillIn(ast.NodeTransformer):

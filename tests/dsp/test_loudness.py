@@ -1,12 +1,21 @@
 import numpy as np
 import pyloudnorm
 import pytest
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pyloudnorm.iirfilter import IIRfilter
+from scipy.signal import sosfilt
 
-from tonewood.dsp.chunking import overlapping_chunks
+from tonewood.dsp.chunking import overlapping_chunks, single_chunk
 from tonewood.dsp.loudness import (
+    _BEND_GAIN,
+    _INTERPOLATOR_REACH,
+    _LIMIT_MARGIN,
+    _PEAK_SEGMENT,
+    _k_weighting_sos,
+    _true_peak_limits,
     gated_loudness,
     integrated_loudness,
     k_weighting_db,
@@ -55,6 +64,60 @@ def test_loudness_agrees_with_pyloudnorm(rate: int, channels: int) -> None:
     meter = pyloudnorm.Meter(rate, filter_class="DeMan")
     expected = meter.integrated_loudness(wave.T.astype(np.float64))
     assert integrated_loudness(wave, rate) == pytest.approx(expected, abs=0.01)
+
+
+RATES = [8_000, 11_025, 44_100, 48_000, 96_000, 192_000]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_k_weighting_has_the_coefficients_of_pyloudnorm(rate: int) -> None:
+    shelf = IIRfilter(3.99984385397, 0.7071752369554193, 1681.9744509555319, rate, "high_shelf_DeMan")
+    high, high_48 = (
+        IIRfilter(0.0, 0.5003270373253953, 38.13547087613982, r, "high_pass") for r in (rate, 48_000)
+    )
+    expected = [[*shelf.b, *shelf.a], [*(high.b / high_48.b[0]), *high.a]]
+    np.testing.assert_allclose(_k_weighting_sos(rate), expected, rtol=0, atol=1e-12)
+
+
+def weighted_power(wave: Samples, rate: int) -> NDArray[np.float64]:
+    """Slow twin: power of every K-weighted sample, by the difference equation in double precision."""
+    weighted = sosfilt(_k_weighting_sos(rate), wave.astype(np.float64), axis=1)
+    return np.asarray(np.square(weighted).sum(axis=0))
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize(
+    "kind", ["noise", "full-scale 5 Hz", "full-scale 20 Hz", "DC and noise", "1 Hz and noise"]
+)
+def test_step_energies_are_those_of_the_difference_equation(rate: int, kind: str) -> None:
+    time = np.arange(round(1.7 * rate)) / rate
+    quiet = noise(2, time.size, amplitude=1e-3)
+    wave = {
+        "noise": noise(2, time.size),
+        "full-scale 5 Hz": np.sin(2 * np.pi * 5 * time)[None],
+        "full-scale 20 Hz": np.sin(2 * np.pi * 20 * time)[None],
+        "DC and noise": 1 + quiet,
+        "1 Hz and noise": np.sin(2 * np.pi * time) + quiet,
+    }[kind].astype(np.float32)
+    power, step = weighted_power(wave, rate), round(0.1 * rate)
+    # Three chunks: at the start, where the filter is at rest, in the middle, and at the end.
+    parts = [
+        measure_loudness_blocks(chunk, rate)
+        for chunk in overlapping_chunks([wave], round(0.63 * rate), round(0.26 * rate))
+    ]
+    assert len(parts) == 3
+    full = power.size // step * step
+    expected = power[:full].reshape(-1, step).sum(axis=1)
+    np.testing.assert_allclose(np.concatenate([part.steps for part in parts]), expected, rtol=1e-6)
+    assert parts[-1].remainder == pytest.approx(power[full:].sum(), rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_dc_has_energy_at_its_start_only(rate: int) -> None:
+    wave = np.ones((1, rate), np.float32)
+    steps = measure_loudness_blocks(single_chunk(wave), rate).steps
+    assert steps[0] > 0.001 * rate
+    assert (steps[3:] < 1e-20).all()
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
@@ -146,6 +209,72 @@ def test_loudness_and_peak_do_not_depend_on_chunks(length: int, size: int, chann
     assert loudness == pytest.approx(integrated_loudness(wave, rate), abs=1e-6)
     peak = level_db(max(true_peak(piece, rate) for piece in pieces))
     assert peak == pytest.approx(true_peak_db(wave, rate), abs=1e-4)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_interpolator_has_the_bend_gain_and_reach_that_limits_assume(factor: int) -> None:
+    """Weights are the taps less those of linear interpolation, summed twice."""
+    impulse = np.zeros(2_001)
+    impulse[1_000] = 1
+    output = soxr.resample(impulse, 1, factor, quality="HQ")
+    for phase in range(1, factor):
+        taps = output[phase::factor]
+        taps[[999, 1_000]] -= phase / factor, 1 - phase / factor
+        outside = np.abs(np.arange(2_001) - 1_000) > _INTERPOLATOR_REACH
+        assert np.abs(taps[outside]).max() < 1e-7
+        weights = np.cumsum(np.cumsum(taps))[~outside]
+        assert np.abs(weights).sum() < _BEND_GAIN
+        moment = np.abs(taps @ (np.arange(2_001) - 1_000))
+        assert 1 + np.abs(taps.sum()) + 2 * moment < _LIMIT_MARGIN
+
+
+def oversampled_peaks(samples: Samples, rate: int) -> NDArray[np.float32]:
+    """Peak of every sample and the points up to the next one, over channels; all of them oversampled."""
+    factor = 4 if rate < 96_000 else 2
+    output = np.abs(soxr.resample(samples.T, 1, factor, quality="HQ"))
+    return np.asarray(output.max(axis=1).reshape(-1, factor).max(axis=1))
+
+
+waves = st.builds(
+    lambda seed, channels, length, smooth, power: (
+        (np.cumsum(noise(channels, length, seed), axis=1) if smooth else noise(channels, length, seed))
+        ** power
+    ),
+    st.integers(0, 1_000),
+    st.integers(1, 2),
+    st.integers(1, 9_000),
+    st.booleans(),
+    st.sampled_from([1, 9]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(waves, st.sampled_from([44_100, 96_000]))
+def test_true_peak_is_that_of_oversampling_everything(wave: Samples, rate: int) -> None:
+    expected = max(oversampled_peaks(wave, rate).max(), np.abs(wave).max())
+    assert true_peak(single_chunk(wave), rate) == pytest.approx(expected, rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(waves)
+def test_true_peak_limits_hold_for_each_segment(wave: Samples) -> None:
+    peaks = oversampled_peaks(wave, 44_100)
+    starts = np.arange(0, len(peaks), _PEAK_SEGMENT)
+    assert (np.maximum.reduceat(peaks, starts) <= _true_peak_limits(wave) * (1 + 1e-6)).all()
+
+
+def test_true_peak_of_smooth_audio_oversamples_few_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = sine(-6, 10, 44_100, frequency=440) * np.linspace(0.2, 1, 441_000, dtype=np.float32)
+    lengths: list[int] = []
+    resample = soxr.resample
+
+    def counting(samples: Samples, *args: object, **kwargs: object) -> Samples:
+        lengths.append(len(samples))
+        return np.asarray(resample(samples, *args, **kwargs))
+
+    monkeypatch.setattr(soxr, "resample", counting)
+    true_peak_db(wave, 44_100)
+    assert sum(lengths) < 0.02 * wave.shape[1]
 
 
 def test_k_weighting_blocks_dc() -> None:

@@ -7,21 +7,76 @@ import io
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import Any
 
 import typer
 import typer.core
+import typer.main
 
-from tonewood.cli import common, enhance, evaluate, inspect, listen, recipes, research, servers, train
+from tonewood.cli import common
 from tonewood.errors import CallError, TonewoodError
-from tonewood.utils.parallel import tune_malloc
+
+
+class LazyCommand(typer.core.TyperCommand):
+    """Command in the list of commands; its module is imported when the command is called.
+
+    Importing all modules and reading the options of all commands takes as long as starting Python.
+    """
+
+    def __init__(self, name: str, module: str, summary: str) -> None:
+        super().__init__(name, short_help=summary)
+        self.module = module
+
+    def load(self) -> Any:  # noqa: ANN401 - the type depends on the version of typer
+        """Return the command itself, with its options, or the group of this name."""
+        module = import_module(f"tonewood.cli.{self.module}")
+        app = getattr(module, f"{self.name}_app", None)
+        if app is None:
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
+            app.command(self.name)(getattr(module, f"{self.name}_command"))
+        return typer.main.get_command(app)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as in typer
+        """Parse the arguments of a call of the command itself."""
+        return self.load().make_context(*args, **kwargs)
+
+
+COMMANDS = (
+    LazyCommand("audit", "train", "Test whether confounds separate two folders."),
+    LazyCommand("train", "train", "Learn a model from two folders of recordings."),
+    LazyCommand("manifest", "research", "Write a manifest of a data set for train --manifest."),
+    LazyCommand("enhance", "enhance", "Change recordings toward the sound of the model's reference."),
+    LazyCommand("score", "inspect", "Score recordings: 0 sounds like the reference, 1 like the source."),
+    LazyCommand("explain", "inspect", "Show which regions and parts of notes decide the score."),
+    LazyCommand("evaluate", "evaluate", "Measure how close to the reference a model brings recordings."),
+    LazyCommand("live", "servers", "Process a microphone in real time, 40 ms later, until Ctrl-C."),
+    LazyCommand("onnx", "inspect", "Write a model's scorer or predictor as an ONNX file."),
+    LazyCommand("info", "inspect", "Show the card of a model."),
+    LazyCommand("settings", "inspect", "List every setting of --set with default, unit and limits."),
+    LazyCommand("render", "recipes", "Render the output of a recipe again, to the same bytes."),
+    LazyCommand("apply", "recipes", "Apply the correction of a recipe to other takes or stems."),
+    LazyCommand("diff", "recipes", "Compare two corrections."),
+    LazyCommand("export", "recipes", "Write a correction for other programs."),
+    LazyCommand("search", "research", "Find the smallest scorer that separates two folders well."),
+    LazyCommand("reproduce", "research", "Reproduce the figures of the paper on a corpus, as one page."),
+    LazyCommand("studio", "servers", "Serve the studio and open it in the browser."),
+    LazyCommand("harp", "research", "Serve a model to HARP, a sample editor."),
+    LazyCommand("listen", "listen", "Build, serve and evaluate a blind listening test."),
+)
 
 
 class _CommandGroup(typer.core.TyperGroup):
-    """Group of commands that turns exceptions into one line and an exit code."""
+    """Group of all commands, which turns exceptions into one line and an exit code."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as typer passes them
+        super().__init__(**(options | {"commands": COMMANDS}))
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the type depends on the version of typer
         """Run a command, and turn our own exceptions into exit codes."""
+        from tonewood.utils.parallel import tune_malloc  # lists of commands and options need no memory
+
+        tune_malloc()
         try:
             return super().invoke(ctx)
         except TonewoodError as error:
@@ -34,36 +89,16 @@ class _CommandGroup(typer.core.TyperGroup):
 
 cli_app = typer.Typer(
     cls=_CommandGroup,
-    help="Change recordings toward a sound that is learnt from two folders of recordings.",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-for _command in (
-    train.audit_command,
-    train.train_command,
-    research.manifest_command,
-    enhance.enhance_command,
-    inspect.score_command,
-    inspect.explain_command,
-    evaluate.evaluate_command,
-    servers.live_command,
-    inspect.onnx_command,
-    inspect.info_command,
-    inspect.settings_command,
-    recipes.render_command,
-    recipes.apply_command,
-    recipes.diff_command,
-    recipes.export_command,
-    research.search_command,
-    research.reproduce_command,
-    servers.studio_command,
-    research.harp_command,
-):
-    cli_app.command(_command.__name__.removesuffix("_command"))(_command)
-cli_app.add_typer(listen.listen_app, name="listen")
+
+@cli_app.callback()
+def _describe() -> None:
+    """Change recordings toward a sound that is learnt from two folders of recordings."""
 
 
 def _exit_on_signal(signum: int, _: object) -> None:
@@ -81,7 +116,8 @@ def main() -> None:
     # Chunks fit the cache of one core. OpenMP threads that share a chunk wait for each other, which
     # takes several times as long beside a busy core (docs/performance.md).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tune_malloc()
+    # The search for plugins reads the metadata of every installed package; settings need none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     for stream in (sys.stdout, sys.stderr):
         # Output has arrows, which the encoding of the terminal may lack.
         if isinstance(stream, io.TextIOWrapper):

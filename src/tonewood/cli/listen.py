@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 listen_app = typer.Typer(
     help="Build a blind listening test, serve it, and evaluate the answers.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 

@@ -1,4 +1,7 @@
-"""Progress displays: draw workflow events as rich progress bars on standard error."""
+"""Progress displays: draw workflow events as rich progress bars on standard error.
+
+rich is imported when something is drawn: not for a file or a pipe.
+"""
 
 import sys
 import time
@@ -6,14 +9,12 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.text import Text
-
 from tonewood.errors import printable
 
 if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.progress import Progress, TaskID
+
     from tonewood.batch.runner import BatchProgress
     from tonewood.batch.tasks import Task
     from tonewood.data.loading import RecordingProgress
@@ -57,19 +58,7 @@ class _ProgressDisplay:
         if not sys.stderr.isatty():
             return
         if self.progress is None:
-            # By default rich redirects both streams to the terminal while bars are visible, which
-            # would take output away from a file or a pipe.
-            self.progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.completed}/{task.total}"),
-                TimeElapsedColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
-                console=Console(stderr=True),
-                transient=self.transient,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
+            self.progress = _create_bars(self.transient)
             self.progress.start()
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, note=note)
@@ -78,6 +67,25 @@ class _ProgressDisplay:
     def _show_recording_progress(self, event: "RecordingProgress") -> None:
         bar = f"{event.side}, listening" if event.stage == "survey" else f"{event.side:9}"
         self._update_bar(bar, event.number, event.total, printable(event.path.name))
+
+
+def _create_bars(transient: bool) -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    # By default rich redirects both streams to the terminal while bars are visible, which would take
+    # output away from a file or a pipe.
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(stderr=True),
+        transient=transient,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
 class AuditDisplay(_ProgressDisplay):
@@ -255,6 +263,10 @@ class LevelMeterDisplay(_ProgressDisplay):
         """Draw the levels of one block."""
         if not sys.stderr.isatty():
             return
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
         if self.live_view is None:
             self.live_view = Live(
                 console=Console(stderr=True),

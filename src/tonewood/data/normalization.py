@@ -3,15 +3,16 @@
 Each property becomes that of the worse side, because lost bandwidth and hidden detail cannot be restored.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import firwin, kaiserord, oaconvolve
 
 from tonewood.dsp.artifact_detectors import HALF_BAND_RATIO, THIRD_OCTAVES_HZ
 from tonewood.dsp.chunking import overlapping_chunks
+from tonewood.dsp.fir_filters import filter_without_delay, kaiser_filter, kaiser_filter_order
 from tonewood.dsp.recording_quality import RecordingQuality
 from tonewood.setting_types import NormalizedProperty
 from tonewood.settings import Normalization
@@ -104,14 +105,11 @@ def normalize_blocks(
 
 def _low_pass_blocks(blocks: Iterable[_Wave], rate: int, cutoff: float) -> Iterator[_Wave]:
     """Low-pass at `cutoff` Hz with linear phase and 80 dB attenuation."""
-    taps, beta = kaiserord(_STOPBAND_DB, 2 * _SKIRT_HZ / rate)
-    # An odd number of taps delays by whole samples, and linear phase keeps transients in place.
-    kernel = firwin(taps | 1, cutoff - _SKIRT_HZ / 2, window=("kaiser", beta), fs=rate)
-    delay = len(kernel) // 2
-    for chunk in overlapping_chunks(blocks, _FILTER_BLOCK, delay):
-        filtered: _Wave = oaconvolve(chunk.samples, kernel[None], mode="full", axes=1)
-        start = delay + chunk.left_margin
-        yield filtered[:, start : start + chunk.core_size]
+    taps = math.ceil(kaiser_filter_order(_STOPBAND_DB, _SKIRT_HZ) * rate + 1) | 1
+    kernel = kaiser_filter(taps, 0.0, cutoff - _SKIRT_HZ / 2, _STOPBAND_DB, rate)
+    for chunk in overlapping_chunks(blocks, _FILTER_BLOCK, taps // 2):
+        filtered: _Wave = filter_without_delay(chunk.samples, kernel)
+        yield filtered[:, chunk.left_margin : chunk.left_margin + chunk.core_size]
 
 
 def _shaped_noise_blocks(

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.optimize import least_squares
-from scipy.signal import firwin, minimum_phase, oaconvolve
-from scipy.signal.windows import kaiser
+from numpy.typing import NDArray
 
+from tonewood.dsp.fir_filters import filter_without_delay, kaiser_filter, kaiser_filter_order
 from tonewood.utils.arrays import FloatArray, Samples
 
 FilterType = Literal["low_shelf", "peaking", "high_shelf"]
@@ -206,6 +205,8 @@ def _refine_bands(
     curve_db: FloatArray, gain_db: float, bands: tuple[EqBand, ...], hz: FloatArray, rate: float
 ) -> _Candidate:
     """Return the gain and bands with the least square error, starting from these."""
+    from scipy.optimize import least_squares  # slow to import, and only fits need it
+
     kinds = [band.kind for band in bands]
 
     # Parameters: overall gain, then log2 of frequency, gain in dB and log2 of Q for each band.
@@ -279,11 +280,23 @@ def design_impulse_response(curve: GainCurve, rate: int, length: int, phase: Pha
     hz = np.arange(fft // 2 + 1) * (rate / fft)
     centred = np.fft.irfft(10 ** (curve(hz) / 20), fft)
     half = taps // 2
-    response = np.concatenate([centred[-half:], centred[: half + 1]]) * kaiser(taps, _KAISER_BETA)
+    response: FloatArray = np.concatenate([centred[-half:], centred[: half + 1]]) * np.kaiser(
+        taps, _KAISER_BETA
+    )
     if phase == "minimum":
-        # half=False keeps the magnitude; scipy's default would return its square root.
-        response = minimum_phase(response, method="homomorphic", n_fft=fft, half=False)
+        response = _minimum_phase(response, fft)
     return np.pad(response, (0, length - taps)).astype(np.float32)
+
+
+def _minimum_phase(response: FloatArray, fft: int) -> FloatArray:
+    """Return the minimum-phase response [sample] of the same magnitude (Oppenheim & Schafer 1975)."""
+    magnitude = np.abs(np.fft.rfft(response, fft))
+    cepstrum = np.fft.irfft(np.log(np.maximum(magnitude, 1e-7 * magnitude.max())), fft)
+    # The cepstrum of a minimum-phase response is causal: its odd part equals the even one after 0.
+    cepstrum[1 : fft // 2] *= 2
+    cepstrum[fft // 2 + 1 :] = 0
+    minimum: FloatArray = np.fft.irfft(np.exp(np.fft.rfft(cepstrum)), fft)[: len(response)]
+    return minimum
 
 
 def magnitude_error_db(response: Samples, curve: GainCurve, rate: int, hz: FloatArray) -> float:
@@ -304,10 +317,7 @@ def restrict_to_band(
     inside the band over a third of an octave, or over 40 Hz if that is more, and is 100 dB down
     outside. An end beyond the Nyquist frequency is ignored.
     """
-    kernel = _bandpass_kernel(rate, low_hz, high_hz)
-    change = oaconvolve((modified - original).astype(np.float64), kernel[None], axes=1)
-    # Drop the delay of the linear phase, half the kernel.
-    change = change[:, len(kernel) // 2 :][:, : original.shape[1]]
+    change = filter_without_delay(modified - original, _bandpass_kernel(rate, low_hz, high_hz))
     restricted: Samples = original + change.astype(np.float32)
     return restricted
 
@@ -319,17 +329,12 @@ def fade_width_hz(low_hz: float, high_hz: float) -> float:
 
 def bandpass_reach_seconds(low_hz: float, high_hz: float) -> float:
     """Return the half length of the band-pass, longer for narrower fades (Kaiser's rule)."""
-    return (STOPBAND_DB - 7.95) / (2.285 * 2 * np.pi * fade_width_hz(low_hz, high_hz)) / 2
+    return kaiser_filter_order(STOPBAND_DB, fade_width_hz(low_hz, high_hz)) / 2
 
 
-def _bandpass_kernel(rate: int, low_hz: float, high_hz: float) -> FloatArray:
+def _bandpass_kernel(rate: int, low_hz: float, high_hz: float) -> NDArray[np.float64]:
     fade = fade_width_hz(low_hz, high_hz)
-    edges = [low_hz + fade / 2, high_hz - fade / 2]
     taps = 2 * round(bandpass_reach_seconds(low_hz, high_hz) * rate) + 1
-    if edges[0] >= rate / 2:
+    if low_hz + fade / 2 >= rate / 2:
         return np.zeros(taps)
-    if edges[1] >= rate / 2:
-        edges.pop()  # one edge and pass_zero=False make a high-pass
-    beta = 0.1102 * (STOPBAND_DB - 8.7)
-    kernel: FloatArray = firwin(taps, edges, window=("kaiser", beta), pass_zero=False, fs=rate)
-    return kernel
+    return kaiser_filter(taps, low_hz + fade / 2, high_hz - fade / 2, STOPBAND_DB, rate)

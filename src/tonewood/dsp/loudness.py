@@ -1,13 +1,12 @@
 """Loudness and true peak (ITU-R BS.1770-4) of recordings that arrive in chunks, and a peak limiter."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
-from pyloudnorm.iirfilter import IIRfilter
-from scipy.signal import sosfilt, sosfreqz
 
 from tonewood.dsp.chunking import Chunk, Rechunker, single_chunk
 from tonewood.utils.arrays import FloatArray, Samples
@@ -17,7 +16,16 @@ _STEP_SECONDS = 0.1
 _STEPS_PER_BLOCK = 4  # a gating block lasts 400 ms
 _BLOCK_SAMPLES = 1 << 18
 _SETTLING_SECONDS = 0.25  # after which the K-weighting has forgotten its initial state
-_SHELF, _HIGH_PASS = "high_shelf_DeMan", (0.5003270373253953, 38.13547087613982)  # Q and Hz
+_SHELF_DB, _SHELF_Q, _SHELF_HZ = 3.99984385397, 0.7071752369554193, 1681.9744509555319
+_HIGH_PASS_Q, _HIGH_PASS_HZ = 0.5003270373253953, 38.13547087613982
+_SPAN = 64  # samples that one row of a matrix product filters: more cost more products, fewer more rows
+_FILTERED_SAMPLES = 1 << 16  # filtered at once: a multiple of the span that fits the processor's cache
+_NEGLIGIBLE = 1e-16
+_PEAK_SEGMENT = 512  # samples
+_MOST_SEGMENTS = 512  # oversampled at once
+_INTERPOLATOR_REACH = 128  # samples; less than a segment
+_BEND_GAIN = 0.55  # limit for the sum of the weights of second differences, which is 0.547
+_LIMIT_MARGIN = 1.0002  # the interpolator reproduces straight lines to 1.1e-4 of the peak
 _RELEASE_DB_PER_SECOND = 20.0
 
 
@@ -35,20 +43,17 @@ def measure_loudness_blocks(chunk: Chunk[Samples], rate: int) -> LoudnessBlocks:
     The left margin must be long enough for the weighting to settle, 0.25 s; the right one must
     hold the rest of the last step, unless the recording ends.
     """
-    weighting = _k_weighting_sos(rate)
     step = _step_samples(rate)
     begin = -(-chunk.core_start // step) * step - chunk.offset
     end = chunk.samples.shape[1]
     if not chunk.is_last:
         end = min(end, -(-(chunk.core_start + chunk.core_size) // step) * step - chunk.offset)
-    state = np.zeros((2, chunk.samples.shape[0], 2))
+    weighting = _KWeightingFilter(rate, chunk.samples.shape[0])
     power = np.empty(end)
-    # Double precision in blocks: a whole chunk of doubles would be the largest array of an analysis.
-    for start in range(0, end, _BLOCK_SAMPLES):
-        stop = min(start + _BLOCK_SAMPLES, end)
-        block = chunk.samples[:, start:stop].astype(np.float64)
-        weighted, state = sosfilt(weighting, block, axis=1, zi=state)
-        power[start:stop] = np.einsum("cs,cs->s", weighted, weighted)
+    for start in range(0, end, _FILTERED_SAMPLES):
+        stop = min(start + _FILTERED_SAMPLES, end)
+        weighted = weighting.process(chunk.samples[:, start:stop])
+        power[start:stop] = np.square(weighted, out=weighted).sum(axis=0)
     power = power[begin:]
     full = len(power) // step * step
     steps = power[:full].reshape(-1, step).sum(axis=1)
@@ -94,24 +99,53 @@ class LoudnessMeter:
 def true_peak(chunk: Chunk[Samples], rate: int) -> float:
     """Return the peak of a chunk's core (channels, samples) between samples too; 1 is full scale.
 
-    Oversampled four times, twice from 96 kHz on (Annex 2).
+    Oversampled four times, twice from 96 kHz on (Annex 2). Only segments that may hold the peak
+    are oversampled; the result is that of oversampling all of them.
     """
-    factor = 4 if rate < 96_000 else 2
-    channels = chunk.samples.shape[0]
-    resampler = soxr.ResampleStream(rate, rate * factor, channels, dtype="float32", quality="HQ")
-    begin = factor * chunk.left_margin
-    end = np.inf if chunk.is_last else factor * (chunk.left_margin + chunk.core_size)
-    peak, position = max(float(chunk.core.max()), -float(chunk.core.min())), 0
-    starts = range(0, chunk.samples.shape[1], _BLOCK_SAMPLES)
-    blocks = [chunk.samples[:, start : start + _BLOCK_SAMPLES] for start in starts]
-    # Flushing feeds zeros; after an abrupt end they ring no higher than the samples do.
-    blocks.append(np.zeros((channels, 0), np.float32))
-    for number, block in enumerate(blocks, start=1):
-        output = resampler.resample_chunk(np.ascontiguousarray(block.T), last=number == len(blocks))
-        inside = output[max(0, begin - position) : int(max(0, min(end - position, len(output))))]
-        peak = max(peak, float(inside.max(initial=0)), -float(inside.min(initial=0)))
-        position += len(output)
+    peak = max(float(chunk.core.max()), -float(chunk.core.min()))
+    limits, factor = _true_peak_limits(chunk.samples), 4 if rate < 96_000 else 2
+    # The segment with the highest limit raises the peak, which leaves few others.
+    top = int(limits.argmax())
+    peak = max(peak, _oversampled_peak(chunk, top, top, factor))
+    candidates = np.flatnonzero(limits > peak)
+    is_new_run = (np.diff(candidates) > 1) | (candidates[1:] % _MOST_SEGMENTS == 0)
+    for run in np.split(candidates, np.flatnonzero(is_new_run) + 1):
+        if limits[run].max(initial=0) > peak:
+            peak = max(peak, _oversampled_peak(chunk, int(run[0]), int(run[-1]), factor))
     return peak
+
+
+def _true_peak_limits(samples: Samples) -> FloatArray:
+    """Return the largest possible true peak [segment] of each segment of samples (channels, samples).
+
+    Both the interpolator and linear interpolation reproduce straight lines. So they differ by a
+    weighted sum of second differences, whose weights are the interpolator's taps minus those of
+    linear interpolation, summed twice.
+    """
+    # Beyond both ends there is silence, and the first and last samples bend towards it.
+    bends = np.diff(np.pad(samples, ((0, 0), (2, 2))), n=2, axis=1)
+    starts = np.arange(0, samples.shape[1], _PEAK_SEGMENT)
+
+    def nearby_peaks(values: Samples) -> FloatArray:
+        high, low = np.maximum.reduceat(values, starts, axis=1), np.minimum.reduceat(values, starts, axis=1)
+        peaks: Samples = np.pad(np.maximum(high, -low).max(axis=0), 1)
+        # The interpolator reaches into both neighbours.
+        return np.maximum(np.maximum(peaks[:-2], peaks[2:]), peaks[1:-1])
+
+    return (nearby_peaks(samples) + _BEND_GAIN * nearby_peaks(bends)) * _LIMIT_MARGIN
+
+
+def _oversampled_peak(chunk: Chunk[Samples], first_segment: int, last_segment: int, factor: int) -> float:
+    """Return the oversampled peak of those samples of some segments that lie in the core."""
+    start = max(first_segment * _PEAK_SEGMENT, chunk.left_margin)
+    stop = min((last_segment + 1) * _PEAK_SEGMENT, chunk.left_margin + chunk.core_size)
+    if start >= stop:
+        return 0.0
+    first = max(0, start - _INTERPOLATOR_REACH)
+    samples = np.ascontiguousarray(chunk.samples[:, first : stop + _INTERPOLATOR_REACH].T)
+    output = soxr.resample(samples, 1, factor, quality="HQ")
+    inside = output[factor * (start - first) : factor * (stop - first)]
+    return max(float(inside.max()), -float(inside.min()))
 
 
 def integrated_loudness(samples: Samples, rate: int) -> float:
@@ -126,7 +160,10 @@ def true_peak_db(samples: Samples, rate: int) -> float:
 
 def k_weighting_db(hz: FloatArray) -> FloatArray:
     """Return the K-weighting at some frequencies in dB; -180 dB at 0 Hz."""
-    response = sosfreqz(_k_weighting_sos(48_000), worN=np.asarray(hz), fs=48_000)[1]
+    z = np.exp(-2j * np.pi * np.asarray(hz) / 48_000)
+    # z is the inverse of the usual z, so the coefficients ascend in it; polyval wants them to descend.
+    stages = [np.polyval(row[2::-1], z) / np.polyval(row[:2:-1], z) for row in _k_weighting_sos(48_000)]
+    response = stages[0] * stages[1]
     gain: FloatArray = 20 * np.log10(np.maximum(np.abs(response), 1e-9))
     return gain
 
@@ -141,16 +178,115 @@ def _step_samples(rate: int) -> int:
 
 
 def _k_weighting_sos(rate: int) -> FloatArray:
-    """Return both stages [stage, coefficient] for `sosfilt`."""
-    # pyloudnorm's own meter is limited to five channels and to 400 ms and more. At 48 kHz the
-    # coefficients are those of the standard's tables (De Man 2018); other rates have the same
-    # analogue filters by the bilinear transform.
-    shelf = IIRfilter(3.99984385397, 0.7071752369554193, 1681.9744509555319, rate, _SHELF)
-    high = IIRfilter(0.0, *_HIGH_PASS, rate, "high_pass")
+    """Return both stages [stage, coefficient]: b0, b1, b2, a0, a1, a2, with a0 = 1.
+
+    At 48 kHz they are those of the standard's tables; other rates have the same analogue filters by
+    the bilinear transform (De Man, "Evaluation of Implementations of the EBU R128 Loudness
+    Measurement", 2018, for the shelf; *Audio EQ Cookbook* for the high-pass).
+    """
+    k = np.tan(np.pi * _SHELF_HZ / rate)
+    high = 10 ** (_SHELF_DB / 20)
+    middle, damping = high**0.499666774155, k / _SHELF_Q
+    b = np.array([high + middle * damping + k * k, 2 * (k * k - high), high - middle * damping + k * k])
+    a = np.array([1 + damping + k * k, 2 * (k * k - 1), 1 - damping + k * k])
+    numerator, denominator = _high_pass(rate)
     # The standard's numerator is 1, -2, 1, which adds 0.04 dB to the passband at 48 kHz; the same
     # factor applies at every rate.
-    lift = 1 / IIRfilter(0.0, *_HIGH_PASS, 48_000, "high_pass").b[0]
-    return np.array([[*shelf.b, *shelf.a], [*(lift * high.b), *high.a]])
+    lift = 1 / _high_pass(48_000)[0][0]
+    return np.array([[*(b / a[0]), *(a / a[0])], [*(lift * numerator), *denominator]])
+
+
+def _high_pass(rate: int) -> tuple[FloatArray, FloatArray]:
+    """Return numerator and denominator [3] of the high-pass with a passband of 0 dB."""
+    w = 2 * np.pi * _HIGH_PASS_HZ / rate
+    cos, alpha = np.cos(w), np.sin(w) / (2 * _HIGH_PASS_Q)
+    b, a = (1 + cos) / 2 * np.array([1, -2, 1]), np.array([1 + alpha, -2 * cos, 1 - alpha])
+    return b / a[0], a / a[0]
+
+
+class _SpanMatrices(NamedTuple):
+    """K-weighting of one span as matrix products.
+
+    The input x [sample] is the difference of each sample from the one before it, and s [state] the
+    state at the start. Then x @ forced + s @ free is the output, and drive @ x + carries[0] @ s the
+    state at the end; carries[k] is the same over 2^k spans, as long as the filter remembers.
+    """
+
+    forced: NDArray[np.float32]  # [sample, sample]
+    free: NDArray[np.float32]  # [state, sample]
+    drive: NDArray[np.float64]  # [state, sample]
+    carries: tuple[NDArray[np.float64], ...]  # [state, state]
+
+
+@cache
+def _span_matrices(rate: int) -> _SpanMatrices:
+    """Return the matrices at a rate, by filtering every unit sample and every unit state."""
+    signal = np.eye(_SPAN + 4, _SPAN)
+    states = np.eye(_SPAN + 4, 4, -_SPAN)
+    for (b0, b1, b2, _, a1, a2), state in zip(
+        _differenced_sos(rate), np.split(states, 2, axis=1), strict=True
+    ):
+        for x in signal.T:  # transposed direct form II
+            y = b0 * x + state[:, 0]
+            state[:, 0] = b1 * x - a1 * y + state[:, 1]
+            state[:, 1] = b2 * x - a2 * y
+            x[:] = y
+    # States of the direct form cancel one another in single precision; an orthonormal basis does not.
+    free, basis = np.linalg.qr(signal[_SPAN:].T)
+    drive, carry = np.split(basis @ states.T, [_SPAN], axis=1)
+    carries = [carry @ np.linalg.inv(basis)]
+    while np.abs(carries[-1]).max() > _NEGLIGIBLE:
+        carries.append(carries[-1] @ carries[-1])
+    return _SpanMatrices(
+        signal[:_SPAN].astype(np.float32), free.T.astype(np.float32), drive, tuple(carries[:-1])
+    )
+
+
+def _differenced_sos(rate: int) -> FloatArray:
+    """Return the stages [stage, coefficient] whose input is the difference of successive samples."""
+    sos = _k_weighting_sos(rate)
+    sos[1, :3] = sos[1, 0] * np.array([1, -1, 0])  # 1, -2, 1 is 1, -1 twice, and one is the difference
+    return sos
+
+
+class _KWeightingFilter:
+    """K-weighting of audio that arrives in blocks, without a loop over samples.
+
+    Single precision is enough because the input is the difference of successive samples: a constant
+    or slow part of the signal, which the weighting removes, leaves no rounding errors. The states,
+    which sum over many samples, are in double precision.
+    """
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self._matrices = _span_matrices(rate)
+        self._state = np.zeros((channels, 4))
+        self._last = np.zeros((channels, 1), np.float32)
+
+    def process(self, samples: Samples) -> Samples:
+        """Return the weighted samples (channels, samples).
+
+        All blocks but the last must be whole spans.
+        """
+        channels, count = samples.shape
+        change = np.zeros((channels, -(-count // _SPAN) * _SPAN), np.float32)
+        change[:, :1] = samples[:, :1] - self._last
+        np.subtract(samples[:, 1:], samples[:, :-1], out=change[:, 1:count])
+        spans = change.reshape(channels, -1, _SPAN)
+        states = self._states(spans)
+        weighted: Samples = spans @ self._matrices.forced
+        weighted += states[..., :-1].astype(np.float32).transpose(0, 2, 1) @ self._matrices.free
+        self._last, self._state = samples[:, -1:], states[..., -1]
+        return weighted.reshape(channels, -1)[:, :count]
+
+    def _states(self, spans: Samples) -> NDArray[np.float64]:
+        """Return the states [channel, state, span] at the start of each span and the end of the last."""
+        # Spans are the last axis, because products with small matrices are fast on long rows.
+        drive = self._matrices.drive @ spans.astype(np.float64).transpose(0, 2, 1)
+        states = np.concatenate([self._state[..., None], drive], axis=2)
+        # Each pass doubles the number of earlier spans whose input a state contains.
+        for power, carry in enumerate(self._matrices.carries):
+            states[..., 1 << power :] += carry @ states[..., : -(1 << power)]
+        return states
 
 
 def _power_to_lufs(power: float) -> float:

@@ -3,6 +3,7 @@
 All stimuli of a test have the same rate, channels, length and file size, so that only the sound differs.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.signal import firwin, kaiserord, oaconvolve
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import file_sha256, find_audio_files, resample
 from tonewood.dsp.features import band_levels, frame_levels, is_audible
+from tonewood.dsp.fir_filters import filter_without_delay, kaiser_filter, kaiser_filter_order
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement.output_files import FileFailure, sidecar_path
 from tonewood.enhancement.recipe import load_recipe
@@ -282,11 +283,11 @@ def low_pass_anchor(wave: Samples, rate: int, corner_hz: float) -> Samples:
     The filter is flat to 0.1 dB below the corner and 60 dB down a seventh above it. Its delay is
     removed, so that stimuli stay synchronous.
     """
-    taps, beta = kaiserord(_ANCHOR_STOPBAND_DB, _TRANSITION_RATIO * corner_hz / (rate / 2))
-    taps |= 1  # an odd length has a delay of whole samples
-    # firwin's cutoff is the middle of the transition band, which begins at the corner.
-    kernel = firwin(taps, corner_hz * (1 + _TRANSITION_RATIO / 2), window=("kaiser", beta), fs=rate)
-    return np.asarray(oaconvolve(wave, kernel[None], mode="same", axes=1), dtype=np.float32)
+    transition_hz = _TRANSITION_RATIO * corner_hz
+    taps = math.ceil(kaiser_filter_order(_ANCHOR_STOPBAND_DB, transition_hz) * rate + 1) | 1
+    # The filter's edge is the middle of the transition band, which begins at the corner.
+    kernel = kaiser_filter(taps, 0.0, corner_hz + transition_hz / 2, _ANCHOR_STOPBAND_DB, rate)
+    return filter_without_delay(wave, kernel).astype(np.float32)
 
 
 def equalize_loudness(waves: Mapping[str, Samples], rate: int) -> dict[str, Samples]:

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 from numpy.typing import NDArray
 
 from tonewood.dsp.features import hz_to_mel, mel_to_hz
@@ -98,7 +97,7 @@ def spectrogram_tile(samples: NDArray[np.float32], address: TileAddress) -> NDAr
     # Later columns show only silence.
     inside = centres[:, 0] * rate < samples.shape[1] + window
     power = np.zeros((TILE_COLUMNS, fft_size // 2 + 1), np.float32)
-    hann = scipy.signal.windows.hann(window, sym=False).astype(np.float32)
+    hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
     if inside.any():
         starts = np.round(centres[inside] * rate).astype(np.int64) - window // 2
         spectra = scipy.fft.rfft(_gather_windows(samples, starts, window) * hann, fft_size, axis=-1)
