@@ -43,7 +43,8 @@ def class_without_torch(name: str) -> type:
     def __init__(self: object, *_: object, **__: object) -> None:  # noqa: N807 - a method of the class
         raise _missing_torch_error(name)
 
-    return type(name, (), {"__doc__": str(_missing_torch_error(name)), "__init__": __init__})
+    short_name = name.rpartition(".")[2]
+    return type(short_name, (), {"__doc__": str(_missing_torch_error(name)), "__init__": __init__})
 
 
 def _missing_torch_error(feature: str, extra: str = "train") -> MissingExtraError:
