@@ -7,6 +7,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
 # Each process gets neighbouring tests, so that most modules' fixtures are set up once.
 PYTEST := $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
@@ -34,7 +35,7 @@ help:
 	@echo "make corpus   render the paper's controlled experiment from MIT-licensed soundfonts to corpus/ (DRAW=seed)"
 	@echo "make clean    remove everything that make created, the virtual environment too"
 
-demo: $(STAMP)
+demo: $(DEMO_STAMP)
 	@$(BIN)/tonewood enhance $(EXAMPLE) -m soundfont-cello -o demo --plot --overwrite
 
 test: export OMP_NUM_THREADS = 1
@@ -124,14 +125,21 @@ clean:
 	rm -rf $(VENV) demo site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis mutants .coverage .coverage.*
 	find src tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml constraints.txt
+# What the demo needs: the base installation and the picture. Compiling all modules would take half of the time.
+$(DEMO_STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
 	  echo "$(PYTHON) is not installed: install Python 3.11.5 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || { \
 	  echo "$$($(PYTHON) --version) is too old; 3.11.5 is the oldest supported: name a newer one, as in make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot create virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	@echo "Setting up $(VENV): several minutes the first time"
+	@echo "Setting up $(VENV): half a minute the first time"
 	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) --no-compile -e '.[plot]'
+	@touch $@
+
+# What all other targets need: PyTorch, every extra and the developers' tools.
+$(STAMP): $(DEMO_STAMP)
+	@echo "Adding PyTorch and the developers' tools to $(VENV): several minutes the first time"
 	@$(PIP) -e '.[dev]'
 	@touch $@

@@ -127,9 +127,10 @@ def install(wheel: Path, python: str, folder: Path) -> Path:
     inside = environment / "bin" / "python"
     quiet = ("-qq", "--disable-pip-version-check")
     run(inside, "-m", "pip", "install", *quiet, "-c", ROOT / "constraints.txt", wheel)
-    for call in (("--help",), ("info", "cello")):
+    for call in (("--help",), ("info", "cello"), ("score", ROOT / "src/tonewood/bundled/example.flac")):
         run(environment / "bin" / "tonewood", *call, cwd=folder)
         run(inside, "-m", "tonewood", *call, cwd=folder)
+    run(inside, "-c", "import sys, importlib.util; sys.exit(importlib.util.find_spec('torch') is not None)")
     print(f"{python}: installed and run")
     return inside
 

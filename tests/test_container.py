@@ -47,6 +47,8 @@ def test_installed_extras_exist() -> None:
     (extras,) = re.findall(r"\.\[([\w,]+)\]", installed)
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
     assert "-c constraints.txt" in installed
+    # The studio uses models without torch.
+    assert not any("torch" in rest for name, rest in STEPS if name in ("ENV", "RUN"))
 
 
 def test_container_runs_without_root_and_keeps_data_in_a_volume() -> None:

@@ -93,6 +93,17 @@ def test_wheel_metadata_is_complete(wheel: Path) -> None:
     assert "# Tonewood" in str(about.get_payload())
 
 
+def test_base_installation_has_no_torch() -> None:
+    names = {Requirement(line).name for line in PROJECT["dependencies"]}
+    assert names.isdisjoint({"torch", "pyloudnorm", "matplotlib", "librosa"})
+    with_torch = {
+        extra
+        for extra, lines in PROJECT["optional-dependencies"].items()
+        if "torch" in {Requirement(line).name for line in lines}
+    }
+    assert with_torch == {"train", "pitch", "captum", "onnx", "dev"}
+
+
 def test_version_is_the_same_everywhere() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert cited["version"] == PROJECT["version"]
@@ -170,4 +181,5 @@ def test_every_extra_is_tested_and_documented() -> None:
     extras = set(PROJECT["optional-dependencies"]) - FOR_DEVELOPERS
     page = (ROOT / "docs" / "install.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == extras
-    assert set(ABSENT) | {"stats", "hub"} == extras
+    # Without `train`: tests/test_without_torch.py.
+    assert set(ABSENT) | {"stats", "hub", "train"} == extras

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tonewood.api import (
-        FeatureLoss,
-        NeuralLoss,
         Stream,
         enhance,
         from_pretrained,
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from tonewood.enhancement.pipeline import Enhancement
     from tonewood.errors import TonewoodError
     from tonewood.model.model import Model
+    from tonewood.neural_losses import FeatureLoss, NeuralLoss
 
 __all__ = [
     "Enhancement",
@@ -43,9 +42,9 @@ __all__ = [
 
 _EXPORT_MODULES = {
     "Enhancement": "tonewood.enhancement.pipeline",
-    "FeatureLoss": "tonewood.api",
+    "FeatureLoss": "tonewood.neural_losses",
     "Model": "tonewood.model.model",
-    "NeuralLoss": "tonewood.api",
+    "NeuralLoss": "tonewood.neural_losses",
     "Score": "tonewood.enhancement.analysis",
     "Stream": "tonewood.api",
     "TonewoodError": "tonewood.errors",
@@ -62,7 +61,14 @@ _EXPORT_MODULES = {
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     if name not in _EXPORT_MODULES:
         raise AttributeError(f"module 'tonewood' has no attribute {name!r}")
-    return getattr(import_module(_EXPORT_MODULES[name]), name)
+    try:
+        return getattr(import_module(_EXPORT_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        from tonewood.utils.optional_torch import class_without_torch, is_missing_torch
+
+        if not is_missing_torch(error):
+            raise
+        return class_without_torch(f"tonewood.{name}")
 
 
 def __dir__() -> list[str]:

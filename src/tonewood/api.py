@@ -8,9 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_RECORDING_SECONDS
-from tonewood.data.dataset import WeightedFolder
-from tonewood.data.feature_cache import NO_CACHE, FeatureCache
-from tonewood.data.loading import check_folder_weights
 from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
@@ -18,9 +15,8 @@ from tonewood.errors import AudioError, CallError
 from tonewood.model import hub
 from tonewood.model import model as modelfile
 from tonewood.model.model import Model
-from tonewood.scorer import losses
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
-from tonewood.training.pipeline import train_model
+from tonewood.utils.optional_torch import explain_missing_torch
 
 
 def load(model: str | Path = "cello") -> Model:
@@ -28,6 +24,7 @@ def load(model: str | Path = "cello") -> Model:
     return modelfile.load_model(model)
 
 
+@explain_missing_torch("tonewood.train")
 def train(
     reference: str | Path | Mapping[str, float] | Mapping[Path, float] | None = None,
     source: str | Path | None = None,
@@ -64,6 +61,12 @@ def train(
     TonewoodError
         The training is impossible; the text says why in one line.
     """
+    # These modules import torch, which enhancing does not need.
+    from tonewood.data.dataset import WeightedFolder
+    from tonewood.data.feature_cache import NO_CACHE, FeatureCache
+    from tonewood.data.loading import check_folder_weights
+    from tonewood.training.pipeline import train_model
+
     name = Path(output).stem if output else "model"
     reference_input: Path | list[WeightedFolder] | None
     if isinstance(reference, Mapping):
@@ -111,7 +114,7 @@ def enhance(
         `samples` (channels, samples) float32 at the same rate, the mask, scores before and after.
     """
     wave = _validate_samples(samples, rate)
-    events = enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings())
+    events = enhance_array(wave, rate, as_model(model), settings or EnhanceSettings())
     (result,) = deque(events, maxlen=1)
     assert isinstance(result, Enhancement)
     return result
@@ -119,12 +122,12 @@ def enhance(
 
 def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") -> Score:
     """Return the score of a recording (channels, samples): 0 like the reference, 1 like the source."""
-    return analysis.score_array(_validate_samples(samples, rate), rate, _as_model(model))
+    return analysis.score_array(_validate_samples(samples, rate), rate, as_model(model))
 
 
 def save_pretrained(model: Model | str | Path, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write a model and its card (README.md) into a folder for `from_pretrained`."""
-    hub.write_model_folder(_as_model(model), Path(folder), overwrite=overwrite)
+    hub.write_model_folder(as_model(model), Path(folder), overwrite=overwrite)
 
 
 def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
@@ -150,39 +153,7 @@ def push_to_hub(
     repository : str
         As in ``somebody/cello``; created if it does not exist. The login is that of huggingface_hub.
     """
-    return hub.upload_model(_as_model(model), repository, private=private, message=message)
-
-
-class _ModelLoss:
-    """Base class of losses that takes a model, file or name instead of a scorer."""
-
-    def __init__(
-        self,
-        model: Model | str | Path = "cello",
-        rate: int = 16_000,
-        reduction: str = "mean",
-    ) -> None:
-        # The next class in the order of resolution is the loss of a scorer, which mypy cannot know here.
-        super().__init__(_as_model(model).scorer, rate, reduction)  # type: ignore[call-arg]
-
-
-class NeuralLoss(_ModelLoss, losses.ScorerLoss):
-    """A model's frozen scorer as a differentiable loss over [batch, channels, samples].
-
-    Parameters
-    ----------
-    model : Model, path or name
-    rate : int
-        Sample rate of the waveforms in Hz, at least 4000; they are resampled if necessary.
-    reduction : {"mean", "sum", "none"}
-    """
-
-
-class FeatureLoss(_ModelLoss, losses.ScorerFeatureLoss):
-    """Distance from a target in the features of a model's scorer, over [batch, channels, samples].
-
-    It has the parameters of `NeuralLoss`, and is called with waveform and target.
-    """
+    return hub.upload_model(as_model(model), repository, private=private, message=message)
 
 
 class Stream(streaming.StreamingEnhancer):
@@ -205,10 +176,11 @@ class Stream(streaming.StreamingEnhancer):
         channels: int = 1,
         settings: RenderSettings | None = None,
     ) -> None:
-        super().__init__(_as_model(model), rate, channels, settings or RenderSettings())
+        super().__init__(as_model(model), rate, channels, settings or RenderSettings())
 
 
-def _as_model(model: Model | str | Path) -> Model:
+def as_model(model: Model | str | Path) -> Model:
+    """Return a model, loaded if it is a path or a name."""
     return model if isinstance(model, Model) else load(model)
 
 

@@ -54,7 +54,9 @@ class Live:
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
-        assert self.url.startswith("http://"), "the studio did not start"
+        if not self.url.startswith("http://"):
+            self.close()
+            raise AssertionError("the studio did not start")
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=LONGEST_WAIT_S)

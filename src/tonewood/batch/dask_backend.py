@@ -5,6 +5,7 @@ import importlib.util
 import logging
 import os
 import secrets
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +19,6 @@ from typing import Any, Self, TypeVar
 import cloudpickle
 import dask
 import numpy as np
-import torch
 
 # Errors are reported in the table and by the exit code, so Dask must not log them too. The setting takes
 # effect when `distributed` is imported, hence the order of the imports.
@@ -61,7 +61,10 @@ class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # Dask comes without typ
     def setup(self, worker: Any) -> None:  # noqa: ANN401
         """Store the model, and limit this process to one core."""
         os.environ["TONEWOOD_CORES"] = "1"
-        torch.set_num_threads(1)
+        # For torch that is loaded later; enhancing does not load it.
+        os.environ["OMP_NUM_THREADS"] = "1"
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
         tune_malloc()
         _worker_models[self.digest] = self.model
 

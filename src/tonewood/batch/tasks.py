@@ -26,6 +26,7 @@ from tonewood.errors import OutputError, RecipeError, TonewoodError, printable
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
+from tonewood.utils.optional_torch import explain_missing_torch
 
 if TYPE_CHECKING:
     from tonewood.enhancement.reapply import MaskTransfer
@@ -82,12 +83,13 @@ def run_guarded(
     """Run a task on an item; an error becomes a failed result, so that the other items continue."""
     start_time = time.perf_counter()
     try:
-        for event in task.run(item, model, previous):
-            if isinstance(event, ItemResult):
-                # Of this run, even if the result is that of an earlier one.
-                took = round(time.perf_counter() - start_time, 3)
-                event = event._replace(row=replace(event.row, took=took))
-            yield event
+        with explain_missing_torch(task.name):
+            for event in task.run(item, model, previous):
+                if isinstance(event, ItemResult):
+                    # Of this run, even if the result is that of an earlier one.
+                    took = round(time.perf_counter() - start_time, 3)
+                    event = event._replace(row=replace(event.row, took=took))
+                yield event
     except TonewoodError as error:
         yield failed_item(item, error, time.perf_counter() - start_time)
     except Exception as error:  # a bug must not stop a run of days; its type is reported

@@ -16,6 +16,7 @@ import typer.main
 
 from tonewood.cli import common
 from tonewood.errors import CallError, TonewoodError
+from tonewood.utils.optional_torch import explain_missing_torch
 
 
 class LazyCommand(typer.core.TyperCommand):
@@ -78,13 +79,21 @@ class _CommandGroup(typer.core.TyperGroup):
 
         tune_malloc()
         try:
-            return super().invoke(ctx)
+            return self._invoke_command(ctx)
         except TonewoodError as error:
             common.print_stderr(f"tonewood: {error}")
             raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
         except KeyboardInterrupt:
             common.print_stderr("tonewood: interrupted; finished outputs are kept")
             raise typer.Exit(130) from None
+
+    def _invoke_command(self, ctx: Any) -> Any:  # noqa: ANN401
+        """Run a command; if it needs torch, which is not installed, say so."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError:
+            with explain_missing_torch(str(ctx.invoked_subcommand)):
+                raise
 
 
 cli_app = typer.Typer(

@@ -19,6 +19,7 @@ from tonewood.cli.common import (
     with_batch_options,
 )
 from tonewood.errors import CallError, printable
+from tonewood.utils.optional_torch import explain_missing_torch
 
 if TYPE_CHECKING:
     from tonewood.audio_io.remote import Location
@@ -134,7 +135,8 @@ def onnx_command(
     json_: JsonOption = False,
 ) -> None:
     """Write a model's scorer or predictor as an ONNX file."""
-    from tonewood.model import onnx
+    with explain_missing_torch("onnx", extra="onnx"):
+        from tonewood.model import onnx
     from tonewood.model.model import load_model
 
     check_output_path(output, overwrite)

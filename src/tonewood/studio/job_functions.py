@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tonewood.audit import pipeline
 from tonewood.batch.enhance_file import EnhanceOptions
 from tonewood.batch.runner import BatchProgress, run_batch
 from tonewood.batch.tasks import EnhanceTask
-from tonewood.data.loading import RecordingProgress
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing
@@ -30,7 +28,6 @@ from tonewood.enhancement.pipeline import (
 )
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
 from tonewood.errors import CallError, printable
-from tonewood.explanation.pipeline import explain_recording
 from tonewood.mask.certificate import Certificate
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep
@@ -55,8 +52,6 @@ from tonewood.studio.session_audio import (
     save_estimate_offset,
 )
 from tonewood.studio.uploads import save_array
-from tonewood.training.networks import CheckEvent, LabelProgress
-from tonewood.training.pipeline import Provenance, train_model
 from tonewood.utils.atomic_write import write_text
 
 JobData = dict[str, Any]
@@ -64,6 +59,9 @@ JobData = dict[str, Any]
 
 def run_audit_job(request: JobData) -> Iterator[JobData]:
     """Audit two folders for confounds."""
+    from tonewood.audit import pipeline
+    from tonewood.data.loading import RecordingProgress
+
     for event in pipeline.audit_folders(Path(request["reference"]), Path(request["source"]), ModelSettings()):
         if isinstance(event, RecordingProgress):
             yield {"phase": event.side, "number": event.number, "of": event.total}
@@ -79,6 +77,11 @@ def run_audit_job(request: JobData) -> Iterator[JobData]:
 
 def run_training_job(request: JobData) -> Iterator[JobData]:
     """Train a model from two folders; reports the accuracy of each validation."""
+    # This imports torch, which the other jobs do not need.
+    from tonewood.data.loading import RecordingProgress
+    from tonewood.training.networks import CheckEvent, LabelProgress
+    from tonewood.training.pipeline import Provenance, train_model
+
     target = Path(request["target"])
     curve: list[dict[str, Any]] = []
     settings = apply_assignments(ModelSettings(), request.get("settings", []))
@@ -283,6 +286,8 @@ def _render_full(request: JobData, session: StudioSession, model: Model) -> Iter
 
 
 def _explain_session(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
+    from tonewood.explanation.pipeline import explain_recording
+
     yield {"phase": "explaining"}
     explanation = explain_recording(
         session.open_samples(), session.recording.rate, model, parts=False, draws=20

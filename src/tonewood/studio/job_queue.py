@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from tonewood.errors import OutputError, TonewoodError
 from tonewood.studio.database import SessionDatabase, StudioJob
+from tonewood.utils.optional_torch import explain_missing_torch
 
 QueueName = Literal["search", "render", "folders"]
 QUEUE_BY_KIND: dict[str, QueueName] = {
@@ -65,11 +66,12 @@ def _run_with_progress(
     from tonewood.studio import job_functions
 
     try:
-        for progress in job_functions.run_job(kind, request, models):
-            connection.send(("progress", progress))
-            if connection.poll():  # a busy worker receives nothing but "cancel"
-                connection.recv()
-                return "cancelled", {}
+        with explain_missing_torch(kind):
+            for progress in job_functions.run_job(kind, request, models):
+                connection.send(("progress", progress))
+                if connection.poll():  # a busy worker receives nothing but "cancel"
+                    connection.recv()
+                    return "cancelled", {}
     except TonewoodError as error:
         return "failed", {"error": str(error)}
     except MemoryError:

@@ -13,6 +13,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from tonewood.errors import CallError, DeviceError
+from tonewood.utils.optional_torch import explain_missing_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,7 +167,8 @@ def check_device(device: str) -> None:
         raise CallError(f"--device is {device!r}: choose cpu or cuda")
     if device == "cpu":
         return
-    import torch  # every command imports this module, and torch takes a second to load
+    with explain_missing_torch(f"--device {device}"):
+        import torch  # every command imports this module, and torch takes a second to load
 
     if not torch.cuda.is_available():
         raise DeviceError("this machine has no CUDA device: use --device cpu")
