@@ -20,11 +20,11 @@ from typing import NamedTuple
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import torch
 
 from tonewood.evaluation.alignment import Alignment, align_recordings
 from tonewood.evaluation.metrics import mel_distance
 from tonewood.evaluation.pairs import MEASURE_RATE, pairs_by_name, to_mono_16k
+from tonewood.utils.arrays import Samples
 
 WARPS = {
     "as it is": (1.0, 0.0),
@@ -56,7 +56,6 @@ class PairResult(NamedTuple):
 
 def main() -> None:
     options = parse_options()
-    torch.set_num_threads(1)
     if options.alone:
         print(measure_alone(options.alone))
         return
@@ -100,7 +99,7 @@ def row(results: list) -> str:
 
 
 def measure_pair(
-    source: torch.Tensor, reference: torch.Tensor, tempo: float, rubato: float, rng: np.random.Generator
+    source: Samples, reference: Samples, tempo: float, rubato: float, rng: np.random.Generator
 ) -> PairResult:
     length = min(len(source), len(reference))
     source, reference = source[:length], reference[:length]
@@ -109,12 +108,11 @@ def measure_pair(
     is_warped = (tempo, rubato) != (1.0, 0.0)
     warped = reference
     if is_warped:
-        stretched, warp = wsola(reference.numpy(), warp)
-        warped = torch.from_numpy(stretched)
+        warped, warp = wsola(reference, warp)
     alignment = align_recordings(source, warped)
     times = np.arange(length // 160) * 0.01
     reference_times = alignment.to_reference(times)
-    power = np.convolve(source.numpy() ** 2, np.ones(480), "same")[: length // 160 * 160 : 160]
+    power = np.convolve(source**2, np.ones(480), "same")[: length // 160 * 160 : 160]
     is_audible = np.isfinite(reference_times) & (power > power.max() * 10**-4.5)
     error_s = np.abs(reference_times - np.interp(times, *warp))[is_audible]
     return PairResult(error_s, before, mel_distance(source, warped, alignment.to_reference), alignment, warp)
@@ -182,7 +180,7 @@ def measure_long_pair(waves: list, minutes: float) -> str:
     count = int(minutes * 60 * MEASURE_RATE)
     both = []
     for side in range(2):
-        whole = np.concatenate([pair[side].numpy() for pair in waves])
+        whole = np.concatenate([pair[side] for pair in waves])
         both.append(np.tile(whole, -(-count // len(whole)))[:count])
     warp = draw_warp(minutes * 60, 1.1, 0.15, np.random.default_rng(0))
     both[1], warp = wsola(both[1], warp)
@@ -197,7 +195,7 @@ def measure_alone(pair: Path) -> str:
     """Align one pair and report the time and memory of this process."""
     saved = np.load(pair)
     start_time = time.perf_counter()
-    alignment = align_recordings(*(torch.from_numpy(saved[name]) for name in ("source", "reference")))
+    alignment = align_recordings(saved["source"], saved["reference"])
     seconds = time.perf_counter() - start_time
     times = np.arange(0, saved["warp"][0][-1], 0.01)
     error_s = np.nanmedian(np.abs(alignment.to_reference(times) - np.interp(times, *saved["warp"])))

@@ -22,7 +22,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import soundfile
-import torch
 from scipy.signal import butter, fftconvolve, sosfiltfilt
 
 from tonewood.audio_io.reader import read_recording
@@ -31,6 +30,7 @@ from tonewood.audit.pipeline import CONFOUNDS, AuditResult, analyse_confounds
 from tonewood.audit.report import plot_feature_distributions, plot_folder_spectra
 from tonewood.data import normalization
 from tonewood.data.dataset import AuditFeatures
+from tonewood.dsp.chunking import ArrayTimeSeries
 from tonewood.dsp.features import band_levels, long_term_spectra
 from tonewood.dsp.recording_quality import measure_quality
 from tonewood.settings import ModelSettings
@@ -112,8 +112,7 @@ def measure_features(
         quantized = np.clip(np.round(wave * full), -full, full - 1) / full
         recording = replace(recording, samples=quantized.astype(np.float32))
     rate = SETTINGS.spectrum.rate
-    mono = torch.from_numpy(recording.at_rate(rate))
-    rows = band_levels(mono, rate, SETTINGS.scorer.bands, SETTINGS.spectrum)
+    rows = band_levels(recording.at_rate(rate), rate, SETTINGS.scorer.bands, SETTINGS.spectrum)
     frames = SETTINGS.spectrum.to_frames(SETTINGS.scorer.crop_seconds)
     quality = measure_quality(recording.samples, recording.rate)
     return AuditFeatures(
@@ -122,7 +121,7 @@ def measure_features(
         digest=file_sha256(recording.path),
         format=recording.format,
         traces=quality,
-        spectra=long_term_spectra(rows, frames),
+        spectra=long_term_spectra(ArrayTimeSeries(rows), frames),
     )
 
 
@@ -257,7 +256,6 @@ def main() -> None:
     parser.add_argument("--plantings", type=int, default=20)
     parser.add_argument("--docs", type=Path, help="page to fill")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     results = {name_folders(folders): measure_folders(folders, options) for folders in options.folder}
     tables = format_tables(results)
     print(tables)

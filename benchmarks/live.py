@@ -15,7 +15,6 @@ import time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import torch
 
 import tonewood
 
@@ -25,7 +24,6 @@ _CASES += [(48_000, 1, 256), (44_100, 2, 256), (96_000, 2, 256)]
 
 def main() -> None:
     options = parse_options()
-    torch.set_num_threads(1)
     model = tonewood.load(options.model)
     rows = [measure_stream(model, *case, options.seconds) for case in _CASES]
     if options.json:

@@ -29,18 +29,18 @@ def main() -> None:
     for rate in RATES:
         wave = soxr.resample(samples.mean(axis=1), own_rate, rate, "VHQ")
         resampled = soxr.resample(wave, rate, spectrum.rate, "HQ").astype(np.float32)
-        expected = band_levels(torch.from_numpy(resampled)[None], spectrum.rate, bands, spectrum)
-        wave_tensor = torch.from_numpy(wave.astype(np.float32))[None]
-        sinc_rows = tonewood.NeuralLoss("cello", rate).rows(wave_tensor[:, None])
+        expected = band_levels(resampled[None], spectrum.rate, bands, spectrum)
+        single = wave.astype(np.float32)[None]
+        sinc_rows = tonewood.NeuralLoss("cello", rate).rows(torch.from_numpy(single)[:, None]).numpy()
         variants = [sinc_rows]
         if rate >= spectrum.rate:
-            variants.insert(0, band_levels(wave_tensor, rate, bands, spectrum))
+            variants.insert(0, band_levels(single, rate, bands, spectrum))
         errors = []
         for rows in variants:
             inside = slice(EDGE, min(rows.shape[-1], expected.shape[-1]) - EDGE)
             actual, reference = rows[..., inside], expected[..., inside]
-            errors.append((actual - reference)[reference > expected.max() - 60].abs().mean().item())
-        score_difference = (scorer.score(sinc_rows) - scorer.score(expected)).abs().item()
+            errors.append(np.abs(actual - reference)[reference > expected.max() - 60].mean())
+        score_difference = abs(scorer.score(sinc_rows) - scorer.score(expected)).item()
         equal_windows = f"{errors[0]:.3f} dB" if len(errors) == 2 else "-"
         print(f"{rate:6}   {equal_windows:>13}   {errors[-1]:.3f} dB   {score_difference:.4f}")
 

@@ -98,11 +98,11 @@ def measure_short(options: argparse.Namespace) -> tuple[dict, list[Measured]]:
                     "peak": median(a.peak_mb / b.peak_mb for a, b in pairs),
                 }
             )
-    out = scratch / "out.wav"
-    for name in ("3 min", "14 min"):
-        command = enhance_command(takes[name], out, "-m", MODEL, "--steps", "0")
-        seconds = {"3 min": 180, "14 min": 840}[name]
-        measurements.append(measure_repeats(f"enhance --steps 0 {name}", seconds, command, options.repeats))
+    for options_text in ("", "--steps 0", "--method predicted"):
+        command = enhance_command(takes["14 min"], scratch / "out.wav", "-m", MODEL, *options_text.split())
+        name = f"enhance {options_text} 14 min, one core".replace("  ", " ")
+        one_core = ["env", "TONEWOOD_CORES=1", *command]
+        measurements.append(measure_repeats(name, 840, one_core, 1))
     return figures | {"ratios": ratios}, measurements
 
 
@@ -166,9 +166,9 @@ def measure_alternately(
 def table(figures: dict) -> str:
     machine, best = figures["machine"], figures["limits"]
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores (load {machine['load']} before), torch "
-        f"{machine['torch']}; limits of one core: {best['fp32']:.0f} GFLOP/s in fp32, "
-        f"{best['bf16']:.0f} in bf16, {best['bandwidth']:.1f} GB/s.",
+        f"{machine['processor']}, {machine['cores']} cores (load {machine['load']} before), NumPy "
+        f"{machine['numpy']}; limits of one core: {best['fp32']:.0f} GFLOP/s in fp32, "
+        f"{best['bandwidth']:.1f} GB/s.",
         "",
     ]
     if figures["ratios"]:

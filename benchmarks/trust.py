@@ -31,12 +31,11 @@ from quality import corpus
 from quality.bench import Bench, render_mask
 from quality.corpus import Corpus, Piece, mel_rows, mono
 from scipy.stats import spearmanr
-from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 
 import tonewood
 from tonewood.audio_io.reader import read_recording
-from tonewood.dsp.chunking import TensorTimeSeries
+from tonewood.dsp.chunking import ArrayTimeSeries
 from tonewood.dsp.features import center_frequencies
 from tonewood.enhancement.analysis import mean_score
 from tonewood.enhancement.pipeline import Enhancement
@@ -44,6 +43,7 @@ from tonewood.evaluation.metrics import measure_distances
 from tonewood.model.model import Model
 from tonewood.scorer.graded_crops import synthetic_rows
 from tonewood.settings import EnhanceSettings, ModelSettings
+from tonewood.utils.arrays import Levels
 
 SETTINGS = ModelSettings()
 RATE = SETTINGS.spectrum.rate
@@ -91,22 +91,23 @@ def measure(opened: Corpus, others: dict[str, Corpus], seed: int) -> dict:
 # --- Scores
 
 
-def treatments(piece: Piece, plain_db: Tensor, rng: torch.Generator) -> dict[str, Wave]:
+def treatments(piece: Piece, plain_db: Levels, rng: torch.Generator) -> dict[str, Wave]:
     """Return treatments of a source take, as sound: the way to its paired take, and others.
 
     Parameters
     ----------
-    plain_db : Tensor [row]
+    plain_db : float32 array [row]
         Difference of the folders' mean spectra.
     """
     difference = mel_rows(piece.target) - mel_rows(piece.before)
     rows, frames = difference.shape
     hz = center_frequencies(SETTINGS.scorer.bands, SETTINGS.spectrum)
-    octaves = torch.from_numpy(np.log2(np.maximum(hz, 50) / 1_000)).float()[:, None].expand(-1, frames)
-    static = plain_db[:, None].expand(-1, frames)
+    octaves = np.repeat(np.log2(np.maximum(hz, 50) / 1_000)[:, None], frames, axis=1)
+    static = np.repeat(plain_db[:, None], frames, axis=1)
     # Bumps over a few rows, and half a second long.
     coarse = torch.randn(1, 1, 7, max(2, frames // 50), generator=rng)
-    bumps = 10 * interpolate(coarse, size=(rows, frames), mode="bilinear", align_corners=True)[0, 0]
+    smooth = interpolate(coarse, size=(rows, frames), mode="bilinear", align_corners=True)
+    bumps = 10 * smooth[0, 0].numpy()
     masks = {f"way {share}": share / 100 * difference for share in WAY}
     masks |= {
         "static": static,
@@ -153,7 +154,7 @@ def measure_foreign(others: dict[str, Corpus], model: Model, seed: int) -> dict:
     generator = torch.Generator().manual_seed(10_000 + seed)
     frames = SETTINGS.spectrum.to_frames(FOREIGN_SECONDS)
     synthetic = [
-        score_rows(synthetic_rows(frames, SETTINGS.scorer.bands, SETTINGS.spectrum, generator), model)
+        score_rows(synthetic_rows(frames, SETTINGS.scorer.bands, SETTINGS.spectrum, generator).numpy(), model)
         for _ in range(FOREIGN_SOUNDS)
     ]
     recorded = [
@@ -172,10 +173,10 @@ def measure_foreign(others: dict[str, Corpus], model: Model, seed: int) -> dict:
     }
 
 
-def score_rows(rows_db: Tensor, model: Model) -> tuple[float, float]:
+def score_rows(rows_db: Levels, model: Model) -> tuple[float, float]:
     """Return score and unlikeness of levels [row, frame] in dB."""
-    series = TensorTimeSeries(rows_db)
-    return mean_score(model.scorer, series), model.unlikeness(series)
+    series = ArrayTimeSeries(rows_db)
+    return mean_score(model.scorer, series), model.folder_distances(series).nearer
 
 
 # --- Masks
@@ -219,7 +220,7 @@ def measure_masks(pieces: Sequence[Piece], model: Model) -> dict:
     }
 
 
-def static_difference(model: Model) -> Tensor:
+def static_difference(model: Model) -> Levels:
     """Return the difference of the folders' mean spectra [row] in dB, that of the model's priors."""
     priors = model.priors
     return priors.reference.row_mean - priors.source.row_mean
@@ -228,7 +229,7 @@ def static_difference(model: Model) -> Tensor:
 def mel_distance(samples: Wave, piece: Piece, rate: int | None = None) -> float:
     """Return the mel log-spectral distance of a sound to a piece's target, dB."""
     wave, length = mono(samples, rate or piece.rate), len(piece.target)
-    return measure_distances(pad(wave[:length], (0, max(0, length - len(wave)))), piece.target).mel
+    return measure_distances(np.pad(wave[:length], (0, max(0, length - len(wave)))), piece.target).mel
 
 
 # --- Output

@@ -1,8 +1,9 @@
 """Record the outputs of one version, and compare them with those of another.
 
-A refactoring must not change a byte of what users get. `record` runs the command line and the
-Python API of a source tree on fixed inputs from the development corpora; `compare` lists the
-files that differ, and whether differing texts hold the same numbers.
+A refactoring must not change a byte of what users get, and another implementation of the numerics
+no more than rounding does. `record` runs the command line and the Python API of a source tree on
+fixed inputs from the development corpora; `compare` lists the files that differ, and by how much:
+sounds in dB relative to the first, texts by the largest difference of a number.
 
     python campaigns/outputs.py record OLD/src -o before
     python campaigns/outputs.py record src -o after
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 CORPORA = Path(os.environ.get("TONEWOOD_CORPORA", Path(__file__).parents[2] / "shared" / "corpora"))
 MODELS = ("cello", "soundfont-cello")
@@ -45,7 +47,7 @@ TINY_TRAINING = {
 }
 
 API_CALLS = """
-import numpy as np, soundfile, tonewood, torch
+import numpy as np, soundfile, soxr, tonewood, torch
 model = tonewood.load("cello")
 samples, rate = soundfile.read("in/stereo44.wav", dtype="float32", always_2d=True)
 score = tonewood.score(samples.T, rate, model)
@@ -57,8 +59,15 @@ blocks = [
 wave = torch.tensor(samples.T[None, :, : 3 * rate].copy(), requires_grad=True)
 loss = tonewood.NeuralLoss(model, rate)(wave).sum()
 loss.backward()
+at_rates = {}
+for name in ("cello", "soundfont-cello"):
+    for other, channels in ((8000, 1), (16_000, 2), (22_050, 1), (44_100, 6), (96_000, 1), (192_000, 2)):
+        wave = soxr.resample(samples[: 5 * rate, 0], rate, other)
+        take = np.stack([np.roll(wave, 37 * k) * (1 - 0.1 * k) for k in range(channels)])
+        at_rates[f"{name} at {other} Hz, {channels} channels"] = tonewood.enhance(take, other, name).samples
 np.savez(
     "api.npz",
+    **at_rates,
     score=[score.scorer, score.judge, *score.windows],
     samples=result.samples,
     mask=result.mask.gain_db,
@@ -203,6 +212,37 @@ def numbers(text: str) -> list[str]:
     return re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", text)
 
 
+def difference(before: Path, after: Path) -> str:
+    """Say by how much two files of other content differ."""
+    if before.suffix in (".wav", ".flac"):
+        return array_difference(*(soundfile.read(path, always_2d=True)[0] for path in (before, after)))
+    if before.suffix == ".npz":
+        arrays = [np.load(path) for path in (before, after)]
+        return ", ".join(f"{name} {array_difference(*(each[name] for each in arrays))}" for name in arrays[0])
+    try:
+        return number_difference(*(numbers(path.read_text()) for path in (before, after)))
+    except UnicodeDecodeError:
+        return f"{before.stat().st_size} and {after.stat().st_size} bytes"
+
+
+def array_difference(before: NDArray[Any], after: NDArray[Any]) -> str:
+    """Return the rms of the difference of two arrays, in dB relative to the first."""
+    if before.shape != after.shape:
+        return f"{before.shape} and {after.shape}"
+    power, error = (np.square(x, dtype=np.float64).mean() for x in (before, after - before))
+    return f"{10 * np.log10(error / (power + 1e-30) + 1e-30):.0f} dB"
+
+
+def number_difference(before: list[str], after: list[str]) -> str:
+    """Say by how much two lists of numbers differ."""
+    if before == after:
+        return "same numbers"
+    if len(before) != len(after):
+        return f"{len(before)} and {len(after)} numbers"
+    largest = max(abs(float(a) - float(b)) for a, b in zip(before, after, strict=True))
+    return f"numbers differ by up to {largest:.2g}"
+
+
 def compare(before: Path, after: Path) -> int:
     """Print the differences between two recordings; return their number."""
     files = {
@@ -215,20 +255,16 @@ def compare(before: Path, after: Path) -> int:
         contents = [(folder / path).read_bytes() for folder in (before, after)]
         if contents[0] == contents[1]:
             continue
-        try:
-            texts = [numbers(content.decode()) for content in contents]
-            note = "same numbers" if texts[0] == texts[1] else "other numbers"
-        except UnicodeDecodeError:
-            note = f"{len(contents[0])} and {len(contents[1])} bytes"
-        differing.append(f"{path}: {note}")
+        differing.append(f"{path}: {difference(before / path, after / path)}")
     logs: list[list[dict[str, Any]]] = [
         json.loads((folder / "log.json").read_text()) for folder in (before, after)
     ]
     for old, new in zip(*logs, strict=True):
         if old["code"] != new["code"]:
             differing.append(f"{old['name']}: exit code {old['code']} became {new['code']}")
-        if sorted(numbers(old["out"])) != sorted(numbers(new["out"])):
-            differing.append(f"{old['name']}: other numbers on standard output")
+        texts = [sorted(numbers(log["out"])) for log in (old, new)]
+        if texts[0] != texts[1]:
+            differing.append(f"{old['name']}: standard output: {number_difference(*texts)}")
     print(*differing, f"{len(shared)} files compared", sep="\n")
     return len(differing)
 

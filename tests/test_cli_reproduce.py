@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from tonewood.cli.progress import ReproducingDisplay
 from tonewood.errors import FolderError
@@ -234,7 +233,7 @@ def test_test_pieces_must_be_pairs(tmp_path: Path, play: Callable[..., Any], fau
 
 
 def test_smoothing_keeps_the_blocks(model: Model, play: Callable[..., Any]) -> None:
-    wave = torch.from_numpy(play(1.5)[0])
+    wave = play(1.5)[0]
     output, other = (optimize_blocks(wave, model, "rectangular", seed) for seed in (0, 1))
     assert output.sharp.gain_db.shape == output.smooth.gain_db.shape == (257, 151)
     sharp, smooth = (mask.gain_db.ravel() for mask in (output.sharp, output.smooth))

@@ -64,7 +64,10 @@ def move(module: AnyModule, to_device: ToDevice) -> AnyModule:
 
 
 def test_crops_and_scores_stay_on_the_device(model: Model, to_device: ToDevice) -> None:
-    scorer: Scorer = move(model.scorer, to_device)
+    with _disable_current_modes():
+        on_cpu = model.scorer.as_tensors()
+    weights = {name: to_device(value) for name, value in on_cpu.weights.items()}
+    scorer = Scorer(on_cpu.settings, on_cpu.spectrum, weights)
     crops = to_device(torch.rand(3, 48, 100))
     generator = torch.Generator().manual_seed(0)
     output = training.augment_crops(crops, TrainingSettings(), generator)
@@ -77,4 +80,4 @@ def test_loss_stays_on_the_device(loss: ScorerLoss, waves: Tensor, to_device: To
     # Without `forward`, because autocast does not know these devices.
     rows = placed.rows(moved)
     assert (rows.device, rows.shape) == (moved.device, (1, 48, 100 * SECONDS + 1))
-    assert placed.scorer.score(rows).device == moved.device
+    assert placed.scorer().score(rows).device == moved.device

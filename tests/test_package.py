@@ -64,7 +64,7 @@ def test_faults_of_a_wheel_are_found(
     package: ModuleType, wheel: Path, tmp_path: Path, drop: str, add: str, message: str
 ) -> None:
     spoilt = tmp_path / wheel.name
-    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(spoilt, "w") as new:
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(spoilt, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             if name != drop:
                 new.writestr(name, old.read(name))

@@ -97,7 +97,7 @@ def take(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def enhanced(command: Process, take: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enhance the take without torch, with a picture; its recipe is beside the output."""
     output = tmp_path_factory.mktemp("out") / "take.wav"
-    ran = command("enhance", take, "-o", output, "-m", MODEL, "--steps", 2, "--plot", "--device", "cpu")
+    ran = command("enhance", take, "-o", output, "-m", MODEL, "--steps", 2, "--plot")
     assert ran.returncode == 0, ran.stderr
     return output
 
@@ -190,14 +190,6 @@ def test_name_that_needs_torch_raises_one_line(python: Callable[[str], str], nam
         "except TonewoodError as error:\n    print(type(error).__name__, error)\n"
     )
     assert printed == f"MissingExtraError tonewood.{name} needs PyTorch: pip install '.[train]'\n"
-
-
-def test_device_in_python_raises_one_line(python: Callable[[str], str]) -> None:
-    printed = python(
-        "try:\n    tonewood.enhance(samples.T, rate, model, device='cuda')\n"
-        "except tonewood.TonewoodError as error:\n    print(error)\n"
-    )
-    assert printed == "--device cuda needs PyTorch: pip install '.[train]'\n"
 
 
 # --- Commands that need torch

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 import tonewood
 from quality import corpus
@@ -21,6 +20,7 @@ from tonewood.mask.render import render_through_mask
 from tonewood.model.model import Model
 from tonewood.settings import ModelSettings, RenderSettings
 from tonewood.settings_by_name import apply_assignments
+from tonewood.utils.arrays import Levels
 
 _QUICK_SHARE = 4  # a quick training takes one step in so many
 
@@ -88,12 +88,12 @@ class Bench:
         return self._trained[key]
 
     @cached_property
-    def reference_rows(self) -> list[Tensor]:
+    def reference_rows(self) -> list[Levels]:
         """Return recordings of the reference folder, [row, frame] each."""
         return _rows_below(self.corpus.reference)
 
     @cached_property
-    def source_rows(self) -> list[Tensor]:
+    def source_rows(self) -> list[Levels]:
         return _rows_below(self.corpus.source)
 
     def generator(self) -> torch.Generator:
@@ -112,16 +112,16 @@ def _fewer_steps(settings: dict, prefix: str = "") -> list[str]:
 
 
 @cache
-def _rows_below(folder) -> list[Tensor]:
+def _rows_below(folder) -> list[Levels]:
     return [corpus.mel_rows(corpus.take(path)) for path in find_audio_files(folder)]
 
 
-def render_mask(piece: Piece, gain_db: Tensor) -> Output:
+def render_mask(piece: Piece, gain_db: Levels) -> Output:
     """Render a mask [row, frame] in dB on Tonewood's rows with Tonewood's own renderer."""
     settings, render = ModelSettings(), RenderSettings()
     spectrum = settings.spectrum
     mask = Mask(
-        gain_db.numpy().astype(np.float32),
+        gain_db.astype(np.float32),
         center_frequencies(settings.scorer.bands, spectrum),
         spectrum.hop / spectrum.rate,
         spectrum.rate / 2,

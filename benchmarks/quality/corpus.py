@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import find_audio_files, resample
-from tonewood.dsp.features import band_levels
+from tonewood.dsp.features import band_levels, power_of_db
 from tonewood.settings import ModelSettings
+from tonewood.utils.arrays import Levels, Samples
 
 RATE = ModelSettings().spectrum.rate
 _RANGE_DB = 70.0  # heard below a take's level
@@ -28,7 +27,7 @@ class Piece:
     ----------
     samples : float32 array (channels, samples)
         At `rate`, the file's own.
-    before, target : Tensor [sample]
+    before, target : float32 array [sample]
         Recording and reference take, mono, at the analysis rate, of one length.
     path : Path
         Of the recording.
@@ -38,8 +37,8 @@ class Piece:
     path: Path
     samples: NDArray[np.float32]
     rate: int
-    before: Tensor
-    target: Tensor
+    before: Samples
+    target: Samples
     target_path: Path
 
 
@@ -101,20 +100,20 @@ def paired(folder: Path) -> list[Piece]:
     return pieces
 
 
-def take(path: Path) -> Tensor:
+def take(path: Path) -> Samples:
     """A recording [sample], mono, at the analysis rate."""
     recording = read_recording(path)
     return mono(recording.samples, recording.rate)
 
 
-def mono(samples: NDArray[np.float32], rate: int) -> Tensor:
+def mono(samples: Samples, rate: int) -> Samples:
     """Mean of the channels [sample] at the analysis rate."""
-    return torch.from_numpy(resample(samples.mean(axis=0), rate, RATE))
+    return resample(samples.mean(axis=0), rate, RATE)
 
 
-def mel_rows(wave: Tensor) -> Tensor:
+def mel_rows(wave: Samples) -> Levels:
     """Levels [row, frame] on Tonewood's own rows, dB relative to the take's level."""
     settings = ModelSettings()
     rows = band_levels(wave, RATE, settings.scorer.bands, settings.spectrum)
-    level = 10 * torch.pow(10.0, rows / 10).sum(dim=0).mean().log10()
-    return (rows - level).clamp_min(-_RANGE_DB)
+    level = 10 * np.log10(power_of_db(rows).sum(axis=0).mean())
+    return (rows - level).clip(-_RANGE_DB)

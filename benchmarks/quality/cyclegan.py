@@ -22,6 +22,7 @@ from quality.bench import Bench, Fitted, Row, render_mask
 from quality.corpus import mel_rows
 from quality.masknet import MaskNet, row_mean
 from tonewood.scorer.training import draw_crops
+from tonewood.utils.arrays import Levels
 
 _BATCH, _FRAMES = 4, 130
 _CYCLE, _IDENTITY = 3.0, 0.5
@@ -34,9 +35,9 @@ _POOL = 50
 class Critic(nn.Module):
     """Crops [batch, row, frame] → how real each stretch sounds [batch, stretch]."""
 
-    def __init__(self, mean: Tensor, width: int = 64) -> None:
+    def __init__(self, mean: Levels, width: int = 64) -> None:
         super().__init__()
-        self.register_buffer("row_mean", mean[:, None])
+        self.register_buffer("row_mean", torch.from_numpy(mean)[:, None])
         self.layers = nn.Sequential(
             nn.Conv1d(len(mean), width, 5, stride=2),
             nn.LeakyReLU(0.2),
@@ -73,7 +74,7 @@ class Pool:
 class CycleGAN:
     """Both directions, and one step of training."""
 
-    def __init__(self, source: list[Tensor], reference: list[Tensor], seed: int) -> None:
+    def __init__(self, source: list[Levels], reference: list[Levels], seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         self.takes = source, reference
         mean = (row_mean(source) + row_mean(reference)) / 2

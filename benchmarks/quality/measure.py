@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from torch.nn.functional import pad
 
 import tonewood
 from quality import outside
@@ -86,7 +85,7 @@ def _measure_output(piece: Piece, output: Output, seconds: float, bench: Bench, 
     model = bench.trained().model
     wave = mono(output.samples, output.rate)
     length = len(piece.target)
-    after = measure_distances(pad(wave[:length], (0, max(0, length - len(wave)))), piece.target)
+    after = measure_distances(np.pad(wave[:length], (0, max(0, length - len(wave)))), piece.target)
     before: PairDistances = measure_distances(piece.before, piece.target)
     score = tonewood.score(output.samples, output.rate, model)
     return {

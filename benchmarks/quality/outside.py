@@ -8,6 +8,7 @@ out and from val/, and is checked on those that the scorer learns from.
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from tonewood.dsp.features import cut_windows
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.scorer.training import draw_crops
 from tonewood.settings import ModelSettings
+from tonewood.utils.arrays import Levels, Samples
 
 _FRAMES, _BATCH = 200, 16
 _STEPS, _QUICK_STEPS = 200, 60
@@ -30,9 +32,9 @@ _COLOUR_DB = 3.0  # spread of the random smooth colourings of training crops
 
 
 class Net(nn.Module):
-    def __init__(self, mean: Tensor, width: int = 24) -> None:
+    def __init__(self, mean: Levels, width: int = 24) -> None:
         super().__init__()
-        self.register_buffer("mean", mean[:, None])
+        self.register_buffer("mean", torch.from_numpy(mean)[:, None])
         self.project = nn.Conv1d(len(mean), width, 1)
         self.listen = nn.Conv1d(width, width, 9, stride=2)
         self.decide = nn.Linear(2 * width, 1)
@@ -49,16 +51,17 @@ class OutsideJudge:
     net: Net
     accuracy: float  # on windows of 2 s of takes that it did not learn from
 
-    def score(self, wave: Tensor) -> float:
+    def score(self, wave: Samples) -> float:
         """Mean over 2 s windows of a waveform [sample]: 0 sounds like the reference."""
         return float(_scores(self.net, bins(wave)).mean())
 
 
-def bins(wave: Tensor) -> Tensor:
+def bins(wave: Samples) -> Levels:
     """Levels [bin, frame] of a waveform at the analysis rate, dB relative to its own level."""
     spectrum = ModelSettings().spectrum
-    level = 10 * wave.double().square().mean().clamp_min(1e-12).log10().float()
-    return (log_magnitude(stft(wave, spectrum), spectrum) - level).clamp_min(-_RANGE_DB)
+    power = max(float(np.square(wave, dtype=np.float64).mean()), 1e-12)
+    level = np.float32(10 * np.log10(power))
+    return (log_magnitude(stft(wave, spectrum), spectrum) - level).clip(-_RANGE_DB)
 
 
 def train(bench: Bench) -> OutsideJudge:
@@ -67,7 +70,7 @@ def train(bench: Bench) -> OutsideJudge:
         for folder, wave in ((bench.corpus.reference, "target"), (bench.corpus.source, "before"))
     ]
     generator = bench.generator()
-    mean = torch.stack([torch.cat(learn, dim=1).mean(dim=1) for learn, _ in sides]).mean(dim=0)
+    mean = np.mean([np.concatenate(learn, axis=1).mean(axis=1) for learn, _ in sides], axis=0)
     target = torch.cat([torch.zeros(_BATCH), torch.ones(_BATCH)]) * 0.9 + 0.05
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(bench.seed)
@@ -81,8 +84,8 @@ def train(bench: Bench) -> OutsideJudge:
             loss.backward()
             optimiser.step()
     net.eval()
-    reference, source = (torch.cat([_scores(net, rows) for rows in checked]) for _, checked in sides)
-    correct_share = (reference < 0.5).float().mean() + (source >= 0.5).float().mean()
+    reference, source = (np.concatenate([_scores(net, rows) for rows in checked]) for _, checked in sides)
+    correct_share = (reference < 0.5).mean() + (source >= 0.5).mean()
     return OutsideJudge(net, float(correct_share) / 2)
 
 
@@ -93,7 +96,7 @@ def add_random_equalizer(crops: Tensor, generator: torch.Generator) -> Tensor:
     return crops + gain.transpose(1, 2)
 
 
-def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def _takes(folder: Path, seed: int, val: list[Samples]) -> tuple[list[Levels], list[Levels]]:
     """Return bins of takes to learn from and to check on: the split of the scorer, exchanged."""
     settings = ModelSettings().replace(training=dict(seed=seed))
     takes = []
@@ -109,6 +112,6 @@ def _takes(folder: Path, seed: int, val: list[Tensor]) -> tuple[list[Tensor], li
     return [*learn, *(bins(wave) for wave in val)], check
 
 
-def _scores(net: Net, rows: Tensor) -> Tensor:
+def _scores(net: Net, rows: Levels) -> Levels:
     with torch.no_grad():
-        return torch.sigmoid(net(cut_windows(rows, _FRAMES)))
+        return torch.sigmoid(net(torch.from_numpy(cut_windows(rows, _FRAMES)))).numpy()

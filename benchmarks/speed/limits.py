@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
+from threadpoolctl import threadpool_limits
 
 
 @dataclass(frozen=True)
@@ -16,14 +17,13 @@ class Limits:
 
     Parameters
     ----------
-    fp32, bf16 : float
+    fp32 : float
         Product of two matrices of 1024 by 1024, GFLOP/s.
     bandwidth : float
         Copying 256 MiB, GB/s read and written together.
     """
 
     fp32: float
-    bf16: float
     bandwidth: float
 
     def as_dict(self) -> dict[str, float]:
@@ -42,13 +42,11 @@ def best(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def measure_limits() -> Limits:
-    torch.set_num_threads(1)
-    rates = []
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))
-        rates.append(2 * 1024**3 / best(lambda a=a, b=b: a @ b) / 1e9)
-    source, target = torch.ones(2**26), torch.empty(2**26)
-    return Limits(*rates, 2 * 2**28 / best(lambda: target.copy_(source)) / 1e9)
+    a, b = np.random.default_rng(0).standard_normal((2, 1024, 1024), dtype=np.float32)
+    source, target = np.ones(2**26, np.float32), np.empty(2**26, np.float32)
+    with threadpool_limits(1, "blas"):
+        product = best(lambda: a @ b)
+    return Limits(2 * 1024**3 / product / 1e9, 2 * 2**28 / best(lambda: np.copyto(target, source)) / 1e9)
 
 
 def machine() -> dict[str, object]:
@@ -58,12 +56,10 @@ def machine() -> dict[str, object]:
             name = next(line.split(":")[1].strip() for line in info if "model name" in line)
     except (OSError, StopIteration):
         pass
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": name,
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),
-        "gpu": gpu,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "numpy": np.__version__,
     }

@@ -14,7 +14,6 @@ from math import log2
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import tonewood
 from speed.limits import Limits, best, machine, measure_limits
@@ -56,7 +55,6 @@ class Stage:
 
 def measure_stages(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     """Measure all stages on a recording of a minute."""
-    torch.set_num_threads(1)
     model = tonewood.load(model_name)
     spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
     stream = AudioReader(take)
@@ -107,7 +105,7 @@ def measure_stages(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     no_steps, three_steps = best(one_step(0), 3), best(one_step(3), 3)
     stages.append(Stage("search, each step", 1e3 * (three_steps - no_steps) / 3 / seconds, None, ""))
     window, _, _ = scale_to_rate(spectrum, rate)
-    mask = Mask.from_mask(Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2))
+    mask = Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2)
     stage(
         "synthesis",
         lambda: list(render_blocks(blocks, rate, channels, mask, RenderSettings(), spectrum)),

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tonewood.enhancement.analysis import Score
     from tonewood.enhancement.pipeline import Enhancement
     from tonewood.errors import TonewoodError
+    from tonewood.model.losses import FeatureLoss, NeuralLoss
     from tonewood.model.model import Model
-    from tonewood.neural_losses import FeatureLoss, NeuralLoss
 
 __all__ = [
     "Enhancement",
@@ -42,9 +42,9 @@ __all__ = [
 
 _EXPORT_MODULES = {
     "Enhancement": "tonewood.enhancement.pipeline",
-    "FeatureLoss": "tonewood.neural_losses",
+    "FeatureLoss": "tonewood.model.losses",
     "Model": "tonewood.model.model",
-    "NeuralLoss": "tonewood.neural_losses",
+    "NeuralLoss": "tonewood.model.losses",
     "Score": "tonewood.enhancement.analysis",
     "Stream": "tonewood.api",
     "TonewoodError": "tonewood.errors",

@@ -114,7 +114,7 @@ def enhance(
         `samples` (channels, samples) float32 at the same rate, the mask, scores before and after.
     """
     wave = _validate_samples(samples, rate)
-    events = enhance_array(wave, rate, as_model(model), settings or EnhanceSettings())
+    events = enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings())
     (result,) = deque(events, maxlen=1)
     assert isinstance(result, Enhancement)
     return result
@@ -122,12 +122,12 @@ def enhance(
 
 def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") -> Score:
     """Return the score of a recording (channels, samples): 0 like the reference, 1 like the source."""
-    return analysis.score_array(_validate_samples(samples, rate), rate, as_model(model))
+    return analysis.score_array(_validate_samples(samples, rate), rate, _as_model(model))
 
 
 def save_pretrained(model: Model | str | Path, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write a model and its card (README.md) into a folder for `from_pretrained`."""
-    hub.write_model_folder(as_model(model), Path(folder), overwrite=overwrite)
+    hub.write_model_folder(_as_model(model), Path(folder), overwrite=overwrite)
 
 
 def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
@@ -153,7 +153,7 @@ def push_to_hub(
     repository : str
         As in ``somebody/cello``; created if it does not exist. The login is that of huggingface_hub.
     """
-    return hub.upload_model(as_model(model), repository, private=private, message=message)
+    return hub.upload_model(_as_model(model), repository, private=private, message=message)
 
 
 class Stream(streaming.StreamingEnhancer):
@@ -176,10 +176,10 @@ class Stream(streaming.StreamingEnhancer):
         channels: int = 1,
         settings: RenderSettings | None = None,
     ) -> None:
-        super().__init__(as_model(model), rate, channels, settings or RenderSettings())
+        super().__init__(_as_model(model), rate, channels, settings or RenderSettings())
 
 
-def as_model(model: Model | str | Path) -> Model:
+def _as_model(model: Model | str | Path) -> Model:
     """Return a model, loaded if it is a path or a name."""
     return model if isinstance(model, Model) else load(model)
 

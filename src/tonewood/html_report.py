@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-import torch
 from numpy.typing import NDArray
 
 from tonewood.audio_io.recording import resample
@@ -202,8 +201,8 @@ def audio_player_html(samples: Samples, rate: int) -> str:
 
 def spectrogram_html(samples: Samples, rate: int, spectrum: SpectrumSettings) -> str:
     """Return HTML of a spectrogram of samples (channels, samples)."""
-    wave = torch.from_numpy(resample(to_mono(samples), rate, spectrum.rate))
-    level = log_magnitude(stft(wave, spectrum), spectrum).numpy()
+    wave = resample(to_mono(samples), rate, spectrum.rate)
+    level = log_magnitude(stft(wave, spectrum), spectrum)
     seconds = samples.shape[1] / rate
     caption = f"output: 0 to {spectrum.rate / 2:.0f} Hz, {seconds:.1f} s; black is -80 dB"
     return html_figure(levels_image(level), caption)

@@ -334,7 +334,7 @@ class CertificateSettings(Settings):
         12.0, gt=0, description="length of the excerpt for the adversarial control"
     )
     # Figure 1 of the paper: random pixels show how far a mask that is not an EQ can fool the judge.
-    control_steps: int = Field(30, ge=0, le=1_000, description="steps of the adversarial control; 0 omits it")
+    control_steps: int = Field(0, ge=0, le=1_000, description="steps of the adversarial control; 0 omits it")
 
 
 class AspectSettings(Settings):

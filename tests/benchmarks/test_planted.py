@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tonewood.scorer.network import Scorer
+from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import ModelSettings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -39,13 +40,13 @@ def test_instruments_differ_in_their_cause_only(planted: Any, cause: str) -> Non
 def test_scorer_of_rising_treble_is_explained_by_attacks(planted: Any) -> None:
     """Use a hand-made scorer with a known cause: rising levels above 4 kHz."""
     settings = ModelSettings().replace(scorer=dict(depth=1, width=2))
-    scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator().manual_seed(0))
-    scorer.requires_grad_(False)
-    (layer,) = scorer.convolutions
-    assert isinstance(layer, torch.nn.Conv2d)
-    layer.weight.zero_()
-    layer.weight[0, 0] = torch.tensor([-1.0, -1, 0, 1, 1])
-    scorer.linear.weight.copy_(torch.tensor([[-1.0, 0.0]]))
+    generator = torch.Generator().manual_seed(0)
+    start = initial_scorer(settings.scorer, settings.spectrum, generator)
+    kernels = np.zeros_like(start.weights["convolutions.0.weight"])
+    kernels[0, 0] = [-1, -1, 0, 1, 1]
+    linear = np.array([[-1, 0]], dtype=np.float32)
+    weights = start.weights | {"convolutions.0.weight": kernels, "linear.weight": linear}
+    scorer = Scorer(settings.scorer, settings.spectrum, weights)
     card = SimpleNamespace(scorer=SimpleNamespace(accuracy=1.0))
     model = SimpleNamespace(scorer=scorer, settings=settings, card=card)
     reference = next(planted.find(model, "attack", range(150, 152), 4.0))

@@ -42,9 +42,9 @@ def test_linear_rows_are_the_bins() -> None:
     assert hz.shape == (257,)
     assert hz[1] == 31.25
     assert hz[-1] == 8_000
-    levels = torch.randn(2, 257, 3)
+    levels = np.zeros((2, 257, 3), np.float32)
     assert apply_filterbank(levels, LINEAR, PAPER) is levels
-    assert torch.equal(filterbank_matrix(LINEAR, PAPER), torch.eye(257))
+    assert np.array_equal(filterbank_matrix(LINEAR, PAPER), np.eye(257))
 
 
 @pytest.mark.parametrize("count", [8, 48, 128, 256])
@@ -52,34 +52,34 @@ def test_linear_rows_are_the_bins() -> None:
 def test_no_row_of_the_filterbank_is_empty(count: int, low_hz: float) -> None:
     weights = filterbank_matrix(BandSettings(count=count, low_hz=low_hz), PAPER)
     assert weights.shape == (count, 257)
-    assert weights.sum(dim=1).min() > 0
+    assert weights.sum(axis=1).min() > 0
     assert weights.min() >= 0
     assert weights.max() <= 1
     # Rows stay in order of their mean frequency.
-    centre = (weights @ torch.arange(257.0)) / weights.sum(dim=1)
-    assert centre.diff().min() > -1e-4
+    centre = (weights @ np.arange(257.0)) / weights.sum(axis=1)
+    assert np.diff(centre).min() > -1e-4
 
 
 def test_triangles_sum_to_one_between_the_outer_centres() -> None:
     hz = np.arange(257) * 31.25
     centres = center_frequencies(MEL, PAPER)
     inside = (hz >= centres[0]) & (hz <= centres[-1])
-    assert filterbank_matrix(MEL, PAPER).sum(dim=0).numpy()[inside] == pytest.approx(1.0, abs=1e-6)
+    assert filterbank_matrix(MEL, PAPER).sum(axis=0)[inside] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_white_noise_level_follows_row_width(rng: np.random.Generator) -> None:
     """With equal power per hertz, the level of a row is its width: the sum of its weights, in dB."""
-    wave = torch.from_numpy(0.1 * rng.standard_normal(40 * 16_000))
-    power = torch.pow(10, band_levels(wave, 16_000, MEL, PAPER) / 10).mean(dim=1)
-    level = 10 * torch.log10(power)
-    width = 10 * torch.log10(filterbank_matrix(MEL, PAPER).sum(dim=1).double())
+    wave = 0.1 * rng.standard_normal(40 * 16_000)
+    power = np.power(10, band_levels(wave, 16_000, MEL, PAPER) / 10).mean(axis=1)
+    level = 10 * np.log10(power)
+    width = 10 * np.log10(filterbank_matrix(MEL, PAPER).sum(axis=1))
     difference = level - width
-    assert (difference - difference.mean()).abs().max() < 0.4
+    assert np.abs(difference - difference.mean()).max() < 0.4
 
 
 def test_filterbank_equals_the_explicit_sum(rng: np.random.Generator) -> None:
     levels = rng.uniform(-100, 0, (257, 3))
-    bands = apply_filterbank(torch.from_numpy(levels), MEL, PAPER).numpy()
+    bands = apply_filterbank(levels, MEL, PAPER)
     edges = mel_to_hz(np.linspace(hz_to_mel(np.array(40.0)), hz_to_mel(np.array(8_000.0)), 50))
     for row in (3, 20, 47):
         low, centre, high = edges[row : row + 3]
@@ -93,11 +93,11 @@ def test_filterbank_equals_the_explicit_sum(rng: np.random.Generator) -> None:
 
 
 def test_filterbank_takes_batches_and_commutes_with_gain(rng: np.random.Generator) -> None:
-    levels = torch.from_numpy(rng.uniform(-80, 0, (2, 3, 257, 4)))
+    levels = rng.uniform(-80, 0, (2, 3, 257, 4))
     bands = apply_filterbank(levels, MEL, PAPER)
     assert bands.shape == (2, 3, 48, 4)
-    assert torch.allclose(bands[1, 2], apply_filterbank(levels[1, 2], MEL, PAPER))
-    assert torch.allclose(apply_filterbank(levels + 6, MEL, PAPER), bands + 6)
+    assert np.allclose(bands[1, 2], apply_filterbank(levels[1, 2], MEL, PAPER))
+    assert np.allclose(apply_filterbank(levels + 6, MEL, PAPER), bands + 6)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
@@ -107,17 +107,17 @@ def test_other_rates_give_the_levels_of_the_analysis_rate(rate: int, frequency: 
     levels = []
     for at in (16_000, rate):
         wave = 0.3 * np.sin(2 * np.pi * frequency * np.arange(at // 2) / at)
-        levels.append(band_levels(torch.from_numpy(wave), at, MEL, PAPER)[:, 5:45])
+        levels.append(band_levels(wave, at, MEL, PAPER)[:, 5:45])
     audible = levels[0] > levels[0].max() - 40
     assert audible.any()
-    difference = (levels[1] - levels[0]).abs()
+    difference = np.abs(levels[1] - levels[0])
     assert difference[audible].max() < (0.5 if rate == 44_100 else 1e-3)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
 @pytest.mark.parametrize("frames", [1, 2, 30])
 def test_frame_count_is_the_same_at_any_rate(rate: int, frames: int) -> None:
-    shapes = [band_levels(torch.zeros(2, frames * at // 100), at, MEL, PAPER).shape for at in (16_000, rate)]
+    shapes = [band_levels(np.zeros((2, frames * at // 100)), at, MEL, PAPER).shape for at in (16_000, rate)]
     assert shapes[0] == shapes[1] == (2, 48, frames + 1)
 
 
@@ -134,14 +134,17 @@ def test_gradients_reach_the_waveform(bands: BandSettings, rate: int) -> None:
 
 
 def test_band_levels_are_the_bands_of_the_spectrogram(rng: np.random.Generator) -> None:
-    wave = torch.from_numpy(rng.standard_normal(4_000))
+    wave = rng.standard_normal(4_000)
     expected = apply_filterbank(log_magnitude(stft(wave, PAPER), PAPER), MEL, PAPER)
-    assert torch.equal(band_levels(wave, 16_000, MEL, PAPER), expected)
+    np.testing.assert_allclose(band_levels(wave, 16_000, MEL, PAPER), expected, rtol=1e-12)
+    tensor = torch.from_numpy(wave)
+    np.testing.assert_allclose(band_levels(tensor, 16_000, MEL, PAPER).numpy(), expected, rtol=1e-12)
 
 
 def test_levels_equal_the_explicit_formulas() -> None:
-    rows = -60 * torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(3))
-    power = torch.pow(10.0, rows / 10).sum(dim=1)
-    torch.testing.assert_close(frame_levels(rows), 10 * power.log10())
-    torch.testing.assert_close(mean_level(rows), 10 * power.mean(dim=1).log10())
-    torch.testing.assert_close(mean_level(rows + 6), mean_level(rows) + 6)
+    rows = np.random.default_rng(3).uniform(-60, 0, (2, 5, 7))
+    power = np.power(10, rows / 10).sum(axis=1)
+    np.testing.assert_allclose(frame_levels(rows), 10 * np.log10(power))
+    np.testing.assert_allclose(mean_level(rows), 10 * np.log10(power.mean(axis=1)))
+    np.testing.assert_allclose(mean_level(rows + 6), mean_level(rows) + 6)
+    np.testing.assert_allclose(mean_level(torch.from_numpy(rows)).numpy(), mean_level(rows))

@@ -5,13 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tonewood.dsp.chunking import Chunk, overlapping_chunks
+from tonewood.dsp.chunking import overlapping_chunks
 from tonewood.dsp.stft import (
     GainFunction,
     filter_chunk,
     filter_margin,
     filter_recording,
-    istft,
     log_magnitude,
     prepare_filter,
     scale_to_rate,
@@ -145,28 +144,23 @@ def test_result_does_not_depend_on_block_size(rate: int, block_frames: int, rng:
     assert np.abs(whole - parts).max() <= 1e-6
 
 
-def wandering_tensor(hz: FloatArray, seconds: FloatArray) -> torch.Tensor:
-    return torch.from_numpy(wandering(hz, seconds))
-
-
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
 @pytest.mark.parametrize("size", [1_000, 3_333, 60_000])
 def test_filtered_chunks_equal_the_filtered_recording(rate: int, size: int, rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (3, 60_011)).astype(np.float32)
     whole = filter_recording(wave, rate, wandering, PAPER)
     output = [
-        filter_chunk(Chunk(torch.from_numpy(item.samples), *item[1:]), rate, wandering_tensor, PAPER)
+        filter_chunk(item, rate, wandering, PAPER)
         for item in overlapping_chunks([wave], size, filter_margin(rate, PAPER))
     ]
-    assert np.abs(torch.cat(output, dim=1).numpy() - whole).max() <= 1e-6
+    assert np.abs(np.concatenate(output, axis=1) - whole).max() <= 1e-6
 
 
 def test_prepared_filter_takes_any_gain(rng: np.random.Generator) -> None:
     wave = rng.uniform(-1, 1, (2, 9_001)).astype(np.float32)
-    through = prepare_filter(torch.from_numpy(wave), 16_000, PAPER, block_frames=20)
+    through = prepare_filter(wave, 16_000, PAPER, block_frames=20)
     for gain in (wandering, constant(-6.0), wandering):
-        output = through(lambda hz, seconds, gain=gain: torch.from_numpy(gain(hz, seconds)))  # type: ignore[misc]
-        assert np.abs(output.numpy() - filter_recording(wave, 16_000, gain, PAPER)).max() <= 1e-6
+        assert np.abs(through(gain) - filter_recording(wave, 16_000, gain, PAPER)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("hop_ms", [5.0, 7.3, 15.0])
@@ -204,16 +198,16 @@ def test_gain_receives_frequencies_and_times_of_the_recording() -> None:
 
 def test_full_scale_sine_on_a_bin_reads_0_dbfs() -> None:
     frequency = 32 * PAPER.rate / PAPER.fft
-    level = log_magnitude(stft(torch.from_numpy(sine(frequency, 16_000, 16_000)), PAPER), PAPER)
+    level = log_magnitude(stft(sine(frequency, 16_000, 16_000), PAPER), PAPER)
     assert level.shape == (257, 101)
     inner = level[:, 5:-5]
-    assert (inner.argmax(dim=0) == 32).all()
-    assert inner[32].numpy() == pytest.approx(0.0, abs=1e-3)
+    assert (inner.argmax(axis=0) == 32).all()
+    assert inner[32] == pytest.approx(0.0, abs=1e-3)
 
 
 def test_stft_equals_the_explicit_fourier_sum(rng: np.random.Generator) -> None:
     wave = rng.standard_normal(3_000)
-    spectrum = stft(torch.from_numpy(wave), PAPER).numpy()
+    spectrum = stft(wave, PAPER)
     n = np.arange(480)
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / 480)
     for frame, line in ((5, 0), (8, 100), (10, 256)):
@@ -224,12 +218,11 @@ def test_stft_equals_the_explicit_fourier_sum(rng: np.random.Generator) -> None:
         assert spectrum[line, frame] == pytest.approx(slow, abs=1e-9)
 
 
-@pytest.mark.parametrize("samples", [600, 4_801, 16_000])
-def test_istft_inverts_stft_exactly(samples: int, rng: np.random.Generator) -> None:
-    wave = torch.from_numpy(rng.standard_normal((2, 3, samples)))
-    back = istft(stft(wave, PAPER), samples, PAPER)
-    assert back.shape == wave.shape
-    assert torch.allclose(back, wave, atol=1e-10)
+@pytest.mark.parametrize("samples", [200, 600, 4_801, 16_000])
+@pytest.mark.parametrize("fft", [512, 513])
+def test_stft_of_arrays_equals_that_of_tensors(samples: int, fft: int, rng: np.random.Generator) -> None:
+    wave, settings = rng.standard_normal((2, 3, samples)), SpectrumSettings(fft=fft)
+    assert np.allclose(stft(wave, settings), stft(torch.from_numpy(wave), settings).numpy(), atol=1e-12)
 
 
 def test_frame_k_is_at_k_hops_at_any_rate() -> None:
@@ -238,9 +231,9 @@ def test_frame_k_is_at_k_hops_at_any_rate() -> None:
         scaled = SpectrumSettings(
             rate=rate, window_ms=1000 * window / rate, hop_ms=1000 * hop / rate, fft=fft
         )
-        click = torch.zeros(rate)
+        click = np.zeros(rate, np.float32)
         click[round(0.43 * rate)] = 1
-        energy = stft(click, scaled).abs().square().sum(dim=0)
+        energy = np.square(np.abs(stft(click, scaled))).sum(axis=0)
         assert energy.argmax() == 43
 
 
@@ -253,8 +246,8 @@ def test_other_rates_have_the_same_durations(rate: int, sizes: tuple[int, int, i
 
 
 def test_log_magnitude_stops_at_the_floor() -> None:
-    level = log_magnitude(torch.tensor([0.0, 1e-9, 1e-5, 1.0]) * (1 + 0j), PAPER)
-    assert level.numpy() == pytest.approx([-140, -140, -100, 0], abs=1e-4)
+    level = log_magnitude(np.array([0.0, 1e-9, 1e-5, 1.0]) * (1 + 0j), PAPER)
+    assert level == pytest.approx([-140, -140, -100, 0], abs=1e-4)
 
 
 @pytest.mark.parametrize("amplitude", [0.0, 1e-8, 1.0])
@@ -272,4 +265,4 @@ def test_gradients_of_log_magnitude_are_finite(amplitude: float) -> None:
 def test_odd_fft_lengths_lose_no_frame(fft: int) -> None:
     settings = SpectrumSettings(fft=fft)
     for samples in (160, 1_600, 16_000, 16_001):
-        assert stft(torch.ones(samples), settings).shape == (fft // 2 + 1, samples // 160 + 1)
+        assert stft(np.ones(samples, np.float32), settings).shape == (fft // 2 + 1, samples // 160 + 1)

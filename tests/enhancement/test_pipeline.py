@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from tonewood.dsp.chunking import TensorTimeSeries
+from tonewood.dsp.chunking import ArrayTimeSeries
 from tonewood.dsp.features import mean_level
 from tonewood.enhancement.analysis import mean_score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
@@ -48,7 +47,7 @@ def strict_model(model: Model) -> Model:
 
 def scorer_score(wave: Any, model: Model) -> float:
     rows = scorer_input(to_analysis_rate(wave, 16_000, model), model)
-    return mean_score(model.scorer, TensorTimeSeries(rows))
+    return mean_score(model.scorer, ArrayTimeSeries(rows))
 
 
 def test_guided_step_minimises_the_linearised_objective(source: Any, model: Model) -> None:
@@ -57,13 +56,12 @@ def test_guided_step_minimises_the_linearised_objective(source: Any, model: Mode
     steps = [s for s in enhance_array(source, 16_000, guided, settings) if isinstance(s, SearchStep)]
     rows = scorer_input(to_analysis_rate(source, 16_000, model), model)
     near = rows + steps[0].mask_db
-    expected = steps[0].mask_db + model.guide.direction(near[None], float(mean_level(near)))[0]
+    _, slope = model.guide.energy_and_gradient(near, float(mean_level(near)))
     bound = settings.render.max_gain_db
-    free = steps[0].mask_db.abs() < bound  # cells at the bound stay there
-    assert free.float().mean() > 0.5
-    torch.testing.assert_close(
-        steps[1].mask_db[free], expected.clamp(-bound, bound)[free], atol=1e-2, rtol=1e-2
-    )
+    free = np.abs(steps[0].mask_db) < bound  # cells at the bound stay there
+    assert free.mean() > 0.5
+    expected = (steps[0].mask_db - slope).clip(-bound, bound)
+    np.testing.assert_allclose(steps[1].mask_db[free], expected[free], atol=1e-2, rtol=1e-2)
 
 
 def test_zero_guide_weight_keeps_the_prior(source: Any, model: Model) -> None:
@@ -72,14 +70,14 @@ def test_zero_guide_weight_keeps_the_prior(source: Any, model: Model) -> None:
     steps = [
         s for s in enhance_array(source, 16_000, unguided, without_feedback) if isinstance(s, SearchStep)
     ]
-    torch.testing.assert_close(steps[0].mask_db, steps[-1].mask_db)
+    np.testing.assert_allclose(steps[0].mask_db, steps[-1].mask_db, atol=1e-5)
 
 
 def test_search_reduces_distance_from_the_prior(source: Any, model: Model) -> None:
     unguided = replace(model, guide_weight=0.0)
     steps = [s for s in enhance_array(source, 16_000, unguided, FORCED) if isinstance(s, SearchStep)]
     assert [step.number for step in steps] == [0, 1, 2, 3]
-    distances = [step.distance for step in steps]
+    distances = [step.objective.distance for step in steps]
     assert distances == sorted(distances, reverse=True)
     assert distances[-1] < distances[0] - 0.1
 
@@ -87,7 +85,7 @@ def test_search_reduces_distance_from_the_prior(source: Any, model: Model) -> No
 def test_certified_scores_are_those_of_the_audio(source: Any, model: Model) -> None:
     result = enhanced(source, model, FORCED)
     for samples, score in ((source, result.scorer.before), (result.samples, result.scorer.after)):
-        rows = TensorTimeSeries(scorer_input(to_analysis_rate(samples, 16_000, model), model))
+        rows = ArrayTimeSeries(scorer_input(to_analysis_rate(samples, 16_000, model), model))
         assert mean_score(model.scorer, rows) == pytest.approx(score, abs=1e-6)
 
 
@@ -100,11 +98,11 @@ def test_input_unlike_the_source_is_refused_and_gets_static_mask(source: Any, mo
     assert result.mask.roughness_db < 0.2
     # The static mask, as strong as the recording needs it.
     shape = result.mask.gain_db.mean(axis=1)
-    need = float(shape @ model.priors.static_db.numpy()) / float(model.priors.static_db.square().sum())
+    need = float(shape @ model.priors.static_db / np.square(model.priors.static_db).sum())
     assert 0 < need <= 1.01
     bound = EnhanceSettings().render.max_gain_db
-    expected = (need * model.priors.static_db).clamp(-bound, bound)
-    np.testing.assert_allclose(shape, expected.numpy(), atol=0.03)
+    expected = (need * model.priors.static_db).clip(-bound, bound)
+    np.testing.assert_allclose(shape, expected, atol=0.03)
     assert "both folders" in result.certificate.line
 
 
@@ -147,8 +145,7 @@ def test_models_of_earlier_versions_refuse_what_is_unlike_the_source(reference: 
 def test_verdict_of_the_reference_needs_a_graded_scorer(reference: Any, model: Model) -> None:
     """Wide limits and a scorer that is sure: only the age of the model makes the difference."""
     sure = deepcopy(model.scorer)
-    with torch.no_grad():
-        sure.linear.bias.sub_(3)
+    sure.weights["linear.bias"] = sure.weights["linear.bias"] - 3
     wide = replace(
         model,
         scorer=sure,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from safetensors.torch import save, save_file
+from safetensors.numpy import save, save_file
 
 from tonewood.enhancement.analysis import ArraySource
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
@@ -127,13 +127,12 @@ def test_predicted_mask_is_applied_unchanged_and_certified(source: Any, predicti
     np.testing.assert_allclose(result.mask.gain_db, expected.gain_db, atol=1e-5)
     assert result.steps == 0
     assert result.certificate.scorer.after < result.certificate.scorer.before
-    assert result.certificate.judge_fooled is not None
 
 
 def test_search_from_the_prediction_starts_at_a_lower_objective(source: Any, predicting: Model) -> None:
     totals = {
         kind: [
-            event.total
+            event.objective.total
             for event in enhance_array(
                 source,
                 16_000,
@@ -157,7 +156,7 @@ def test_predictor_does_not_learn_priors_of_zero_shrinkage(
     brief = PredictorSettings(width=8, depth=2, steps=20, search_steps=0, guide=0.0)
     *_, last = add_predictor(doubting, training_folders.reference, training_folders.source, brief)
     assert isinstance(last, Model)
-    static = model.priors.static_db.numpy()[:, None]
+    static = model.priors.static_db[:, None]
     deviations = []
     for labelled in (last, predicting):
         mask = predict(source, 16_000, labelled).gain_db[:, 20:-20]

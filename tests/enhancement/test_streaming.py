@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ import tonewood
 from tonewood.enhancement.streaming import StreamingEnhancer
 from tonewood.errors import AudioError, CallError, ModelError, TonewoodError
 from tonewood.model.model import Model
-from tonewood.priors.predictor import Predictor
+from tonewood.priors.predictor import Predictor, predictor_shapes
 from tonewood.setting_types import RenderChanges
 from tonewood.settings import PredictorSettings, RenderSettings, default_enhance_settings
 
@@ -26,10 +25,10 @@ FORCED = default_enhance_settings("predicted").replace(render=dict(match=False),
 
 def with_static_mask(model: Model, gain_db: float, lookahead: int = 1) -> Model:
     """Return a model that predicts one gain below 1 kHz and its negative above, at all times."""
-    predictor = Predictor(48, PredictorSettings(width=4, lookahead=lookahead), 10.0, torch.Generator())
-    predictor.static_db[:20] = gain_db
-    predictor.static_db[20:] = -gain_db
-    return replace(model, predictor=predictor.eval().requires_grad_(False))
+    settings = PredictorSettings(width=4, lookahead=lookahead)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in predictor_shapes(48, settings).items()}
+    weights["static_db"] = np.repeat(np.array([gain_db, -gain_db], dtype=np.float32), [20, 28])
+    return replace(model, predictor=Predictor(settings, 10.0, weights))
 
 
 def stream_whole(stream: StreamingEnhancer, samples: Samples, cuts: Any = ()) -> Samples:
@@ -155,7 +154,7 @@ def test_level_is_matched_over_time_and_kept_in_pauses(model: Model) -> None:
 def test_learnt_loudness_is_compensated_from_the_first_note(model: Model) -> None:
     known = with_static_mask(model, 12.0)
     assert known.predictor is not None
-    known.predictor.loudness_db.copy_(torch.tensor([6.0, 12.0]))
+    known.predictor.weights["loudness_db"] = np.array([6.0, 12.0], dtype=np.float32)
     tone = (0.1 * np.sin(2 * np.pi * 440 * np.arange(8_000) / 16_000)).astype(np.float32)[None]
     output = StreamingEnhancer(known, 16_000).process(tone)[:, 4_000:]
     assert np.abs(output).max() == pytest.approx(0.1, rel=0.05)

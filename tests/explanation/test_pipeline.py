@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.enhancement.analysis import score_array
@@ -19,7 +18,7 @@ from tonewood.explanation.pipeline import (
     filter_by_evidence,
 )
 from tonewood.model.model import Model, load_model
-from tonewood.scorer.training import score_windows
+from tonewood.scorer.scoring import score_windows
 
 Play = Callable[..., Any]
 
@@ -34,8 +33,9 @@ def test_map_and_bias_sum_to_logit(model: Model, play: Play, side: str, method: 
     wave = play(3.4, 22_050, 2)
     wave[:, 21_500:44_600] = 0  # a silent window
     explanation = explain(wave, 22_050, model, side=side, method=method)
-    scores = score_windows(model.scorer, scorer_input(to_analysis_rate(wave, 22_050, model), model)).double()
-    logits = torch.logit(scores) * (-1 if side == "reference" else 1)
+    scores = score_windows(model.scorer, scorer_input(to_analysis_rate(wave, 22_050, model), model))
+    scores = scores.astype(np.float64)
+    logits = np.log(scores / (1 - scores)) * (-1 if side == "reference" else 1)
     assert explanation.windows == len(scores) == 3
     assert explanation.logit == pytest.approx(float(logits.mean()), abs=1e-4)  # float32 scores
     assert abs(explanation.map_mean + explanation.base - explanation.logit) < 1e-6
@@ -75,7 +75,7 @@ def test_silent_windows_have_no_evidence(model: Model, play: Play) -> None:
 
 def test_other_class_has_opposite_evidence(model: Model, play: Play) -> None:
     one, other = (explain(play(1.2), 16_000, model, side=side) for side in ("reference", "source"))
-    torch.testing.assert_close(one.evidence, -other.evidence)
+    np.testing.assert_allclose(one.evidence, -other.evidence)
     assert one.logit == -other.logit
     np.testing.assert_allclose(one.octaves, -other.octaves)
 
@@ -115,7 +115,7 @@ def test_evidence_and_rest_sum_to_recording(model: Model, play: Play, rate: int,
 
 
 def test_evidence_mask_passes_positive_evidence(model: Model) -> None:
-    evidence = torch.full((48, 100), -1.0)
+    evidence = np.full((48, 100), -1.0)
     evidence[20:30, 40:60] = 2.0
     mask = evidence_mask(evidence, model)
     assert mask is not None
@@ -125,7 +125,7 @@ def test_evidence_mask_passes_positive_evidence(model: Model) -> None:
     assert gain[:, [0, 2]].max() < -50
     # What the scorer cannot hear was not used.
     assert mask.gain_at(np.array([9_000.0, 20_000.0]), np.array([0.5])).max() < -50
-    assert evidence_mask(torch.full((48, 100), -1.0), model) is None
+    assert evidence_mask(np.full((48, 100), -1.0), model) is None
 
 
 def test_parts_have_names_and_weights(model: Model, play: Play) -> None:

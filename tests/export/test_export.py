@@ -111,7 +111,7 @@ def test_model_exports_its_static_mask(tmp_path: Path, model: Any, model_file: P
     out = tmp_path / "ir.wav"
     assert run("export", model_file, "--ir", "linear", "-o", out).code == 0
     _, h = freqz(soundfile.read(out)[0], worN=HZ, fs=48_000)
-    static = model.priors.static_db.numpy().clip(-30, 30)
+    static = model.priors.static_db.clip(-30, 30)
     rows = 2595 * np.log10(1 + export.load_correction(str(model_file)).mask.hz / 700)
     below = HZ < 8_000
     expected = np.interp(2595 * np.log10(1 + HZ / 700), rows, static)

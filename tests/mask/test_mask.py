@@ -2,13 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tonewood.dsp.chunking import LazyTimeSeries
 from tonewood.dsp.features import hz_to_mel, mel_to_hz
-from tonewood.mask.mask import Mask, moving_average
+from tonewood.mask.mask import Mask, moving_average, moving_average_gradient
 
 HZ = mel_to_hz(np.linspace(100, 2_700, 12))
 
@@ -113,42 +112,49 @@ def test_mask_is_frozen_and_checks_its_shape() -> None:
     shape=st.sampled_from([(5, 7), (1, 1), (2, 3, 30), (12, 1)]),
 )
 def test_moving_average_keeps_a_constant(frames: int, rows: int, shape: tuple[int, ...]) -> None:
-    constant = torch.full(shape, 4.5)
-    assert torch.allclose(moving_average(constant, frames, rows), constant)
+    constant = np.full(shape, 4.5, np.float32)
+    assert np.allclose(moving_average(constant, frames, rows), constant)
 
 
 @pytest.mark.parametrize(("frames", "length"), [(1, 1), (2, 3), (8, 9), (9, 9)])
 def test_moving_average_spreads_an_impulse_evenly(frames: int, length: int) -> None:
-    gain = torch.zeros(3, 41)
+    gain = np.zeros((3, 41), np.float32)
     gain[1, 20] = 9
     out = moving_average(gain, frames)
-    expected = torch.zeros(3, 41)
+    expected = np.zeros((3, 41), np.float32)
     expected[1, 20 - length // 2 : 21 + length // 2] = 9 / length
-    assert torch.allclose(out, expected, atol=1e-6)
+    assert np.allclose(out, expected, atol=1e-6)
     assert out.sum().item() == pytest.approx(9, abs=1e-4)
 
 
 def test_moving_average_over_rows_and_frames_is_the_block_mean() -> None:
-    gain = torch.randn(8, 20, generator=torch.Generator().manual_seed(0))
+    gain = np.random.default_rng(0).standard_normal((8, 20)).astype(np.float32)
     out = moving_average(gain, 5, 3)
     assert out.shape == gain.shape
     assert out[4, 10].item() == pytest.approx(gain[3:6, 8:13].mean().item(), abs=1e-6)
-    padded = torch.nn.functional.pad(gain[None, None], (2, 2, 1, 1), mode="replicate")[0, 0]
+    padded = np.pad(gain, ((1, 1), (2, 2)), mode="edge")
     assert out[0, 0].item() == pytest.approx(padded[:3, :5].mean().item(), abs=1e-6)
 
 
 def test_moving_average_of_a_batch_equals_singles() -> None:
-    gain = torch.randn(2, 3, 6, 20, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(moving_average(gain, 7, 3)[1, 2], moving_average(gain[1, 2], 7, 3), atol=1e-6)
+    gain = np.random.default_rng(0).standard_normal((2, 3, 6, 20)).astype(np.float32)
+    assert np.allclose(moving_average(gain, 7, 3)[1, 2], moving_average(gain[1, 2], 7, 3), atol=1e-6)
 
 
-def test_moving_average_passes_gradients() -> None:
-    gain = torch.zeros(3, 20, requires_grad=True)
-    moving_average(gain, 5)[1, 10].backward()  # type: ignore[no-untyped-call]
-    assert gain.grad is not None
-    expected = torch.zeros(3, 20)
+@given(frames=st.integers(1, 60), length=st.integers(1, 30), seed=st.integers(0, 99))
+def test_gradient_of_moving_average_is_its_adjoint(frames: int, length: int, seed: int) -> None:
+    """⟨average x, y⟩ = ⟨x, gradient y⟩."""
+    x, y = np.random.default_rng(seed).standard_normal((2, 3, length)).astype(np.float32)
+    average = float((moving_average(x, frames) * y).sum())
+    assert average == pytest.approx(float((x * moving_average_gradient(y, frames)).sum()), abs=1e-4)
+
+
+def test_gradient_of_moving_average_spreads_over_the_window() -> None:
+    gradient = np.zeros((3, 20), np.float32)
+    gradient[1, 10] = 1
+    expected = np.zeros((3, 20))
     expected[1, 8:13] = 0.2
-    assert torch.allclose(gain.grad, expected)
+    assert np.allclose(moving_average_gradient(gradient, 5), expected)
 
 
 @given(st.integers(1, 60), st.integers(0, 2**31 - 1))

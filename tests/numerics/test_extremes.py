@@ -114,10 +114,10 @@ def tiny(samples: int, channels: int = 1) -> Samples:
 
 @law("Denormals of 1e-40: levels are those of silence", within=0, examples=1)
 def test_denormal_levels() -> float:
-    waves = [torch.from_numpy(item) for item in (tiny(9_000)[0], np.zeros(9_000, np.float32))]
+    waves = tiny(9_000)[0], np.zeros(9_000, np.float32)
     rows = [band_levels(item, 16_000, BandSettings(), PAPER) for item in waves]
     fine = [fine_structure(item, PAPER, 57) for item in waves]
-    return float((rows[0] - rows[1]).abs().max() + (fine[0] - fine[1]).abs().max())
+    return float(np.abs(rows[0] - rows[1]).max() + np.abs(fine[0] - fine[1]).max())
 
 
 @law(
@@ -164,7 +164,7 @@ def test_gradients_of_silence_and_denormals_are_finite(wave: Samples, which: str
     assert isinstance(scorer, Scorer)
     samples = torch.from_numpy(wave).requires_grad_()
     rows = band_levels(samples, 16_000, scorer.settings.bands, PAPER)
-    (gradient,) = torch.autograd.grad(scorer.score(rows[None]).sum(), samples)
+    (gradient,) = torch.autograd.grad(scorer.as_tensors().score(rows[None]).sum(), samples)
     assert gradient.isfinite().all()
 
 

@@ -1,7 +1,6 @@
 """The mask, its rendering and the objective against their float64 twins."""
 
 import numpy as np
-import torch
 from hypothesis import strategies as st
 
 from campaigns.harness.numerics.law import SEEDS, law
@@ -20,7 +19,9 @@ from tonewood.mask.search import (
     render_sticky_notes,
     search_mask,
 )
+from tonewood.scorer.scoring import WindowScore
 from tonewood.settings import RenderSettings, SearchSettings, SpectrumSettings
+from tonewood.utils.random_draws import RandomDraws
 
 PAPER = SpectrumSettings()
 
@@ -90,7 +91,7 @@ def test_rendering(seed: int, rate: int, amount: float) -> float:
 def test_averaging(seed: int, frames: int, rows: int) -> float:
     gain = 8 * noise(seed, (7, 12), 1.0)
     slow = references.smoothed(gain.astype(np.float64), frames, rows)
-    return float(np.abs(moving_average(torch.from_numpy(gain), frames, rows).numpy() - slow).max())
+    return float(np.abs(moving_average(gain, frames, rows) - slow).max())
 
 
 @law(
@@ -131,12 +132,9 @@ def test_sticky_notes(seed: int, count: int, smooth_hz: float, smooth_s: float) 
     # Points near the edges of the notes, where shares are between 0 and 1.
     edges = [(c + side * h / 2, s + side * w / 2) for s, c, w, h, _ in placed for side in (-1, 1)]
     hz, seconds = np.array(edges).T + rng.uniform(-1, 1, (2, 1)) * [[60.0], [0.03]]
-    fields = (torch.tensor(field).float() for field in zip(*placed, strict=True))
-    sticky_notes = StickyNotes(*fields)
-    profiles = sticky_notes.profiles(
-        torch.from_numpy(hz).float(), torch.from_numpy(seconds).float(), smooth_hz, smooth_s
-    )
-    output = render_sticky_notes(sticky_notes.gain_db, *profiles).numpy()
+    sticky_notes = StickyNotes(*(np.array(field, np.float32) for field in zip(*placed, strict=True)))
+    profiles = sticky_notes.profiles(hz.astype(np.float32), seconds.astype(np.float32), smooth_hz, smooth_s)
+    output = render_sticky_notes(sticky_notes.gain_db, *profiles)
     return float(np.abs(output - references.notes(placed, hz, seconds, smooth_hz, smooth_s)).max())
 
 
@@ -153,25 +151,25 @@ def test_sticky_notes(seed: int, count: int, smooth_hz: float, smooth_s: float) 
 )
 def test_objective(seed: int, score: float, guide: float, alpha: float, beta: float) -> float:
     model = bundled("cello")
-    rows = scorer_input(torch.from_numpy(notes(seed, 0.8)[0]), model)
-    mask, anchor = (torch.from_numpy(3 * noise(seed + k, tuple(rows.shape), 1.0)) for k in (1, 2))
+    rows = scorer_input(notes(seed, 0.8)[0], model)
+    mask, anchor = (3 * noise(seed + k, rows.shape, 1.0) for k in (1, 2))
     settings = SearchSettings(score=score, guide=guide, alpha=alpha, beta=beta, steps=0)
     problem = SearchProblem(
-        model.scorer.score,
+        WindowScore(model.scorer),
         rows,
         anchor,
         settings,
         window_frames=rows.shape[1],
         max_gain_db=60.0,
-        guide_energy=lambda masked: masked.square().sum(dim=(1, 2)) / 1e4,
+        guide_energy=lambda masked: (float(np.square(masked, dtype=np.float64).sum() / 1e4), masked / 5e3),
     )
-    (step,) = search_mask(problem, FreeMask(mask), torch.Generator())
-    masked = (rows + mask).double().numpy()
+    (step,) = search_mask(problem, FreeMask(mask), RandomDraws(0))
+    masked = (rows + mask).astype(np.float64)
     slow = references.objective(
         references.score(network(model.scorer), masked),
         float(np.square(masked).sum() / 1e4),
-        mask.double().numpy(),
-        anchor.double().numpy(),
+        mask.astype(np.float64),
+        anchor.astype(np.float64),
         (score, guide, alpha, beta),
     )
-    return abs(step.total - slow) / max(1.0, abs(slow))
+    return abs(step.objective.total - slow) / max(1.0, abs(slow))

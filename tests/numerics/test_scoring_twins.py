@@ -3,17 +3,16 @@
 from functools import cache
 
 import numpy as np
-import torch
 from hypothesis import strategies as st
-from torch import nn
 
 from campaigns.harness.numerics.law import SEEDS, law
 from tests.numerics import references
-from tests.numerics.sounds import NAMES, bundled, notes
+from tests.numerics.sounds import NAMES, bundled, noise, notes
 from tonewood.dsp.features import center_frequencies
 from tonewood.enhancement.pipeline import scorer_input
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.saliency import class_activation_map, compute_saliency
+from tonewood.utils.arrays import Array
 
 
 def listener(model: str, judge: bool) -> Scorer:
@@ -26,16 +25,16 @@ def listener(model: str, judge: bool) -> Scorer:
 @cache
 def network(scorer: Scorer) -> references.Network:
     """Return the weights of a scorer for its twin."""
-    layers = [item for item in scorer.convolutions if isinstance(item, nn.Conv2d)]
-    state = {name: item.double().numpy() for name, item in scorer.state_dict().items()}
+    state = {name: item.astype(np.float64) for name, item in scorer.weights.items()}
     weights = [
-        (state[f"convolutions.{k}.weight"], state[f"convolutions.{k}.bias"]) for k in range(len(layers))
+        (state[f"convolutions.{k}.weight"], state[f"convolutions.{k}.bias"])
+        for k in range(scorer.settings.depth)
     ]
     return references.Network(
         weights,
-        [(item.stride[0], item.stride[1]) for item in layers],
+        scorer.strides,
         state["linear.weight"][0],
-        float(state["linear.bias"][0]),
+        state["linear.bias"].item(),
         state["row_mean"],
         np.asarray(center_frequencies(scorer.settings.bands, scorer.spectrum), np.float64),
         scorer.settings.range_db,
@@ -54,11 +53,9 @@ def network(scorer: Scorer) -> references.Network:
 )
 def test_score(seed: int, seconds: float, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
-    rows = scorer_input(torch.from_numpy(notes(seed, seconds)[0]), bundled(model))
-    slow = references.score(network(scorer), rows.double().numpy())
-    with torch.no_grad():
-        output = float(scorer.score(rows[None])[0])
-    return abs(output - slow)
+    rows = scorer_input(notes(seed, seconds)[0], bundled(model))
+    slow = references.score(network(scorer), rows.astype(np.float64))
+    return abs(float(scorer.score(rows[None])[0]) - slow)
 
 
 @law(
@@ -72,9 +69,9 @@ def test_score(seed: int, seconds: float, model: str, judge: bool) -> float:
 )
 def test_activation_map(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
-    rows = scorer_input(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
-    slow = references.activation_map(network(scorer), rows.double().numpy())
-    output = class_activation_map(scorer, rows).numpy()
+    rows = scorer_input(notes(seed, 0.6)[0], bundled(model))
+    slow = references.activation_map(network(scorer), rows.astype(np.float64))
+    output = class_activation_map(scorer, rows)
     return float(np.abs(output - slow).max() / np.abs(slow).max())
 
 
@@ -89,9 +86,9 @@ def test_activation_map(seed: int, model: str, judge: bool) -> float:
 )
 def test_saliency_is_the_logit(seed: int, model: str, judge: bool) -> float:
     scorer = listener(model, judge)
-    rows = scorer_input(torch.from_numpy(notes(seed, 0.6)[0]), bundled(model))
+    rows = scorer_input(notes(seed, 0.6)[0], bundled(model))
     result = compute_saliency(scorer, rows[None])
-    slow = float(references.activation_map(network(scorer), rows.double().numpy()).mean())
+    slow = float(references.activation_map(network(scorer), rows.astype(np.float64)).mean())
     return abs(float(result.cells.mean()) + result.base - slow - network(scorer).bias)
 
 
@@ -105,11 +102,10 @@ def test_saliency_is_the_logit(seed: int, model: str, judge: bool) -> float:
 def test_saliency_of_a_linear_scorer(seed: int) -> float:
     """The logit is a weighted sum of the cells, so the share of each cell is its term."""
     scorer = _Linear(seed)
-    rows = torch.from_numpy(notes(seed, 0.3)[0])
-    rows = scorer_input(rows, bundled("cello"))[None]
-    result = compute_saliency(scorer, rows, "integrated").cells[0].numpy()
-    normalized = scorer.normalize(rows)[0].double().numpy()
-    slow = scorer.weights.double().numpy()[:, None] * normalized / rows.shape[2] * normalized.size
+    rows = scorer_input(notes(seed, 0.3)[0], bundled("cello"))[None]
+    result = compute_saliency(scorer, rows, "integrated").cells[0]
+    normalized = scorer.normalize(rows)[0].astype(np.float64)
+    slow = scorer.weights["of_rows"][:, None] * normalized / rows.shape[2] * normalized.size
     return float(np.abs(result - slow).max() / np.abs(slow).max())
 
 
@@ -118,10 +114,9 @@ class _Linear(Scorer):
 
     def __init__(self, seed: int) -> None:
         scorer = bundled("cello").scorer
-        super().__init__(scorer.settings, scorer.spectrum, torch.Generator().manual_seed(seed))
-        self.weights = torch.randn(48, generator=torch.Generator().manual_seed(seed))
+        super().__init__(scorer.settings, scorer.spectrum, scorer.weights)
+        self.weights["of_rows"] = noise(seed, (48,), 1.0)
 
-    def logit_from_normalized(
-        self, normalized: torch.Tensor, generator: torch.Generator | None = None
-    ) -> torch.Tensor:
-        return (self.weights @ normalized).mean(dim=1)
+    def logit_from_normalized(self, normalized: Array, generator: object = None) -> Array:
+        logit: Array = (self.weights["of_rows"] @ normalized).mean(1)
+        return logit

@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.signal import firwin2, lfilter
-from torch import Tensor
 
 from tonewood.dsp.features import Features, compute_features
 from tonewood.priors.fitting import HeldOutGroups, fit_priors
-from tonewood.priors.nearest_neighbours import PriorFeatures, cosine_basis, fit_folder_statistics
+from tonewood.priors.folder_fitting import fit_folder_statistics
+from tonewood.priors.nearest_neighbours import PriorFeatures, cosine_basis
 from tonewood.priors.shrinkage import (
     ShrinkageFactors,
     SpectralDifference,
@@ -29,43 +31,47 @@ from tonewood.settings import (
     PriorsSettings,
     SpectrumSettings,
 )
+from tonewood.utils.arrays import Levels
 
 ROWS = 48
+BASIS = cosine_basis(ROWS).astype(np.float32)
 NEAR = NeighbourSettings(frames=1_024, codes=256, nearest=4, components=8)
 
 
-def noise(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+def noise(seed: int, *shape: int) -> NDArray[np.float32]:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
 def folder_differences(
-    difference: Tensor, spread_db: float, takes: int, seed: int
+    difference: Levels, spread_db: float, takes: int, seed: int
 ) -> tuple[SpectralDifference, SpectralDifference]:
     """Return both sides' differences [take, row]: a common one, and a smooth one per take."""
-    basis = cosine_basis(ROWS)[1:9]
+    basis = BASIS[1:9]
     reference_side, source_side = (spread_db * noise(seed + s, takes, 8) @ basis for s in (0, 1_000))
     return (
-        spectral_difference_of(difference + reference_side - source_side.mean(dim=0)),
-        spectral_difference_of(difference + reference_side.mean(dim=0) - source_side),
+        spectral_difference_of(difference + reference_side - source_side.mean(axis=0)),
+        spectral_difference_of(difference + reference_side.mean(axis=0) - source_side),
     )
 
 
-def spectral_difference_of(rows: Tensor, frames: float = 9.0) -> SpectralDifference:
+def spectral_difference_of(rows: Levels, frames: float = 9.0) -> SpectralDifference:
     """Return takes that are constant within 0.1 dB."""
-    return SpectralDifference(rows, 0.1 * noise(9, *rows.shape), torch.full((len(rows),), frames))
+    return SpectralDifference(rows, 0.1 * noise(9, *rows.shape), np.full(len(rows), frames, np.float32))
 
 
-def error(mask: Tensor, true_db: Tensor) -> float:
-    return float((mask - true_db).square().mean().sqrt())
+def error(mask: Levels, true_db: Levels) -> float:
+    return float(np.sqrt(np.square(mask - true_db).mean()))
 
 
 def test_agreeing_takes_are_hardly_shrunk() -> None:
-    difference = 10 * cosine_basis(ROWS)[3]
-    torch.testing.assert_close(fit_static_mask(*folder_differences(difference, 0.0, 5, 0)), difference)
+    difference = 10 * BASIS[3]
+    np.testing.assert_allclose(
+        fit_static_mask(*folder_differences(difference, 0.0, 5, 0)), difference, atol=1e-5
+    )
 
 
 def test_difference_within_variance_of_takes_is_shrunk() -> None:
-    nothing = torch.zeros(ROWS)
+    nothing = np.zeros(ROWS, np.float32)
     shrunk, unshrunk = [], []
     for seed in range(20):
         sides = folder_differences(nothing, 20.0, 5, seed)
@@ -75,7 +81,7 @@ def test_difference_within_variance_of_takes_is_shrunk() -> None:
 
 
 def test_shrinkage_lowers_error_for_few_takes_and_costs_little_otherwise() -> None:
-    difference = cosine_basis(ROWS)[1:9].T @ (12 * noise(7, 8))
+    difference = BASIS[1:9].T @ (12 * noise(7, 8))
     for takes, spread, share in ((4, 24.0, 0.9), (200, 24.0, 1.05)):
         trials = [folder_differences(difference, spread, takes, seed) for seed in range(20)]
         shrunk = sum(error(fit_static_mask(*sides), difference) for sides in trials)
@@ -83,18 +89,18 @@ def test_shrinkage_lowers_error_for_few_takes_and_costs_little_otherwise() -> No
 
 
 def test_long_takes_weigh_more_and_single_take_uses_other_variance() -> None:
-    rows = torch.stack([torch.zeros(ROWS), torch.ones(ROWS)])
-    assert spectral_difference_of(rows)._replace(frames=torch.tensor([1.0, 3.0])).mean[0] == 0.75
-    difference = 10 * cosine_basis(ROWS)[3]
+    rows = np.stack([np.zeros(ROWS), np.ones(ROWS)]).astype(np.float32)
+    assert spectral_difference_of(rows)._replace(frames=np.array([1, 3], dtype=np.float32)).mean[0] == 0.75
+    difference = 10 * BASIS[3]
     alone, many = folder_differences(difference, 8.0, 6, 0)
     one = spectral_difference_of(alone.rows_db[:1])
-    assert fit_static_mask(one, many).norm() < fit_static_mask(one, many, penalty=0).norm()
+    assert np.linalg.norm(fit_static_mask(one, many)) < np.linalg.norm(fit_static_mask(one, many, penalty=0))
 
 
 def test_takes_of_one_session_count_once() -> None:
-    colours = 20 * noise(1, 3, 8) @ cosine_basis(ROWS)[1:9]
-    cut = colours.repeat_interleave(4, dim=0) + 0.05 * noise(2, 12, ROWS)
-    shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    colours = 20 * noise(1, 3, 8) @ BASIS[1:9]
+    cut = np.repeat(colours, 4, axis=0) + 0.05 * noise(2, 12, ROWS)
+    shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(3)).numpy()
     result = cluster_sessions(spectral_difference_of(cut[shuffled]))
     assert set(result.tolist()) == {0, 1, 2}
     for one in range(3):
@@ -102,32 +108,35 @@ def test_takes_of_one_session_count_once() -> None:
     whole, pieces = spectral_difference_of(colours), spectral_difference_of(cut)
     shrunk = fit_static_mask(pieces, pieces)
     assert error(shrunk, fit_static_mask(whole, whole)) < 0.1
-    assert fit_static_mask(pieces, pieces, penalty=0).norm() > 1.5 * shrunk.norm()
+    assert np.linalg.norm(fit_static_mask(pieces, pieces, penalty=0)) > 1.5 * np.linalg.norm(shrunk)
 
 
 def test_takes_as_similar_as_halves_form_one_session() -> None:
     assert not cluster_sessions(
-        SpectralDifference(noise(1, 20, ROWS), 2 * noise(2, 20, ROWS), torch.ones(20))
+        SpectralDifference(noise(1, 20, ROWS), 2 * noise(2, 20, ROWS), np.ones(20, np.float32))
     ).any()
     apart = cluster_sessions(
-        SpectralDifference(9 * noise(1, 20, ROWS), 0.1 * noise(2, 20, ROWS), torch.ones(20))
+        SpectralDifference(9 * noise(1, 20, ROWS), 0.1 * noise(2, 20, ROWS), np.ones(20, np.float32))
     )
     assert len(set(apart.tolist())) == 20
     unsteady = 2 * noise(2, 20, ROWS)
-    unsteady[3] = torch.nan  # too short to have halves
-    assert not cluster_sessions(SpectralDifference(noise(1, 20, ROWS), unsteady, torch.ones(20))).any()
+    unsteady[3] = np.nan  # too short to have halves
+    assert not cluster_sessions(
+        SpectralDifference(noise(1, 20, ROWS), unsteady, np.ones(20, np.float32))
+    ).any()
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_factors_scale_recording_and_frame_deviations(take: float, moment: float) -> None:
     mask, static = noise(1, 6, 40), noise(2, 6)
-    audible = torch.arange(40) > 9
+    audible = np.arange(40) > 9
     results = ShrinkageFactors(take, moment).apply(mask, static, mean_over_audible(mask, audible))
-    torch.testing.assert_close(
+    np.testing.assert_allclose(
         mean_over_audible(results, audible),
         static + take * (mean_over_audible(mask, audible) - static),
+        atol=1e-5,
     )
-    torch.testing.assert_close(results.diff(dim=1), moment * mask.diff(dim=1), atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(np.diff(results), moment * np.diff(mask), atol=1e-5, rtol=1e-5)
 
 
 def test_factor_falls_from_one_to_zero_with_placebo_variance() -> None:
@@ -141,10 +150,10 @@ def test_factor_falls_from_one_to_zero_with_placebo_variance() -> None:
 
 def test_variance_equals_explicit_loop() -> None:
     masks = [noise(seed, 3, 20) for seed in range(3)]
-    audible = torch.arange(20) < 15
-    takes = [PriorFeatures(mask, mask, audible, torch.ones(20)) for mask in masks]
+    audible = np.arange(20) < 15
+    takes = [PriorFeatures(mask, mask, audible, np.ones(20, np.float32)) for mask in masks]
     means = [[row[:15].mean() for row in mask] for mask in masks]
-    shapes = torch.tensor([[m - sum(mean) / 3 for m in mean] for mean in means])
+    shapes = np.array([[m - sum(mean) / 3 for m in mean] for mean in means])
     moment = sum(
         float((mask[r, t] - means[i][r]) ** 2)
         for i, mask in enumerate(masks)
@@ -152,7 +161,7 @@ def test_variance_equals_explicit_loop() -> None:
         for t in range(15)
     )
     result = Variance.from_masks(masks, takes)
-    assert result.per_recording == pytest.approx(float(shapes.var(dim=0).mean()), rel=1e-5)
+    assert result.per_recording == pytest.approx(float(shapes.var(axis=0, ddof=1).mean()), rel=1e-5)
     assert result.per_frame == pytest.approx(moment / (3 * 3 * 15), rel=1e-5)
 
 
@@ -164,10 +173,10 @@ def recordings(play: Callable[..., Any]) -> Callable[..., list[Features]]:
     def make(seeds: range, *, own_db: float, filtered: bool) -> list[Features]:
         results = []
         for seed in seeds:
-            knots = 10 ** (own_db * noise(seed, 6).numpy() / 20)
+            knots = 10 ** (own_db * noise(seed, 6) / 20)
             random_filter = firwin2(257, [0, 500, 1_000, 2_000, 4_000, 8_000], knots, fs=16_000)
             wave = lfilter(random_filter, 1, play(6, seed=seed)[0])
-            wave = torch.from_numpy(lfilter(taps, 1, wave) if filtered else wave).float()
+            wave = (lfilter(taps, 1, wave) if filtered else wave).astype(np.float32)
             results.append(compute_features(wave, BandSettings(), SpectrumSettings()))
         return results
 
@@ -189,9 +198,9 @@ def test_frames_are_compared_with_matching_frames(recordings: Callable[..., list
         ),
     )
     dry, wet = (recordings(range(1), own_db=0.0, filtered=f)[0].rows_db for f in (False, True))
-    true_db = (wet - dry)[:, 50:500].median(dim=1).values
+    true_db = np.median((wet - dry)[:, 50:500], axis=1)
     for side in sides:
-        assert torch.corrcoef(torch.stack([side.mean, true_db]))[0, 1] > 0.9
+        assert np.corrcoef([side.mean, true_db])[0, 1] > 0.9
 
 
 def test_common_filter_leaves_no_adaptive_part(
@@ -221,12 +230,12 @@ def test_few_different_sessions_give_static_mask_only(
         reference[:6], source, reference[6:], settings, 10.0, torch.Generator().manual_seed(0)
     ).priors
     mask = priors.mask(source[0], "auto")
-    shape = mask - mask.mean(dim=0) - (priors.static_db - priors.static_db.mean())[:, None]
-    torch.testing.assert_close(shape, torch.zeros_like(shape), atol=1e-4, rtol=0)
+    shape = mask - mask.mean(axis=0) - (priors.static_db - priors.static_db.mean())[:, None]
+    np.testing.assert_allclose(shape, 0, atol=1e-4)
 
 
 def test_folder_is_halved_by_session_if_large_enough() -> None:
-    rows = 9 * noise(1, 12, ROWS).repeat_interleave(2, dim=0)
+    rows = 9 * np.repeat(noise(1, 12, ROWS), 2, axis=0)
     takes: list[Any] = list(range(24))
     folder = HeldOutGroups.from_difference(takes, spectral_difference_of(rows))
     assert folder.is_testable
@@ -237,6 +246,6 @@ def test_folder_is_halved_by_session_if_large_enough() -> None:
     few = HeldOutGroups.from_difference(takes[:8], spectral_difference_of(rows[:8]))
     assert not few.is_testable
     assert few.held_out_group.tolist() == list(range(8))
-    alike = HeldOutGroups.from_difference(takes[:4], spectral_difference_of(torch.zeros(4, ROWS)))
+    alike = HeldOutGroups.from_difference(takes[:4], spectral_difference_of(np.zeros((4, ROWS), np.float32)))
     assert alike.single_session
     assert alike.is_testable

@@ -1,9 +1,9 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tonewood.research.architecture_search import (
     SIZES,
@@ -16,9 +16,10 @@ from tonewood.research.architecture_search import (
     find_knee,
     smallest_sufficient,
 )
-from tonewood.scorer.network import Scorer
 from tonewood.scorer.training import LabelledTakes, TrainedScorer, euclidean_loss, train_scorer
+from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
+from tonewood.utils.arrays import Levels
 
 PAPER = SpectrumSettings()
 TINY = ScorerSettings(bands=BandSettings(count=16), crop_seconds=0.5)
@@ -97,7 +98,9 @@ def test_knee_uses_the_logarithm_of_the_parameters() -> None:
 def test_sizes_have_325_to_93249_parameters() -> None:
     settings = ScorerSettings()
     counts = [
-        Scorer(settings.replace(width=size.width, depth=size.depth), PAPER, torch.Generator()).parameter_count
+        initial_scorer(
+            settings.replace(width=size.width, depth=size.depth), PAPER, torch.Generator()
+        ).parameter_count
         for size in SIZES
     ]
     assert counts == [325, 829, 1_729, 3_713, 8_161, 14_337, 36_681, 93_249]
@@ -107,14 +110,14 @@ def test_sizes_have_325_to_93249_parameters() -> None:
 
 def test_loss_weights_both_sides_equally() -> None:
     # Mean squares 0.125 over two windows and 0.25 over four.
-    reference, source = torch.tensor([0.0, 0.5]), torch.tensor([1.0, 0.0, 1.0, 1.0])
+    reference, source = (np.array(scores, np.float32) for scores in ([0.0, 0.5], [1.0, 0.0, 1.0, 1.0]))
     assert euclidean_loss(reference, source) == pytest.approx((0.125 + 0.25) / 2)
 
 
-def take(tilt_db: float, seed: int) -> Tensor:
+def take(tilt_db: float, seed: int) -> Levels:
     generator = torch.Generator().manual_seed(seed)
     slope = torch.linspace(tilt_db, -tilt_db, 16)[:, None]
-    return slope - 30 + 4 * torch.randn(16, 160, generator=generator)
+    return (slope - 30 + 4 * torch.randn(16, 160, generator=generator)).numpy()
 
 
 def takes(first: int, count: int) -> LabelledTakes:

@@ -23,7 +23,7 @@ BANDS, SPECTRUM = BandSettings(count=ROWS), SpectrumSettings()
 TILT = torch.linspace(-8, 8, ROWS)[:, None]
 # Constant over time, so that every crop of the way is known.
 START = (torch.randn(ROWS, 1, generator=torch.Generator().manual_seed(1)) - 40).expand(-1, 50)
-WAY: WayPair = (START, START + TILT)
+WAY: WayPair = (START.numpy(), (START + TILT).numpy())
 COUNT = 80
 FOLDER, FOREIGN = COUNT // 5, COUNT // 8
 WAYS, CHANGED = slice(2 * FOLDER, 3 * FOLDER), slice(3 * FOLDER, COUNT - FOREIGN)
@@ -113,8 +113,8 @@ def test_crops_on_a_way_have_the_share_that_is_left() -> None:
 @pytest.mark.parametrize("level_db", [0.0, 7.0])
 def test_target_of_changed_crops_is_their_distance_from_the_end(level_db: float) -> None:
     """The overall level of a way does not count."""
-    end = WAY[1] + level_db
-    crops = crop_source([(START, end)]).draw(COUNT)
+    end = START + TILT + level_db
+    crops = crop_source([(START.numpy(), end.numpy())]).draw(COUNT)
     whole = distance_db(TILT.expand(-1, FRAMES))
     expected = torch.tensor([distance_db(end[:, :FRAMES] - rows) / whole for rows in crops.rows_db[CHANGED]])
     torch.testing.assert_close(crops.target[CHANGED], graded_target(expected), atol=1e-5, rtol=0)
@@ -132,7 +132,7 @@ def test_changed_crops_at_the_end_have_a_distance(monkeypatch: pytest.MonkeyPatc
 
 def test_short_way_counts_half_as_long_as_usual() -> None:
     """Ways of 1 and 0.1 have a mean of 0.55, so the short one is 0.1 / 0.275 from its end at most."""
-    short = START, START + 0.1 * TILT
+    short = START.numpy(), (START + 0.1 * TILT).numpy()
     crops = crop_source([WAY, short]).draw(COUNT)
     gain = (crops.rows_db[WAYS] - START[:, :FRAMES]) / TILT  # share of the long way
     left = (crops.target[WAYS] - 0.02) / 0.96
@@ -146,7 +146,7 @@ def test_short_way_counts_half_as_long_as_usual() -> None:
 def test_pair_shorter_than_a_crop_is_repeated() -> None:
     generator = torch.Generator().manual_seed(3)
     start = torch.randn(ROWS, 7, generator=generator) - 40
-    crops = crop_source([(start, start + TILT)]).draw(COUNT)
+    crops = crop_source([(start.numpy(), (start + TILT).numpy())]).draw(COUNT)
     for rows, target in zip(crops.rows_db[WAYS], crops.target[WAYS], strict=True):
         torch.testing.assert_close(rows[:, 7:], rows[:, :-7], atol=1e-4, rtol=0)
         assert 0.02 <= target < 0.98

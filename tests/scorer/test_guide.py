@@ -1,10 +1,17 @@
 """The guide: an energy whose gradient is trained."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
-from tonewood.scorer.guide import (
-    Guide,
+from tonewood.dsp.features import mean_level
+from tonewood.scorer.guide import RANGE_DB, Guide, guide_shapes
+from tonewood.scorer.guide_training import (
     GuidePair,
     select_guide_weight,
     target_correction,
@@ -12,6 +19,7 @@ from tonewood.scorer.guide import (
     validation_gains,
 )
 from tonewood.settings import GuideSettings
+from tonewood.utils.arrays import FloatArray
 
 ROWS, FRAMES = 16, 240
 SMALL = GuideSettings(width=24, steps=150, batch=8, crop_frames=80)
@@ -24,7 +32,7 @@ def pairs(count: int, seed: int) -> list[GuidePair]:
     results = []
     for _ in range(count):
         target = -30 + 2 * torch.randn(ROWS, FRAMES, generator=generator)
-        results.append((target + bump, target))
+        results.append(((target + bump).numpy(), target.numpy()))
     return results
 
 
@@ -33,39 +41,100 @@ def guide() -> Guide:
     return train_guide(pairs(4, 0), SMALL, torch.Generator().manual_seed(1))
 
 
-def test_direction_is_the_negative_gradient_of_the_energy(guide: Guide) -> None:
-    rows_db, _ = pairs(1, 5)[0]
-    x = rows_db.double()[None]
-    twin = Guide(ROWS, SMALL, torch.Generator()).double().requires_grad_(False)
-    twin.load_state_dict(guide.state_dict())
-    direction = twin.direction(x)[0]
+def autograd_direction(guide: Guide, rows_db: FloatArray, level_db: float | None = None) -> FloatArray:
+    """Return the negative gradient of the energy; the level is part of it unless it is given."""
+    x = torch.tensor(rows_db)[None].requires_grad_()
+    (gradient,) = torch.autograd.grad(guide.as_tensors().energy(x, level_db).sum(), x)
+    return (-gradient[0]).numpy()
+
+
+def random_guide(rows: int, settings: GuideSettings, rng: np.random.Generator) -> Guide:
+    """Return a guide of random weights in double precision."""
+    weights = {name: 0.3 * rng.standard_normal(size) for name, size in guide_shapes(rows, settings).items()}
+    return Guide(settings, weights | {"spread": np.array(7.0)})
+
+
+@given(frames=st.integers(1, 70), pooled=st.integers(1, 5), seed=st.integers(0, 99))
+def test_energy_and_gradient_equal_those_of_autograd(frames: int, pooled: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    guide = random_guide(6, GuideSettings(width=4, pooled_frames=pooled), rng)
+    rows_db: Any = -60 + 25 * rng.standard_normal((6, frames))  # some below the range
+    level = float(mean_level(rows_db))
+    x = torch.tensor(rows_db[None], requires_grad=True)
+    expected = guide.as_tensors().energy(x, level)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), x)
+    energy, gradient = guide.energy_and_gradient(rows_db, level)
+    assert energy == pytest.approx(expected.item(), rel=1e-9)
+    assert guide.energy(rows_db[None], level)[0] == pytest.approx(expected.item(), rel=1e-9)
+    scale = float(expected_gradient.abs().max())
+    np.testing.assert_allclose(gradient, expected_gradient[0].numpy(), atol=1e-9 * scale)
+
+
+def test_energy_of_arrays_and_tensors_is_the_same_in_a_batch(guide: Guide) -> None:
+    rows_db = np.stack([rows for rows, _ in pairs(3, 6)])
+    expected = guide.as_tensors().energy(torch.tensor(rows_db)).numpy()
+    np.testing.assert_allclose(guide.energy(rows_db), expected, rtol=1e-5)
+    np.testing.assert_allclose(guide.energy(rows_db[1:2]), expected[1:2], rtol=1e-5)
+
+
+def test_gradient_is_zero_below_the_range(guide: Guide) -> None:
+    rows_db = pairs(1, 5)[0][0].copy()
+    rows_db[2] -= 2 * RANGE_DB
+    _, gradient = guide.energy_and_gradient(rows_db, float(mean_level(rows_db)))
+    assert (gradient[2] == 0).all()
+    assert np.abs(gradient[3]).max() > 0
+
+
+def test_gradient_equals_finite_differences(guide: Guide) -> None:
+    rows_db: Any = pairs(1, 5)[0][0].astype(np.float64)
+    twin = Guide(SMALL, {name: value.astype(np.float64) for name, value in guide.weights.items()})
+    level = float(mean_level(rows_db))
+    energy, gradient = twin.energy_and_gradient(rows_db, level)
     step = 1e-4
     for row, frame in ((8, 100), (2, 30)):
-        shifted = x.clone()
-        shifted[0, row, frame] += step
-        slope = float(twin.energy(shifted) - twin.energy(x)) / step
-        assert slope == pytest.approx(-float(direction[row, frame]), rel=1e-2, abs=1e-3)
+        shifted = rows_db.copy()
+        shifted[row, frame] += step
+        slope = (twin.energy_and_gradient(shifted, level)[0] - energy) / step
+        assert slope == pytest.approx(float(gradient[row, frame]), rel=1e-2, abs=1e-3)
+
+
+def test_trained_guide_has_arrays(guide: Guide) -> None:
+    assert {value.dtype for value in guide.weights.values()} == {np.dtype(np.float32)}
+    assert list(guide.weights) == list(guide_shapes(ROWS, SMALL))
 
 
 def test_direction_points_to_the_target(guide: Guide) -> None:
     rows_db, target = pairs(1, 7)[0]
-    correction, _ = target_correction(rows_db[None], target[None])
-    step = guide.direction(rows_db[None])
+    correction, _ = target_correction(*in_batch(rows_db, target))
+    step = torch.from_numpy(autograd_direction(guide, rows_db))
     cosine = torch.nn.functional.cosine_similarity(step.flatten(), correction.flatten(), dim=0)
     assert cosine > 0.6
 
 
+def in_batch(*rows: FloatArray) -> list[Tensor]:
+    return [torch.tensor(array)[None] for array in rows]
+
+
 def test_direction_is_small_at_the_target(guide: Guide) -> None:
     rows_db, target = pairs(1, 8)[0]
-    at_input, at_target = (guide.direction(x[None]).square().mean() for x in (rows_db, target))
+    at_input, at_target = (np.square(autograd_direction(guide, x)).mean() for x in (rows_db, target))
     assert at_target < 0.3 * at_input
 
 
 def test_direction_is_independent_of_level(guide: Guide) -> None:
     rows_db, _ = pairs(1, 9)[0]
-    torch.testing.assert_close(
-        guide.direction(rows_db[None]), guide.direction(rows_db[None] - 20), atol=1e-2, rtol=1e-2
+    np.testing.assert_allclose(
+        autograd_direction(guide, rows_db), autograd_direction(guide, rows_db - 20), atol=1e-2, rtol=1e-2
     )
+
+
+def test_moving_level_hardly_changes_the_direction(guide: Guide) -> None:
+    """A search holds the recording's level fixed; the training lets it follow the rows."""
+    rows_db, _ = pairs(1, 10)[0]
+    level = float(mean_level(rows_db))
+    moving, fixed = autograd_direction(guide, rows_db), -guide.energy_and_gradient(rows_db, level)[1]
+    np.testing.assert_allclose(fixed, autograd_direction(guide, rows_db, level), atol=1e-3)
+    assert 0 < np.square(moving - fixed).mean() < 0.01 * np.square(moving).mean()
 
 
 def test_target_correction_removes_level_and_marks_audible_frames() -> None:
@@ -90,11 +159,11 @@ def test_gain_below_threshold_selects_weight_zero() -> None:
 
 def test_same_seed_gives_same_guide() -> None:
     settings = GuideSettings(width=8, steps=20, batch=2, crop_frames=40)
-    results = [
-        train_guide(pairs(2, 2), settings, torch.Generator().manual_seed(3)).state_dict() for _ in range(2)
-    ]
-    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+    results = [train_guide(pairs(2, 2), settings, torch.Generator().manual_seed(3)).weights for _ in range(2)]
+    assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
 
 
 def test_gradients_are_finite_on_silence(guide: Guide) -> None:
-    assert guide.direction(torch.full((1, ROWS, 60), -140.0)).isfinite().all()
+    silence = np.full((ROWS, 60), -140.0, dtype=np.float32)
+    assert np.isfinite(autograd_direction(guide, silence)).all()
+    assert np.isfinite(guide.energy_and_gradient(silence, -140.0)[1]).all()

@@ -15,6 +15,7 @@ from tonewood.dsp.features import band_levels
 from tonewood.errors import CallError, TonewoodError
 from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
 from tonewood.scorer.network import Scorer
+from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
 
 PAPER = SpectrumSettings()
@@ -36,12 +37,11 @@ def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
 
 
 def varied_scorer(settings: ScorerSettings = MEL) -> Scorer:
-    """Return an untrained scorer that separates `tones`."""
-    scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(0))
-    logits = scorer.logit(rows_of(tones(), settings)).detach()
-    with torch.no_grad():
-        scorer.linear.bias.fill_(-logits.mean() / logits.std())
-        scorer.linear.weight.copy_(scorer.linear.weight / logits.std())
+    """Return an untrained scorer of tensors that separates `tones`."""
+    scorer = initial_scorer(settings, PAPER, torch.Generator().manual_seed(0)).as_tensors()
+    logits = scorer.logit(rows_of(tones(), settings))
+    scorer.weights["linear.bias"] -= logits.mean() / logits.std()
+    scorer.weights["linear.weight"] /= logits.std()
     return scorer
 
 
@@ -100,12 +100,22 @@ def test_loss_is_the_same_at_any_rate(rate: int) -> None:
 
 def test_loss_freezes_a_copy_of_the_scorer() -> None:
     scorer = varied_scorer()
-    before = {name: value.clone() for name, value in scorer.state_dict().items()}
+    before = {name: value.clone() for name, value in scorer.weights.items()}
     loss = ScorerLoss(scorer, 22_050).double()
-    assert not any(p.requires_grad for p in loss.parameters())
-    assert loss.scorer.linear.weight.dtype == torch.float64
-    assert all(p.requires_grad and p.dtype == torch.float32 for p in scorer.parameters())
-    assert all(torch.equal(before[name], value) for name, value in scorer.state_dict().items())
+    assert not list(loss.parameters())
+    assert loss.state_dict()["scorer.linear.weight"].dtype == torch.float64
+    assert all(value.dtype == torch.float32 for value in scorer.weights.values())
+    assert all(torch.equal(before[name], value) for name, value in scorer.weights.items())
+
+
+def test_state_names_the_weights_of_the_scorer() -> None:
+    scorer = varied_scorer()
+    state = ScorerLoss(scorer.as_arrays(), 22_050).state_dict()
+    assert list(state) == [f"scorer.{name}" for name in scorer.weights]
+    other = ScorerLoss(initial_scorer(MEL, PAPER, torch.Generator()), 22_050)
+    other.load_state_dict(state)
+    waves = tones(4, 0.5, 22_050)[:, None]
+    assert torch.equal(other(waves), ScorerLoss(scorer, 22_050)(waves))
 
 
 def test_invalid_arguments_are_rejected() -> None:
@@ -224,14 +234,13 @@ import torch
 from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 from tonewood.scorer.losses import ScorerLoss
-from tonewood.scorer.network import Scorer
+from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings
 
 place, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
-scorer = Scorer(ScorerSettings(width=4), SpectrumSettings(), torch.Generator().manual_seed(0))
-with torch.no_grad():
-    scorer.linear.weight.mul_(50)
+scorer = initial_scorer(ScorerSettings(width=4), SpectrumSettings(), torch.Generator().manual_seed(0))
+scorer.weights["linear.weight"] *= 50
 loss = ScorerLoss(scorer, 22_050)
 torch.manual_seed(1)
 filter_ = torch.nn.Conv1d(1, 1, 9, padding=4)

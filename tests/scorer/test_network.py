@@ -7,6 +7,7 @@ from torch import Tensor
 from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.scorer.network import Scorer
+from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
 
 PAPER = SpectrumSettings()
@@ -15,12 +16,16 @@ LINEAR = ScorerSettings(width=4, bands=BandSettings(scale="linear"))
 
 
 def varied_scorer(settings: ScorerSettings = MEL, seed: int = 0) -> Scorer:
-    """Return an untrained scorer whose logits of `tones` have mean 0 and deviation 1."""
-    scorer = Scorer(settings, PAPER, torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        scorer.linear.weight.div_(scorer.logit(rows_of(tones(), settings)).std())
-        scorer.linear.bias.sub_(scorer.logit(rows_of(tones(), settings)).mean())
+    """Return an untrained scorer of tensors whose logits of `tones` have mean 0 and deviation 1."""
+    scorer = initial_scorer(settings, PAPER, torch.Generator().manual_seed(seed)).as_tensors()
+    scorer.weights["linear.weight"] /= scorer.logit(rows_of(tones(), settings)).std()
+    scorer.weights["linear.bias"] -= scorer.logit(rows_of(tones(), settings)).mean()
     return scorer
+
+
+def in_double(scorer: Scorer) -> Scorer:
+    weights = {name: value.double() for name, value in scorer.weights.items()}
+    return Scorer(scorer.settings, scorer.spectrum, weights)
 
 
 def tones(count: int = 4, seconds: float = 1.0, rate: int = 16_000) -> Tensor:
@@ -128,11 +133,11 @@ def test_stationary_sound_scores_the_same_at_any_length() -> None:
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings(depth=1), ScorerSettings(depth=5)])
 def test_class_activation_map_is_the_logit(settings: ScorerSettings) -> None:
-    scorer = varied_scorer(settings).double()
+    scorer = in_double(varied_scorer(settings))
     rows = rows_of(tones(2), settings).double()
     features = scorer.activations(rows)
-    weighted = torch.einsum("c,bcrf->brf", scorer.linear.weight[0], features)
-    logit = weighted.mean(dim=(1, 2)) + scorer.linear.bias
+    weighted = torch.einsum("c,bcrf->brf", scorer.weights["linear.weight"][0], features)
+    logit = weighted.mean(dim=(1, 2)) + scorer.weights["linear.bias"]
     assert torch.allclose(logit, scorer.logit(rows), atol=1e-6, rtol=0)
 
 
@@ -143,14 +148,15 @@ def test_gradients_reach_the_rows(settings: ScorerSettings, level_db: float) -> 
     count = 48 if settings is MEL else 257
     noise = torch.randn(2, count, 60, generator=torch.Generator().manual_seed(0))
     rows = (level_db + (0.0 if level_db == -120 else 3.0) * noise).requires_grad_()
-    Scorer(settings, PAPER, torch.Generator()).score(rows).sum().backward()  # type: ignore[no-untyped-call]
+    scorer = initial_scorer(settings, PAPER, torch.Generator()).as_tensors()
+    scorer.score(rows).sum().backward()  # type: ignore[no-untyped-call]
     assert rows.grad is not None
     assert rows.grad.isfinite().all()
     assert (rows.grad.abs().amax(dim=(1, 2)) > 0).all()
 
 
 def test_generator_determines_the_weights() -> None:
-    states = [varied_scorer(seed=s).state_dict() for s in (3, 3, 4)]
+    states = [varied_scorer(seed=s).weights for s in (3, 3, 4)]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
     assert not torch.equal(states[0]["linear.weight"], states[2]["linear.weight"])
@@ -164,7 +170,7 @@ def test_construction_keeps_global_random_state() -> None:
 
 
 def test_dropout_needs_a_generator() -> None:
-    scorer, rows = varied_scorer().train(), rows_of(tones())
+    scorer, rows = varied_scorer(), rows_of(tones())
     assert torch.equal(scorer.logit(rows), scorer.logit(rows))
 
     def dropped(seed: int, one: Scorer = scorer) -> Tensor:
@@ -180,16 +186,15 @@ def test_dropout_needs_a_generator() -> None:
 def test_dropout_keeps_the_mean() -> None:
     scorer, generator = varied_scorer(), torch.Generator().manual_seed(0)
     rows = rows_of(tones(1))[:, :, :30]
-    with torch.no_grad():
-        dropped_out = scorer.logit(rows.expand(4_000, -1, -1)[:, :, ::4], generator)
-        complete = scorer.logit(rows[:, :, ::4])
+    dropped_out = scorer.logit(rows.expand(4_000, -1, -1)[:, :, ::4], generator)
+    complete = scorer.logit(rows[:, :, ::4])
     error = dropped_out.std() / 4_000**0.5
     assert (dropped_out.mean() - complete).abs() < 4 * error
 
 
 @pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings()])
 def test_parameter_count_is_correct_and_small(settings: ScorerSettings) -> None:
-    scorer = Scorer(settings, PAPER, torch.Generator())
+    scorer = initial_scorer(settings, PAPER, torch.Generator())
     width, total, inputs = settings.width, 0, 1
     for layer in range(settings.depth):
         outputs = width if layer == 0 else 2 * width
@@ -204,6 +209,48 @@ def test_crop_length_follows_the_settings() -> None:
     assert varied_scorer(MEL.replace(crop_seconds=0.5)).crop_frames == 50
 
 
-def test_state_dict_includes_the_statistics() -> None:
-    state = varied_scorer().state_dict()
-    assert {"row_mean", "loud_row"} <= set(state)
+def test_statistics_are_weights_that_training_keeps() -> None:
+    scorer = varied_scorer()
+    assert {"row_mean", "loud_row"} <= set(scorer.weights)
+    assert not any(weight is scorer.weights["row_mean"] for weight in scorer.trained_weights())
+
+
+# --- Arrays
+
+
+@pytest.mark.parametrize("settings", [MEL, LINEAR, ScorerSettings(depth=1), ScorerSettings(depth=5)])
+@pytest.mark.parametrize("seconds", [0.25, 0.777, 3.0])
+def test_arrays_and_tensors_score_alike(settings: ScorerSettings, seconds: float) -> None:
+    scorer = varied_scorer(settings)
+    magnitude = log_magnitude(stft(tones(4, seconds), PAPER), PAPER)
+    scores = scorer.as_arrays()(magnitude.numpy())
+    assert isinstance(scores, np.ndarray)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, scorer(magnitude).numpy(), atol=1e-5)
+
+
+def test_arrays_stay_in_double_precision() -> None:
+    scorer, rows = in_double(varied_scorer()), rows_of(tones()).double()
+    logits = scorer.as_arrays().logit(rows.numpy())
+    assert logits.dtype == np.float64
+    np.testing.assert_allclose(logits, scorer.logit(rows).numpy(), rtol=0, atol=1e-12)
+
+
+def test_copies_of_a_scorer_do_not_share_weights() -> None:
+    arrays = initial_scorer(MEL, PAPER, torch.Generator())
+    before = arrays.weights["linear.weight"].copy()
+    tensors = arrays.as_tensors()
+    tensors.weights["linear.weight"] += 1
+    np.testing.assert_array_equal(arrays.weights["linear.weight"], before)
+
+
+def test_weights_of_another_shape_or_name_are_rejected() -> None:
+    weights = initial_scorer(MEL, PAPER, torch.Generator()).weights
+    with pytest.raises(
+        ValueError, match=r"convolutions.0.weight has shape \(4, 1, 5, 5\), not \(5, 1, 5, 5\)"
+    ):
+        Scorer(MEL.replace(width=5), PAPER, weights)
+    with pytest.raises(KeyError, match=r"convolutions\.3\.weight"):
+        Scorer(MEL.replace(depth=4), PAPER, weights)
+    with pytest.raises(KeyError, match=r"convolutions\.2\.bias"):
+        Scorer(MEL.replace(depth=2), PAPER, weights | {"linear.weight": weights["linear.weight"]})

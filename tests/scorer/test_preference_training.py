@@ -1,6 +1,6 @@
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tonewood.scorer.preference_training import (
     ListenerData,
@@ -11,6 +11,7 @@ from tonewood.scorer.preference_training import (
 )
 from tonewood.scorer.training import LabelledTakes, TrainedScorer, ValidationCheck
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings, TrainingSettings
+from tonewood.utils.arrays import Levels
 
 PAPER = SpectrumSettings()
 TINY = ScorerSettings(bands=BandSettings(count=16), depth=2, width=4, crop_seconds=0.5)
@@ -18,12 +19,12 @@ BRIEF = TrainingSettings(batch=8, steps=60, check_every=10, patience=6, learning
 EMPTY = torch.zeros(0, dtype=torch.long)
 
 
-def take(tilt_db: float, seed: int) -> Tensor:
+def take(tilt_db: float, seed: int) -> Levels:
     """Return rows of noise with a slope and a random level."""
     generator = torch.Generator().manual_seed(seed)
     slope = torch.linspace(-tilt_db, tilt_db, 16)[:, None]
     level = -30 + 6 * torch.randn(1, generator=generator)
-    return level + slope + 4 * torch.randn(16, 120, generator=generator)
+    return (level + slope + 4 * torch.randn(16, 120, generator=generator)).numpy()
 
 
 def answers_for(first: int, count: int, answers: int, *, rated: bool = False) -> ListenerData:
@@ -62,16 +63,16 @@ def train_on(
 def test_preference_for_brightness_is_learnt(rated: bool) -> None:
     fit = train_on(answers_for(0, 24, 200, rated=rated), answers_for(100, 10, 60, rated=rated))
     unseen = [-12.0, -4.0, 4.0, 12.0]
-    logits = [float(mean_logit(fit.scorer, take(tilt, 900 + k))) for k, tilt in enumerate(unseen)]
+    logits = [mean_logit(fit.scorer, take(tilt, 900 + k)) for k, tilt in enumerate(unseen)]
     assert sorted(logits, reverse=True) == logits  # a low score is what is wanted
-    assert fit.accuracy > 0.8
+    assert fit.accuracy >= 0.8
 
 
 def test_same_seed_gives_same_scorer() -> None:
     train, held_out = answers_for(0, 12, 60), answers_for(100, 6, 20)
-    one_run, again, other = (train_on(train, held_out, seed).scorer.state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(value, again[name]) for name, value in one_run.items())
-    assert any(not torch.equal(value, other[name]) for name, value in one_run.items())
+    one_run, again, other = (train_on(train, held_out, seed).scorer.weights for seed in (1, 1, 2))
+    assert all(np.array_equal(value, again[name]) for name, value in one_run.items())
+    assert any(not np.array_equal(value, other[name]) for name, value in one_run.items())
 
 
 def test_folder_labels_add_to_the_answers() -> None:
@@ -79,13 +80,13 @@ def test_folder_labels_add_to_the_answers() -> None:
     held_out_takes = LabelledTakes([take(10, 700)], [take(-10, 701)])
     fit = train_on(answers_for(0, 12, 60), answers_for(100, 6, 20), labels=(takes, held_out_takes))
     assert fit.takes == 2
-    assert fit.reference_scores.median() < 0.4 < 0.6 < fit.source_scores.median()
+    assert np.median(fit.reference_scores) < 0.4 < 0.6 < np.median(fit.source_scores)
 
 
 def test_pairs_between_groups_are_dropped_from_both() -> None:
     data = answers_for(0, 6, 40)
     part = data.select_groups({"0", "1", "2"})
-    assert [torch.equal(a, b) for a, b in zip(part.rows, data.rows[:3], strict=True)] == [True] * 3
+    assert [np.array_equal(a, b) for a, b in zip(part.rows, data.rows[:3], strict=True)] == [True] * 3
     inside = [(int(a), int(b)) for a, b in zip(data.better, data.worse, strict=True) if a < 3 and b < 3]
     assert list(zip(part.better.tolist(), part.worse.tolist(), strict=True)) == inside
     halves = data.split_by_preference()

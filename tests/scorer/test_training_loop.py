@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import tiny_settings
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.training_loop import TrainingRun
+from tonewood.scorer.training_loop import TrainingRun, initial_scorer
 from tonewood.setting_types import TrainingChanges
 from tonewood.settings import TrainingSettings
 
@@ -16,19 +15,19 @@ from tonewood.settings import TrainingSettings
 def start(generator_seed: int = 0, **training: Unpack[TrainingChanges]) -> TrainingRun:
     settings = tiny_settings()
     generator = torch.Generator().manual_seed(generator_seed)
-    scorer = Scorer(settings.scorer, settings.spectrum, generator)
+    scorer = initial_scorer(settings.scorer, settings.spectrum, generator).as_tensors()
     return TrainingRun(scorer, TrainingSettings().replace(**training), generator)
 
 
 def step(run: TrainingRun) -> None:
     """Take one training step on random input."""
-    rows = len(run.scorer.row_mean)
+    rows = len(run.scorer.weights["row_mean"])
     rows_db = 6 * torch.randn(4, rows, 100, generator=run.generator) - 40
     run.update(run.scorer.logit(rows_db).square().mean())
 
 
 def weights(run: TrainingRun) -> list[Tensor]:
-    return [value.clone() for value in run.scorer.state_dict().values()]
+    return [value.detach().clone() for value in run.scorer.weights.values()]
 
 
 def are_equal(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -98,8 +97,35 @@ def test_gradients_are_reset_before_each_step() -> None:
     run, once = start(), start()
     for current in (run, once):
         step(current)
-    for parameter in once.scorer.parameters():
+    for parameter in once.scorer.trained_weights():
         parameter.grad = None
     for current in (run, once):
         step(current)
     assert are_equal(weights(run), weights(once))
+
+
+def test_checkpoint_names_are_those_of_earlier_versions() -> None:
+    run = start()
+    step(run)
+    names = [f"{kind}.{name}" for kind in ("scorer", "best") for name in run.scorer.weights]
+    names += [f"optimiser.{k}.{name}" for k in range(6) for name in ("step", "exp_avg", "exp_avg_sq")]
+    assert list(run.state()) == ["told", "generator", *names]
+    assert run.state()["optimiser.0.exp_avg"].shape == run.scorer.weights["convolutions.0.weight"].shape
+    assert run.state()["optimiser.5.exp_avg"].shape == run.scorer.weights["linear.bias"].shape
+
+
+def test_checkpoint_of_another_scorer_is_rejected() -> None:
+    run = start()
+    step(run)
+    state = run.state() | {"scorer.linear.bias": torch.zeros(1, 1)}
+    with pytest.raises(ValueError, match=r"linear.bias has shape .*, not \(1,\)"):
+        start().resume(state)
+    del state["scorer.linear.bias"]
+    with pytest.raises(KeyError, match=r"linear\.bias"):
+        start().resume(state)
+
+
+def test_initial_weights_keep_global_random_state() -> None:
+    before = torch.get_rng_state()
+    start()
+    assert torch.equal(before, torch.get_rng_state())

@@ -4,8 +4,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,13 +16,14 @@ from tonewood.scorer.training import LabelledTakes, train_scorer
 from tonewood.training import networks
 from tonewood.training.networks import CheckEvent, TakeWay, hold_out_takes
 from tonewood.training.pipeline import train_model
+from tonewood.utils.arrays import Levels
 
 SIDES: tuple[DatasetSide, ...] = ("reference", "source")
 
 
 def recording(group: str, value: float) -> TrainingRecording:
     """Return a recording of which only group, duration and levels are known."""
-    features: Any = type("Features", (), {"rows_db": torch.full((1, 1), value)})()
+    features: Any = type("Features", (), {"rows_db": np.full((1, 1), value, np.float32)})()
     unknown = cast(Any, None)
     return TrainingRecording(Path(group), group, 1.0, "", features, unknown, unknown)
 
@@ -36,12 +37,12 @@ def test_ways_follow_the_groups_of_their_side(seed: int, share: float, groups: i
         offset = 1_000 * SIDES.index(side)
         takes[side] = [recording(f"day{k}", float(offset + k)) for k in range(groups)]
         for k, excerpt in product(range(groups), range(2)):
-            level = torch.full((1, 1), float(offset + k))
+            level = np.full((1, 1), offset + k, np.float32)
             ways.append(TakeWay(side, f"day{k}", (level, level + excerpt)))
     parts = hold_out_takes(takes, share, seed, ways)
     for part in parts:
-        own = sorted(float(rows) for rows in (*part.reference, *part.source))
-        assert sorted(float(start) for start, _ in part.pairs) == sorted(2 * own)
+        own = sorted(rows.item() for rows in (*part.reference, *part.source))
+        assert sorted(start.item() for start, _ in part.pairs) == sorted(2 * own)
     assert sum(len(part.pairs) for part in parts) == len(ways)
 
 
@@ -50,9 +51,9 @@ def test_split_without_ways_has_no_pairs() -> None:
     assert [list(part.pairs) for part in hold_out_takes(takes, 0.25, 0)] == [[], []]
 
 
-def are_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+def are_alike(one: Levels, other: Levels) -> bool:
     """Compare levels [row, frame] in dB, but for the overall level and the rounding of half precision."""
-    return torch.allclose(one - one.mean(), other.float() - other.float().mean(), atol=0.2)
+    return np.allclose(one - one.mean(), other - other.mean(), atol=0.2)
 
 
 def test_training_of_folders_uses_the_ways_of_both_sides(

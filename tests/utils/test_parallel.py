@@ -3,11 +3,14 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np  # noqa: F401 - loads BLAS
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tonewood.utils import parallel
-from tonewood.utils.parallel import available_cores, parallel_iterate, parallel_map
+from tonewood.utils.parallel import available_cores, lazy_property, parallel_iterate, parallel_map
 
 
 @pytest.fixture(params=[1, 3])
@@ -113,3 +116,57 @@ def test_closed_iteration_does_not_wait_for_generators(threads: int) -> None:
     count = len(produced)
     time.sleep(0.05)
     assert len(produced) == count
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_while_work_runs(threads: int) -> None:
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        outer = parallel_map(lambda _: blas_threads(), range(9))
+        assert next(outer) == {1}
+        # Other work that ends first does not restore the number.
+        assert list(parallel_map(lambda _: blas_threads(), range(3))) == [{1}] * 3
+        assert list(outer) == [{1}] * 8
+        assert blas_threads() == before
+
+
+def test_threads_of_blas_are_restored_after_an_error(threads: int) -> None:
+    def fail(_: int) -> None:
+        raise ValueError
+
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        with pytest.raises(ValueError):  # noqa: PT011 - without a message
+            list(parallel_map(fail, range(3)))
+        assert blas_threads() == before
+
+
+def test_a_lazy_property_is_computed_once_and_blocks_no_other_object() -> None:
+    """A property of one object is computed while that of another still waits for it."""
+    first_asked, computed = threading.Event(), list[int]()
+
+    class Asked:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @lazy_property
+        def answer(self) -> int:
+            """Return the number, the first one's when the second's is there."""
+            first_asked.set()
+            if self.number == 1:
+                assert second_done.wait(60)
+            computed.append(self.number)
+            return self.number
+
+    second_done = threading.Event()
+    first, second = Asked(1), Asked(2)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: first.answer)
+        assert first_asked.wait(60)
+        assert second.answer == 2
+        second_done.set()
+        assert waiting.result() == 1
+    assert (first.answer, second.answer, computed) == (1, 2, [2, 1])

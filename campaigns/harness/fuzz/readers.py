@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 import soundfile
 from safetensors import SafetensorError
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from campaigns.harness.audio import instrument
 from campaigns.harness.fuzz.mutations import BYTES, TEXT, Mutation, flip_bits, mutate
@@ -163,7 +163,8 @@ def tensor_readers(model: Model, folder: Path) -> dict[str, Reader]:
     path = folder / "seed.tonewood"
     model.save(path)
     content = path.read_bytes()
-    tensors = {"scorer/told": model.scorer.row_mean, "judge/told": model.scorer.loud_row}
+    weights = model.scorer.weights
+    tensors = {"scorer/told": weights["row_mean"], "judge/told": weights["loud_row"]}
     saved = save(tensors, {"told": "[]"})
     mutations = (_damage_header, *BYTES)
     return {

@@ -64,7 +64,7 @@ class ExplainTask:
             details=json.dumps({"figures": figures.model_dump(mode="json"), **explanation.summary}),
         )
         # Arrays as long as the recording stay with the worker: sending them would cost more than they help.
-        summary = replace(explanation, evidence=explanation.evidence[:, :0].clone(), parts=None)
+        summary = replace(explanation, evidence=explanation.evidence[:, :0].copy(), parts=None)
         yield ItemResult(row, (replace(result, explanation=summary), figures))
 
 

@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import secrets
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -61,10 +60,7 @@ class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # Dask comes without typ
     def setup(self, worker: Any) -> None:  # noqa: ANN401
         """Store the model, and limit this process to one core."""
         os.environ["TONEWOOD_CORES"] = "1"
-        # For torch that is loaded later; enhancing does not load it.
-        os.environ["OMP_NUM_THREADS"] = "1"
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # for torch, which some tasks load later
         tune_malloc()
         _worker_models[self.digest] = self.model
 

@@ -209,7 +209,7 @@ class BatchDisplay(_ProgressDisplay):
                 name = printable(event.input)
                 self._update_bar("files", event.number - 1, event.total, f"{name}  {self.pace}".strip())
         elif isinstance(event, SearchStep):
-            self._update_bar("steps", event.number, self.total_steps, f"score {event.score:.3f}")
+            self._update_bar("steps", event.number, self.total_steps, f"score {event.objective.score:.3f}")
         elif isinstance(event, BatchProgress):
             self._show_batch_progress(event)
         else:

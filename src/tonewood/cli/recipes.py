@@ -131,15 +131,15 @@ def _print_difference(difference: "CorrectionDifference") -> None:
     print(f"  {'':<12}{'Hz':>13}{'A':>8}{'B':>8}{'change':>9}")
     for row in difference.registers:
         band = f"{row.low_hz:.0f}–{row.high_hz:.0f}"
-        print(f"  {row.name:<12}{band:>13}{row.a_db:>+8.1f}{row.b_db:>+8.1f}{row.change_db:>+9.1f} dB")
+        print(f"  {row.name:<12}{band:>13}{row.a_db:>+z8.1f}{row.b_db:>+z8.1f}{row.change_db:>+z9.1f} dB")
     for name, a, b, unit in (
         ("tilt", difference.tilt_a, difference.tilt_b, "dB per octave"),
         ("level", difference.gain_a, difference.gain_b, "dB"),
     ):
-        print(f"  {name:<25}{a:>+8.1f}{b:>+8.1f}{b - a:>+9.1f} {unit}")
+        print(f"  {name:<25}{a:>+z8.1f}{b:>+z8.1f}{b - a:>+z9.1f} {unit}")
     for passage in difference.passages:
         span = f"{common.format_time(passage.start_s)} to {common.format_time(passage.end_s)}"
-        print(f"  when        {passage.name} {passage.change_db:+.1f} dB from {span}")
+        print(f"  when        {passage.name} {passage.change_db:+z.1f} dB from {span}")
     for stated in difference.stated:
         print(f"  {stated.name}: {stated.a} → {stated.b}")
     if not difference.moments:

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.data.feature_cache import (
@@ -33,9 +31,9 @@ from tonewood.data.manifest import (
 from tonewood.dsp.features import PITCH_HOP_RATIO, CompactFeatures, Features
 from tonewood.dsp.recording_quality import RecordingQuality
 from tonewood.errors import FolderError, printable
-from tonewood.scorer.training_loop import barrier, process_rank, world_size
 from tonewood.settings import ModelSettings, Normalization
 from tonewood.stats.sampling import TakeWeights
+from tonewood.utils.arrays import Levels
 from tonewood.utils.parallel import page_out, parallel_map, trim_malloc
 
 MIN_FOLDER_SECONDS = 60.0
@@ -100,7 +98,7 @@ class TrainingRecording:
     weight: float | None = None
 
     @property
-    def rows_db(self) -> Tensor:
+    def rows_db(self) -> Levels:
         """Row levels [row, frame], dB."""
         return self.features.rows_db
 
@@ -153,6 +151,8 @@ def load_dataset(
     AudioError
         A recording cannot be used; the message names it.
     """
+    from tonewood.scorer.training_loop import barrier, process_rank, world_size  # loads torch
+
     # Settings that change the features, and hence belong to the key of the cache.
     scorer = settings.scorer
     analysis_settings = (scorer.bands, settings.spectrum, normalization or Normalization())
@@ -261,8 +261,7 @@ def split_takes(takes: Sequence[TrainingRecording], held_out: float, seed: int) 
         groups[take.group].append(take)
     names = sorted(groups)
     assert len(names) >= 2
-    generator = torch.Generator().manual_seed(seed)
-    order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
+    order = [names[i] for i in _random_order(len(names), seed)]
     target = held_out * sum(take.seconds for take in takes)
     held, seconds = set[str](), 0.0
     for name in order[:-1]:  # at least one group remains for training
@@ -308,7 +307,7 @@ def select_training_excerpts(
         # The remainder at the end is unused, unless the take is shorter than one excerpt.
         count = max(1, frames // length)
         excerpts += [(number, k * length, min(length, frames)) for k in range(count)]
-    order = torch.randperm(len(excerpts), generator=torch.Generator().manual_seed(seed)).tolist()
+    order = _random_order(len(excerpts), seed)
     count = max(2, round(seconds / _TRAINING_EXCERPT_SECONDS))
     chosen = sorted(excerpts[k] for k in order[:count])
     features = [takes[k].features.expand(start, start + size) for k, start, size in chosen]
@@ -317,6 +316,13 @@ def select_training_excerpts(
         None if weights is None else [weights[k] for k, _, _ in chosen],
         [takes[k].group for k, _, _ in chosen],
     )
+
+
+def _random_order(count: int, seed: int) -> list[int]:
+    """Return the numbers below `count` in random order."""
+    import torch  # only in training: it takes seconds to load
+
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def take_weights(takes: Sequence[TrainingRecording]) -> TakeWeights:

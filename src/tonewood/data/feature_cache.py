@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.recording import Resampler
@@ -202,13 +201,18 @@ def _write_cache_entry(path: Path, extracted: ExtractedFeatures) -> None:
 def _read_cache_entry(path: Path) -> CachedFeatures | None:
     """Map an entry into memory; return None if it does not exist or is damaged."""
     try:
+        # torch maps a file and closes it. NumPy's own mapping keeps it open, and a folder may have more
+        # recordings than a process may open files; safetensors' arrays for NumPy are copies.
         with safe_open(path, "pt") as file:
             digest, seconds, audio_format, quality = json.loads(file.metadata()["told"])
-            arrays: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays: dict[str, NDArray[Any]] = {
+                name: file.get_tensor(name).numpy()
+                for name in file.keys()  # noqa: SIM118 - safe_open is not a mapping
+            }
         os.utime(path)  # marks the entry as used, for `_remove_oldest`
         features = CompactFeatures(arrays.pop("rows_db").T, arrays.pop("long_db").T)
-        spectra = arrays.pop("spectra").numpy()
-        fields: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+        spectra = arrays.pop("spectra")
+        fields: dict[str, Any] = {**arrays}
         for name, value in quality.items():
             fields[name] = tuple(value) if isinstance(value, list) else value
         return CachedFeatures(
@@ -349,7 +353,7 @@ class FeatureExtractor:
             long_db=self._fine_structure(),
         )
 
-    def _analyse_chunks(self, chunks: Iterator[Chunk[Samples]]) -> None:
+    def _analyse_chunks(self, chunks: Iterator[Chunk]) -> None:
         for chunk in chunks:
             rows, power = compute_chunk_features(
                 chunk, self._bands, self._spectrum, with_pitch=self._with_pitches

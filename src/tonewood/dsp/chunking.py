@@ -2,35 +2,31 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
 
-from tonewood.utils.arrays import Samples
+from tonewood.utils.arrays import Levels, Samples
 
 SEGMENT_FRAMES = 6_000
 """Default number of frames processed at once: a minute at a hop of 10 ms."""
 
-# Arrays come from files; tensors are filtered on a device.
-Wave = TypeVar("Wave", Samples, Tensor)
 
-
-class Chunk(NamedTuple, Generic[Wave]):
+class Chunk(NamedTuple):
     """Consecutive samples (..., samples) of a recording: a core, and margins of its neighbours.
 
     There is no margin beyond the ends of the recording; the core of the last chunk ends with it.
     `offset` is the position of the first sample in the recording, margin included.
     """
 
-    samples: Wave
+    samples: Samples
     offset: int
     left_margin: int
     core_size: int
     is_last: bool = False
 
     @property
-    def core(self) -> Wave:
+    def core(self) -> Samples:
         """Samples (..., samples) without the margins."""
         return self.samples[..., self.left_margin : self.left_margin + self.core_size]
 
@@ -53,7 +49,7 @@ class Rechunker:
         # Positions in the recording: of the oldest pending sample, of the next core, of the end.
         self._offset = self._next_start = self._received = 0
 
-    def push(self, block: Samples) -> Iterator[Chunk[Samples]]:
+    def push(self, block: Samples) -> Iterator[Chunk]:
         """Yield the chunks that a block completes."""
         self._pending.append(block)
         self._received += block.shape[-1]
@@ -69,7 +65,7 @@ class Rechunker:
             self._pending = [samples[..., oldest - self._offset :]]
             self._offset = oldest
 
-    def flush(self) -> Iterator[Chunk[Samples]]:
+    def flush(self) -> Iterator[Chunk]:
         """Yield the last chunk; an empty recording has none."""
         if self._received > self._next_start:
             left_margin = self._next_start - self._offset
@@ -81,7 +77,7 @@ class Rechunker:
         return self._pending[0] if len(self._pending) == 1 else np.concatenate(self._pending, axis=-1)
 
 
-def overlapping_chunks(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[Chunk[Samples]]:
+def overlapping_chunks(blocks: Iterable[Samples], size: int, margin: int) -> Iterator[Chunk]:
     """Yield the chunks that `Rechunker` makes of blocks."""
     rechunker = Rechunker(size, margin)
     for block in blocks:
@@ -89,7 +85,7 @@ def overlapping_chunks(blocks: Iterable[Samples], size: int, margin: int) -> Ite
     yield from rechunker.flush()
 
 
-def split_chunk(chunk: Chunk[Wave], size: int, margin: int) -> Iterator[Chunk[Wave]]:
+def split_chunk(chunk: Chunk, size: int, margin: int) -> Iterator[Chunk]:
     """Split a chunk at the multiples of `size` in the recording, as `overlapping_chunks` does.
 
     The chunk's own margins must be at least `margin` samples wide or end with the recording.
@@ -104,7 +100,7 @@ def split_chunk(chunk: Chunk[Wave], size: int, margin: int) -> Iterator[Chunk[Wa
         start = stop
 
 
-def with_margin(chunk: Chunk[Wave], margin: int) -> Chunk[Wave]:
+def with_margin(chunk: Chunk, margin: int) -> Chunk:
     """Return the chunk with its core extended into its margins, within the recording."""
     # A chunk has no samples beyond the ends of the recording.
     before = min(margin, chunk.core_start)
@@ -112,7 +108,7 @@ def with_margin(chunk: Chunk[Wave], margin: int) -> Chunk[Wave]:
     return chunk._replace(left_margin=chunk.left_margin - before, core_size=before + chunk.core_size + after)
 
 
-def single_chunk(samples: Wave) -> Chunk[Wave]:
+def single_chunk(samples: Samples) -> Chunk:
     """Return a recording (..., samples) as one chunk."""
     return Chunk(samples, 0, 0, samples.shape[-1], is_last=True)
 
@@ -125,24 +121,24 @@ class TimeSeries(Protocol):
         """Number of frames."""
         ...
 
-    def read(self, start: int, stop: int) -> Tensor:
+    def read(self, start: int, stop: int) -> Levels:
         """Return values [row, frame] or [frame] from `start` to before `stop`."""
         ...
 
 
 @dataclass(frozen=True)
-class TensorTimeSeries:
-    """Time series held in a tensor [row, frame] or [frame]."""
+class ArrayTimeSeries:
+    """Time series held in an array [row, frame] or [frame]."""
 
-    values: Tensor
+    values: Levels
 
     @property
     def frames(self) -> int:
         """Number of frames."""
         return int(self.values.shape[-1])
 
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return a view of the tensor."""
+    def read(self, start: int, stop: int) -> Levels:
+        """Return a view of the array."""
         return self.values[..., start:stop]
 
 
@@ -151,9 +147,9 @@ class LazyTimeSeries:
     """Time series that `compute(start, stop)` computes at each reading."""
 
     frames: int
-    compute: Callable[[int, int], Tensor]
+    compute: Callable[[int, int], Levels]
 
-    def read(self, start: int, stop: int) -> Tensor:
+    def read(self, start: int, stop: int) -> Levels:
         """Compute the values from `start` to before `stop`."""
         return self.compute(start, stop)
 
@@ -180,7 +176,7 @@ def split_segments(frames: int, size: int = SEGMENT_FRAMES, margin: int = 0) -> 
         yield Segment(start, stop, max(0, start - margin), min(frames, stop + margin))
 
 
-def read_segments(series: TimeSeries, size: int = SEGMENT_FRAMES) -> Iterator[Tensor]:
+def read_segments(series: TimeSeries, size: int = SEGMENT_FRAMES) -> Iterator[Levels]:
     """Yield a time series segment by segment."""
     for segment in split_segments(series.frames, size):
         yield series.read(segment.start, segment.stop)

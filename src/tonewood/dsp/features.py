@@ -10,13 +10,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import Chunk, TimeSeries
-from tonewood.dsp.stft import log_magnitude, scale_to_rate, stft
+from tonewood.dsp.stft import hann_window, power_spectrum, scale_to_rate, stft, tapered_fft
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import FloatArray, Samples
+from tonewood.utils.arrays import Array, FloatArray, Levels, Samples, logsumexp, namespace
 
 AUDIBLE_RANGE_DB = 45.0
 """Frames further below the loudest one count as silence."""
@@ -26,11 +26,8 @@ PITCH_HOP_RATIO = 2
 """Hops from one long frame to the next: a window of 128 ms changes little in 10 ms."""
 CONTEXT_FRAMES = 8
 """Margin that `compute_chunk_features` needs: half a long window, and the padding of short ones."""
-WINDOW_BATCH = 64
+WINDOW_BATCH = 16
 """Windows that are scored at once."""
-RowLevels = Tensor
-"""Levels [row, frame] in dB."""
-
 _NEPERS_PER_DB = math.log(10) / 10  # of power
 _LOWEST_PITCH_HZ, _PITCHES_PER_OCTAVE = 55.0, 24
 _PITCH_WINDOW_MS = 128.0  # resolves a semitone at 110 Hz
@@ -65,10 +62,10 @@ def center_frequencies(bands: BandSettings, spectrum: SpectrumSettings) -> Float
 
 
 @lru_cache(maxsize=8)
-def filterbank_matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+def filterbank_matrix(bands: BandSettings, spectrum: SpectrumSettings) -> NDArray[np.float32]:
     """Return weights [row, bin] that sum bin power into rows: triangles of height 1 in Hz."""
     if bands.scale == "linear":
-        return torch.eye(spectrum.bins)
+        return np.eye(spectrum.bins, dtype=np.float32)
     bins = np.arange(spectrum.bins) * (spectrum.rate / spectrum.fft)  # Hz
     # A line up from the lower edge and one down from the upper: the smaller of both is the triangle.
     edges = _mel_edges(bands)
@@ -78,15 +75,7 @@ def filterbank_matrix(bands: BandSettings, spectrum: SpectrumSettings) -> Tensor
     # A triangle narrower than a bin may miss all of them; it takes the nearest, so no row is empty.
     for row in np.flatnonzero(weights.sum(axis=1) == 0):
         weights[row, np.abs(bins - edges[row + 1]).argmin()] = 1.0
-    return torch.from_numpy(weights.astype(np.float32))
-
-
-@lru_cache(maxsize=8)
-def filterbank_matrix_on(
-    bands: BandSettings, spectrum: SpectrumSettings, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Return `filterbank_matrix` on a device, transferred once."""
-    return filterbank_matrix(bands, spectrum).to(device, dtype)
+    return weights.astype(np.float32)
 
 
 def _mel_edges(bands: BandSettings) -> FloatArray:
@@ -95,94 +84,89 @@ def _mel_edges(bands: BandSettings) -> FloatArray:
     return mel_to_hz(np.linspace(low, high, bands.count + 2))
 
 
-def apply_filterbank(magnitude_db: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
+def apply_filterbank(magnitude_db: Array, bands: BandSettings, spectrum: SpectrumSettings) -> Array:
     """Return row levels [..., row, frame] in dB of log magnitudes [..., bin, frame] in dB."""
     if bands.scale == "linear":
         return magnitude_db
-    weights = filterbank_matrix_on(bands, spectrum, magnitude_db.device, magnitude_db.dtype)
-    return filterbank_levels(magnitude_db, weights)
+    return _row_levels(power_of_db(magnitude_db), bands, spectrum)
 
 
-def filterbank_levels(magnitude_db: Tensor, weights: Tensor | None) -> Tensor:
-    """Return row levels [..., row, frame] in dB by weights [row, bin]; None keeps the bins."""
-    if weights is None:
-        return magnitude_db
-    power = torch.pow(10.0, magnitude_db / 10)
-    return 10 * torch.log10(weights @ power)
-
-
-def band_levels(wave: Tensor, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Tensor:
-    """Return row levels [..., row, frame] in dB of a waveform [..., sample]; differentiable.
+def band_levels(wave: Array, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Array:
+    """Return row levels [..., row, frame] in dB of a waveform [..., sample]; differentiable in torch.
 
     Nothing is resampled: a rate above the analysis rate is analysed with windows of the same
     duration, whose lowest bins have the frequencies of the analysis.
     """
-    if rate == spectrum.rate:
-        return apply_filterbank(log_magnitude(stft(wave, spectrum), spectrum), bands, spectrum)
-    window, hop, fft = scale_to_rate(spectrum, rate)
-    # model_construct skips validation, which would refuse durations that are not round.
-    scaled = SpectrumSettings.model_construct(
-        rate=rate,
-        window_ms=1000 * window / rate,
-        hop_ms=1000 * hop / rate,
-        fft=fft,
-        floor_db=spectrum.floor_db,
-    )
-    magnitude = log_magnitude(stft(wave, scaled), spectrum)[..., : spectrum.bins, :]
-    return apply_filterbank(magnitude, bands, spectrum)
+    scaled = spectrum
+    if rate != spectrum.rate:
+        window, hop, fft = scale_to_rate(spectrum, rate)
+        # model_construct skips validation, which would refuse durations that are not round.
+        scaled = SpectrumSettings.model_construct(
+            rate=rate,
+            window_ms=1000 * window / rate,
+            hop_ms=1000 * hop / rate,
+            fft=fft,
+            floor_db=spectrum.floor_db,
+        )
+    power = power_spectrum(stft(wave, scaled)[..., : spectrum.bins, :], spectrum)
+    if bands.scale == "linear":
+        levels: Array = 10 * namespace(power).log10(power)
+        return levels
+    return _row_levels(power, bands, spectrum)
+
+
+def _row_levels(power: Array, bands: BandSettings, spectrum: SpectrumSettings) -> Array:
+    """Return row levels [..., row, frame] in dB of the power [..., bin, frame]."""
+    xp, weights = namespace(power), filterbank_matrix(bands, spectrum)
+    if xp is not np:
+        weights = xp.from_numpy(weights).to(power)
+    levels: Array = 10 * xp.log10(weights @ power)
+    return levels
 
 
 # --- Levels of frames
 
 
-def frame_levels(rows_db: Tensor) -> Tensor:
+def power_of_db(level_db: Array) -> Array:
+    """Return the power of levels in dB."""
+    power: Array = namespace(level_db).exp(level_db * _NEPERS_PER_DB)
+    return power
+
+
+def frame_levels(rows_db: Array) -> Array:
     """Return the level of each frame [..., frame] in dB: the summed power of rows [..., row, frame]."""
-    # logsumexp does not overflow, and its gradient is finite at the floor.
-    return torch.logsumexp(rows_db * _NEPERS_PER_DB, dim=-2) / _NEPERS_PER_DB
+    return logsumexp(rows_db * _NEPERS_PER_DB, -2) / _NEPERS_PER_DB
 
 
-def is_audible(level_db: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
+def is_audible(level_db: Array, range_db: float = AUDIBLE_RANGE_DB) -> Array:
     """Return a mask [..., frame] of the levels [..., frame] within `range_db` of the highest."""
-    return level_db > level_db.amax(dim=-1, keepdim=True) - range_db
+    audible: Array = level_db > namespace(level_db).amax(level_db, -1, keepdims=True) - range_db
+    return audible
 
 
-def audible_frames(rows_db: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
+def audible_frames(rows_db: Array, range_db: float = AUDIBLE_RANGE_DB) -> Array:
     """Return a mask [..., frame] of the frames of rows [..., row, frame] that are audible."""
     return is_audible(frame_levels(rows_db), range_db)
 
 
-def mean_level(rows_db: Tensor) -> Tensor:
+def mean_level(rows_db: Array) -> Array:
     """Return the level [...] in dB of the mean power over the frames of rows [..., row, frame]."""
     return mean_power_db(frame_levels(rows_db))
 
 
-def mean_power_db(levels_db: Tensor) -> Tensor:
+def mean_power_db(levels_db: Array) -> Array:
     """Return the level [...] in dB of the mean power of frame levels [..., frame]."""
-    power = torch.logsumexp(levels_db * _NEPERS_PER_DB, dim=-1)
+    power = logsumexp(levels_db * _NEPERS_PER_DB, -1)
     return (power - math.log(levels_db.shape[-1])) / _NEPERS_PER_DB
 
 
-def total_power(levels_db: Tensor) -> float:
+def total_power(levels_db: Levels) -> float:
     """Return the sum of the powers of frame levels [frame] in dB, in double precision.
 
     Sums of consecutive chunks add up to that of the whole; float32 would lose quiet frames of a long
     recording.
     """
-    return float((levels_db.double() * _NEPERS_PER_DB).exp().sum())
-
-
-def interpolate_noise(
-    count: int, points: tuple[int, int], size: tuple[int, int], generator: torch.Generator
-) -> Tensor:
-    """Return smooth random fields [count, row, frame]: normal values at points, bilinear between them.
-
-    Parameters
-    ----------
-    points, size : (int, int)
-        Rows and frames of the coarse grid, and of the fields.
-    """
-    coarse = torch.randn(count, 1, *points, generator=generator)
-    return torch.nn.functional.interpolate(coarse, size=size, mode="bilinear", align_corners=True)[:, 0]
+    return float(np.exp(levels_db.astype(np.float64) * _NEPERS_PER_DB).sum())
 
 
 # --- Features: levels and fine structure
@@ -196,7 +180,7 @@ class ReferenceLevels(NamedTuple):
     pitch_power: float
 
     @classmethod
-    def from_features(cls, rows_db: Tensor, pitch_power: Tensor) -> "ReferenceLevels":
+    def from_features(cls, rows_db: Levels, pitch_power: Levels) -> "ReferenceLevels":
         """Return the levels of rows [row, frame] and pitch power [pitch, long frame]."""
         return cls(float(mean_level(rows_db)), float(frame_levels(rows_db).max()), float(pitch_power.max()))
 
@@ -206,17 +190,17 @@ class Features(NamedTuple):
 
     Parameters
     ----------
-    rows_db : Tensor [row, frame]
+    rows_db : array [row, frame]
         Levels in the scorer's rows, dB.
-    fine_db : Tensor [pitch, frame]
+    fine_db : array [pitch, frame]
         Long-window spectrum on quarter tones without its envelope, dB: the position of partials,
         independent of the colour of instrument and microphone.
     """
 
-    rows_db: Tensor
-    fine_db: Tensor
+    rows_db: Levels
+    fine_db: Levels
 
-    def select(self, frames: Tensor) -> "Features":
+    def select(self, frames: NDArray[np.bool_]) -> "Features":
         """Return the frames that a boolean mask [frame] selects."""
         return Features(self.rows_db[:, frames], self.fine_db[:, frames])
 
@@ -224,8 +208,8 @@ class Features(NamedTuple):
 class CompactFeatures(NamedTuple):
     """Features as they are stored: levels [row, frame], fine structure [pitch, long frame], dB."""
 
-    rows_db: Tensor
-    long_db: Tensor
+    rows_db: Levels
+    long_db: Levels
 
     @classmethod
     def from_features(cls, features: Features) -> "CompactFeatures":
@@ -234,7 +218,7 @@ class CompactFeatures(NamedTuple):
 
     def to_frame_major(self) -> "CompactFeatures":
         """Return the same with each frame's values adjacent, so that a crop touches few pages."""
-        return CompactFeatures(*(values.T.contiguous().T for values in self))
+        return CompactFeatures(*map(np.asfortranarray, self))
 
     def expand(self, start: int = 0, stop: int | None = None) -> Features:
         """Return the features of frames `start`, a multiple of `PITCH_HOP_RATIO`, to `stop`."""
@@ -243,42 +227,36 @@ class CompactFeatures(NamedTuple):
         return Features(rows, _repeat_to_frames(fine, rows.shape[1]))
 
 
-def compute_features(wave: Tensor, bands: BandSettings, spectrum: SpectrumSettings) -> Features:
+def compute_features(wave: Samples, bands: BandSettings, spectrum: SpectrumSettings) -> Features:
     """Return the features of a mono waveform [sample] at the analysis rate."""
     rows = band_levels(wave, spectrum.rate, bands, spectrum)
     return Features(rows, fine_structure(wave, spectrum, rows.shape[-1]))
 
 
 def compute_chunk_features(
-    chunk: Chunk[Samples],
-    bands: BandSettings,
-    spectrum: SpectrumSettings,
-    *,
-    with_pitch: bool = True,
-    device: str = "cpu",
-) -> tuple[Tensor, Tensor]:
-    """Return rows [row, frame] and pitch power [pitch, long frame] of a chunk's core, on `device`.
+    chunk: Chunk, bands: BandSettings, spectrum: SpectrumSettings, *, with_pitch: bool = True
+) -> tuple[Levels, NDArray[np.float32]]:
+    """Return rows [row, frame] and pitch power [pitch, long frame] of a chunk's core.
 
     The chunk is mono, at the analysis rate, and lasts an even number of frames; its margins hold a
     long window. Without pitch, the pitch power has no frames.
     """
-    wave = torch.from_numpy(chunk.samples).to(device)
     first = chunk.left_margin // spectrum.hop
     count = None if chunk.is_last else chunk.core_size // spectrum.hop
-    rows = band_levels(wave, spectrum.rate, bands, spectrum)[:, first:][:, :count]
+    rows = band_levels(chunk.samples, spectrum.rate, bands, spectrum)[:, first:][:, :count]
     if not with_pitch:
-        return rows, rows.new_zeros(N_PITCH_BINS, 0)
-    power = pitch_power(wave, spectrum)[:, first // PITCH_HOP_RATIO :]
+        return rows, np.zeros((N_PITCH_BINS, 0), dtype=np.float32)
+    power = pitch_power(chunk.samples, spectrum)[:, first // PITCH_HOP_RATIO :]
     return rows, power[:, : None if count is None else count // PITCH_HOP_RATIO]
 
 
-def fine_structure(wave: Tensor, spectrum: SpectrumSettings, frames: int) -> Tensor:
+def fine_structure(wave: Samples, spectrum: SpectrumSettings, frames: int) -> Levels:
     """Return the quarter-tone spectrum [pitch, frames] of a waveform, without its envelope, dB."""
     power = pitch_power(wave, spectrum)
-    return remove_envelope(power, power.max(), frames)
+    return remove_envelope(power, float(power.max()), frames)
 
 
-def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
+def pitch_power(wave: Samples, spectrum: SpectrumSettings) -> NDArray[np.float32]:
     """Return the power [pitch, long frame] on quarter tones of a waveform [sample].
 
     Long frame k has the time of frame `PITCH_HOP_RATIO` k of the rows.
@@ -288,49 +266,46 @@ def pitch_power(wave: Tensor, spectrum: SpectrumSettings) -> Tensor:
     hz = _LOWEST_PITCH_HZ * 2 ** (np.arange(N_PITCH_BINS) / _PITCHES_PER_OCTAVE)
     # Linear interpolation of power between the two nearest bins.
     position = np.minimum(hz * fft / spectrum.rate, fft / 2 - 1)
-    whole = np.floor(position)
-    low = torch.from_numpy(whole.astype(np.int64)).to(wave.device)
-    fraction = torch.from_numpy(position - whole).to(wave)[:, None]
-    padded = torch.nn.functional.pad(wave, (window // 2, window // 2))
-    taper = torch.hann_window(window, dtype=wave.dtype, device=wave.device)
+    low = np.floor(position).astype(np.int64)
+    fraction = (position - low).astype(wave.dtype)
+    padded = np.pad(wave, window // 2)
+    views = sliding_window_view(padded, window)[:: PITCH_HOP_RATIO * spectrum.hop]
     blocks = []
-    for frames in torch.split(padded.unfold(0, window, PITCH_HOP_RATIO * spectrum.hop), _BLOCK_FRAMES):
-        spectra = torch.fft.rfft(frames * taper, fft).T
-        power = spectra.real.square() + spectra.imag.square()
-        blocks.append(power[low] * (1 - fraction) + power[low + 1] * fraction)
-    return torch.cat(blocks, dim=1)
+    for start in range(0, len(views), _BLOCK_FRAMES):
+        spectra = tapered_fft(views[start : start + _BLOCK_FRAMES], hann_window(window), fft)
+        power = spectra.real**2 + spectra.imag**2
+        blocks.append(power[:, low] * (1 - fraction) + power[:, low + 1] * fraction)
+    return np.concatenate(blocks).T
 
 
-def remove_envelope(power: Tensor, max_power: Tensor | float, frames: int) -> Tensor:
+def remove_envelope(power: NDArray[np.float32], max_power: float, frames: int) -> Levels:
     """Return the fine structure [pitch, frames] in dB of pitch power [pitch, long frame].
 
     The floor is relative to `max_power`, the largest of the whole recording, so that the
     recording's level changes nothing.
     """
-    if isinstance(max_power, Tensor):
-        max_power = max_power.double()  # a Python float has double precision too
-    level = 10 * torch.log10(power + _POWER_FLOOR_RATIO * max_power + 1e-30)
-    blocks = torch.split(level, _BLOCK_FRAMES, dim=1)
-    fine = torch.cat([block - _gaussian_blur(block, _ENVELOPE_SIGMA_BINS) for block in blocks], dim=1)
-    return _repeat_to_frames(fine.clamp_min(_FLOOR_DB), frames)
+    level = 10 * np.log10(power + np.float32(_POWER_FLOOR_RATIO * max_power + 1e-30))
+    fine = _without_envelope_matrix(level.shape[0]) @ level
+    return _repeat_to_frames(np.maximum(fine, np.float32(_FLOOR_DB)), frames)
 
 
-def _repeat_to_frames(long_db: Tensor, frames: int) -> Tensor:
+def _repeat_to_frames(long_db: Levels, frames: int) -> Levels:
     """Repeat each long frame for the frames that it covers; the last one fills the rest."""
-    fine = long_db[:, : -(-frames // PITCH_HOP_RATIO)].repeat_interleave(PITCH_HOP_RATIO, dim=1)
-    missing = frames - fine.shape[1]
-    if missing > 0:
-        fine = torch.cat([fine, fine[:, -1:].expand(-1, missing)], dim=1)
-    return fine[:, :frames]
+    index = np.minimum(np.arange(frames) // PITCH_HOP_RATIO, long_db.shape[1] - 1)
+    return long_db[:, index]
 
 
-def _gaussian_blur(level: Tensor, sigma: float) -> Tensor:
-    """Blur along the first axis; edges repeat."""
-    radius = int(4 * sigma)  # the Gaussian is 3e-4 of its peak there
-    offset = torch.arange(-radius, radius + 1, dtype=level.dtype, device=level.device)
-    kernel = torch.exp(-0.5 * (offset / sigma).square())
-    rows = torch.nn.functional.pad(level.T[:, None], (radius, radius), mode="replicate")
-    return torch.nn.functional.conv1d(rows, (kernel / kernel.sum())[None, None])[:, 0].T
+@lru_cache(maxsize=2)
+def _without_envelope_matrix(count: int) -> NDArray[np.float32]:
+    """Return the matrix [row, row] that subtracts from each row a Gaussian average of its neighbours."""
+    radius = int(4 * _ENVELOPE_SIGMA_BINS)  # the Gaussian is 3e-4 of its peak there
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / _ENVELOPE_SIGMA_BINS) ** 2)
+    matrix = np.eye(count)
+    for row in range(count):
+        # Rows beyond the edges repeat it.
+        neighbours = np.clip(np.arange(row - radius, row + radius + 1), 0, count - 1)
+        np.subtract.at(matrix[row], neighbours, kernel / kernel.sum())
+    return matrix.astype(np.float32)
 
 
 # --- Chunks and windows
@@ -362,26 +337,27 @@ def long_term_spectra(rows_db: TimeSeries, frames: int) -> FloatArray:
     """Return long-term spectra [window, row] of the audible windows, level removed, dB."""
     powers, loudest = [], []
     for windows in window_batches(rows_db, frames):
-        powers.append(torch.pow(10.0, windows.double() / 10).mean(dim=-1))
-        loudest.append(windows.amax(dim=(1, 2)))
-    level = 10 * torch.log10(torch.cat(powers)[is_audible(torch.cat(loudest))])
-    spectra: FloatArray = (level - level.mean(dim=1, keepdim=True)).numpy()
+        powers.append(np.power(10.0, windows.astype(np.float64) / 10).mean(axis=-1))
+        loudest.append(windows.max(axis=(1, 2)))
+    level = 10 * np.log10(np.concatenate(powers)[is_audible(np.concatenate(loudest))])
+    spectra: FloatArray = level - level.mean(axis=1, keepdims=True)
     return spectra
 
 
-def cut_windows(rows: RowLevels, frames: int) -> Tensor:
+def cut_windows(rows: Levels, frames: int) -> Levels:
     """Cut rows into windows [n, row, frames]; the last one ends with the recording.
 
     A recording shorter than a window is a single, shorter one.
     """
-    return torch.stack([rows[:, s : s + frames] for s in _window_starts(rows.shape[-1], frames)])
+    return np.stack([rows[:, s : s + frames] for s in _window_starts(rows.shape[-1], frames)])
 
 
-def window_batches(rows_db: TimeSeries, frames: int) -> Iterator[Tensor]:
+def window_batches(rows_db: TimeSeries, frames: int) -> Iterator[Levels]:
     """Yield the windows [n, row, frames] of `cut_windows`, a few at a time."""
     length = min(frames, rows_db.frames)
-    for batch in torch.split(torch.tensor(_window_starts(rows_db.frames, length)), WINDOW_BATCH):
-        yield torch.stack([rows_db.read(s, s + length) for s in batch.tolist()])
+    starts = _window_starts(rows_db.frames, length)
+    for first in range(0, len(starts), WINDOW_BATCH):
+        yield np.stack([rows_db.read(s, s + length) for s in starts[first : first + WINDOW_BATCH]])
 
 
 def _window_starts(total: int, frames: int) -> list[int]:

@@ -37,7 +37,7 @@ class LoudnessBlocks(NamedTuple):
     remainder_samples: int
 
 
-def measure_loudness_blocks(chunk: Chunk[Samples], rate: int) -> LoudnessBlocks:
+def measure_loudness_blocks(chunk: Chunk, rate: int) -> LoudnessBlocks:
     """Return the energies of the steps that begin in the core of a chunk (channels, samples).
 
     The left margin must be long enough for the weighting to settle, 0.25 s; the right one must
@@ -96,7 +96,7 @@ class LoudnessMeter:
         return gated_loudness(self._parts, self._rate)
 
 
-def true_peak(chunk: Chunk[Samples], rate: int) -> float:
+def true_peak(chunk: Chunk, rate: int) -> float:
     """Return the peak of a chunk's core (channels, samples) between samples too; 1 is full scale.
 
     Oversampled four times, twice from 96 kHz on (Annex 2). Only segments that may hold the peak
@@ -135,7 +135,7 @@ def _true_peak_limits(samples: Samples) -> FloatArray:
     return (nearby_peaks(samples) + _BEND_GAIN * nearby_peaks(bends)) * _LIMIT_MARGIN
 
 
-def _oversampled_peak(chunk: Chunk[Samples], first_segment: int, last_segment: int, factor: int) -> float:
+def _oversampled_peak(chunk: Chunk, first_segment: int, last_segment: int, factor: int) -> float:
     """Return the oversampled peak of those samples of some segments that lie in the core."""
     start = max(first_segment * _PEAK_SEGMENT, chunk.left_margin)
     stop = min((last_segment + 1) * _PEAK_SEGMENT, chunk.left_margin + chunk.core_size)

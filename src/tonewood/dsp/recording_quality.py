@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tonewood.dsp.artifact_detectors import (
@@ -28,6 +27,7 @@ from tonewood.dsp.artifact_detectors import (
     power_to_db,
 )
 from tonewood.dsp.loudness import LoudnessMeter
+from tonewood.dsp.stft import hann_window, tapered_fft
 from tonewood.utils.arrays import FloatArray, Samples, to_mono
 
 _WINDOW_SECONDS = 0.04
@@ -196,9 +196,9 @@ class _SpectrumAccumulator:
         hz = np.arange(self.window // 2 + 1) * (rate / self.window)
         centres = THIRD_OCTAVES_HZ[rate / 2 >= THIRD_OCTAVES_HZ * HALF_BAND_RATIO, None]
         in_band = (hz >= centres / HALF_BAND_RATIO) & (hz < centres * HALF_BAND_RATIO)
-        self.band_matrix = torch.from_numpy(in_band.astype(np.float32))
+        self.band_matrix = in_band.astype(np.float32)
         # DC offset and rumble must not count as sound, or no frame would be a rest.
-        self._above_rumble = torch.from_numpy(hz > 40)
+        self._above_rumble = hz > 40
         self._total, self.bands = np.zeros(len(hz)), np.zeros(len(centres))
         self.frames: list[FloatArray] = []
         self.decay_bands: list[FloatArray] = []
@@ -220,10 +220,10 @@ class _SpectrumAccumulator:
     def _add_frames(self, frames: Samples) -> None:
         if len(frames) == 0:
             return
-        power = _frame_power(torch.from_numpy(frames))
-        bands = (self.band_matrix @ power).double().numpy()
-        self._total += power.sum(dim=1, dtype=torch.float64).numpy()
-        self.frames.append(power[self._above_rumble].sum(dim=0).double().numpy())
+        power = _frame_power(frames)
+        bands = (self.band_matrix @ power).astype(np.float64)
+        self._total += power.sum(axis=1, dtype=np.float64)
+        self.frames.append(power[self._above_rumble].sum(axis=0).astype(np.float64))
         self.bands += bands.sum(axis=1)
         self.decay_bands.append(decay_band_power(bands))
         self.dropouts.push(bands)
@@ -263,10 +263,9 @@ class _RestAnalyzer:
             for indices in (self._quieter, self._binwise)
         )
         if quieter.size:
-            power = _frame_power(torch.from_numpy(frames[quieter - first]))
-            self._bands += (self._band_matrix @ power).sum(dim=1, dtype=torch.float64).numpy()
-            power = power[:, torch.from_numpy(np.isin(quieter, binwise))]
-            self._mean += power.sum(dim=1, dtype=torch.float64).numpy()
+            power = _frame_power(frames[quieter - first])
+            self._bands += (self._band_matrix @ power).sum(axis=1, dtype=np.float64)
+            self._mean += power[:, np.isin(quieter, binwise)].sum(axis=1, dtype=np.float64)
 
     def noise_floor(self) -> _NoiseFloor | None:
         """Return the noise floor; None if there are too few rests."""
@@ -279,12 +278,13 @@ def _split_into_blocks(samples: Samples) -> Iterable[Samples]:
     return (samples[:, k : k + _BLOCK_SAMPLES] for k in range(0, samples.shape[1], _BLOCK_SAMPLES))
 
 
-def _frame_power(frames: torch.Tensor) -> torch.Tensor:
+def _frame_power(frames: Samples) -> NDArray[np.float32]:
     """Return the power [bin, frame] of frames [frame, sample]; a full-scale sine sums to 1/2."""
-    taper = torch.hann_window(frames.shape[1], periodic=True)
+    taper = hann_window(frames.shape[1]).astype(np.float32)
     # 2 for the two sides of the spectrum, divided by the window's own energy.
-    scale = 2 / (frames.shape[1] * float(taper.square().sum()))
-    power: torch.Tensor = torch.fft.rfft(frames * taper).abs().square().T * scale
+    scale = 2 / (frames.shape[1] * float(np.square(taper).sum()))
+    spectrum = tapered_fft(frames, taper, frames.shape[1])
+    power: NDArray[np.float32] = (spectrum.real**2 + spectrum.imag**2).T * np.float32(scale)
     return power
 
 

@@ -10,20 +10,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfft
-from torch import Tensor
 
 from tonewood.dsp.chunking import Chunk, single_chunk, split_chunk
 from tonewood.settings import SpectrumSettings
-from tonewood.utils.arrays import FloatArray, Samples
+from tonewood.utils.arrays import Array, FloatArray, Samples, namespace
+from tonewood.utils.layers import pad_frames
 
 GainFunction = Callable[[FloatArray, FloatArray], NDArray[np.float32]]
 """(frequencies [bin] in Hz, times [frame] in s) → gain [bin, frame] in dB."""
-
-TensorGainFunction = Callable[[FloatArray, FloatArray], Tensor]
-"""A `GainFunction` whose gains are on a device."""
 
 BLOCK_FRAMES = 256  # spectra of one block fit into the cache: twice as fast as long blocks
 
@@ -57,56 +53,86 @@ class FrameLayout(NamedTuple):
 
     def hann_window(self) -> NDArray[np.float64]:
         """Return the periodic Hann window."""
-        return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
+        return hann_window(self.window)
+
+
+def hann_window(length: int) -> NDArray[np.float64]:
+    """Return the periodic Hann window."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+
+
+# --- Transforms
+
+
+def tapered_fft(frames: Samples, taper: FloatArray, length: int) -> NDArray[np.complex64]:
+    """Return the FFT [..., bin] of frames [..., sample] times a taper [sample], padded with zeros."""
+    # Padded here, and scaled by the taper: NumPy 2 pads slowly, and computes in double precision
+    # where it does not scale.
+    padded = np.zeros((*frames.shape[:-1], length), dtype=frames.dtype)
+    scaled = (length * taper).astype(frames.dtype)
+    np.multiply(frames, scaled, out=padded[..., : len(taper)])
+    return np.fft.rfft(padded, norm="forward")  # type: ignore[return-value] # the stubs say complex128
+
+
+def fast_fft_length(least: int) -> int:
+    """Return the smallest length, at least this, whose prime factors are 2, 3 and 5."""
+    length = least
+    while True:
+        rest = length
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 1
 
 
 # --- Analysis and synthesis
 
 
-def stft(wave: Tensor, settings: SpectrumSettings) -> Tensor:
+def stft(wave: Array, settings: SpectrumSettings) -> Array:
     """Return the complex spectrum [..., bin, frame] of a waveform [..., sample].
 
     It is scaled so that a full-scale sine peaks at 1 (0 dBFS).
     """
-    window, fft = settings.window, settings.fft
-    if fft % 2:  # torch centres an odd frame half a sample early and would lose the last one
-        wave = torch.nn.functional.pad(wave, (0, 1))
-    shape = wave.shape
-    spectrum = torch.stft(
-        wave.reshape(-1, shape[-1]),
-        fft,
-        settings.hop,
-        window,
-        _hann_window(window, wave),
-        center=True,
-        pad_mode="reflect" if shape[-1] > fft // 2 else "constant",
-        return_complex=True,
-    )
+    layout = FrameLayout(settings.window, settings.hop, settings.fft)
+    frames = _centred_frames(wave, layout)
     # A Hann window sums to window / 2, and a sine splits between two bins' signs: window / 4.
-    return spectrum.reshape(*shape[:-1], *spectrum.shape[-2:]) * (4 / window)
+    taper = layout.hann_window() * (4 / layout.window)
+    # The window lies in the middle of the transform, as torch places it; its ends are zeros.
+    before = (layout.fft - layout.window) // 2
+    # Not np.pad, which torch.compile cannot trace.
+    taper = np.concatenate([np.zeros(before), taper, np.zeros(layout.fft - layout.window - before)])
+    if isinstance(frames, np.ndarray):
+        return np.swapaxes(tapered_fft(frames, taper, layout.fft), -1, -2)
+    torch = namespace(frames)
+    spectrum: Array = torch.fft.rfft(frames * torch.from_numpy(taper).to(frames), layout.fft).mT
+    return spectrum
 
 
-def istft(spectrum: Tensor, length: int, settings: SpectrumSettings) -> Tensor:
-    """Return the waveform [..., length] whose `stft` is closest to the spectrum [..., bin, frame]."""
-    shape, window = spectrum.shape, settings.window
-    wave = torch.istft(
-        spectrum.reshape(-1, *shape[-2:]) * (window / 4),
-        settings.fft,
-        settings.hop,
-        window,
-        _hann_window(window, spectrum.real),
-        center=True,
-        length=length,
-    )
-    return wave.reshape(*shape[:-2], length)
+def _centred_frames(wave: Array, layout: FrameLayout) -> Array:
+    """Return overlapping views [..., frame, sample] of a waveform, as long as the FFT, around every hop."""
+    half = layout.fft // 2
+    if layout.fft % 2:  # a window around the last sample would lack one
+        wave = pad_frames(wave, 0, 1)
+    padded = pad_frames(wave, half, half, mode="reflect" if wave.shape[-1] > half else "constant")
+    if isinstance(padded, np.ndarray):
+        return sliding_window_view(padded, layout.fft, axis=-1)[..., :: layout.hop, :]
+    return padded.unfold(-1, layout.fft, layout.hop)
 
 
-def log_magnitude(spectrum: Tensor, settings: SpectrumSettings) -> Tensor:
+def log_magnitude(spectrum: Array, settings: SpectrumSettings) -> Array:
     """Return the magnitude in dBFS, not below `settings.floor_db`."""
-    # The floor applies to the power, before the logarithm: gradients stay finite on silence.
-    floor = 10 ** (settings.floor_db / 10)
-    power = spectrum.real.square() + spectrum.imag.square()
-    return 10 * torch.log10(power.clamp_min(floor))
+    power = power_spectrum(spectrum, settings)
+    level: Array = 10 * namespace(power).log10(power)
+    return level
+
+
+def power_spectrum(spectrum: Array, settings: SpectrumSettings) -> Array:
+    """Return the power of a spectrum, not below `settings.floor_db`."""
+    # The floor applies before any logarithm: gradients stay finite on silence.
+    power: Array = (spectrum.real**2 + spectrum.imag**2).clip(10 ** (settings.floor_db / 10))
+    return power
 
 
 def scale_to_rate(settings: SpectrumSettings, rate: int) -> tuple[int, int, int]:
@@ -120,17 +146,13 @@ def scale_to_rate(settings: SpectrumSettings, rate: int) -> tuple[int, int, int]
     return window, hop, max(window, round(settings.fft * ratio))
 
 
-def _hann_window(window: int, like: Tensor) -> Tensor:
-    return torch.hann_window(window, periodic=True, dtype=like.dtype, device=like.device)
-
-
 # --- Filters of recordings and chunks
 
 
 def filter_fft_length(window: int) -> int:
     """Return the even FFT length with which a window can be filtered."""
     # Twice the window: the impulse response of the filter must fit beside the window, or it wraps.
-    return 2 * int(next_fast_len(window, real=True))
+    return 2 * fast_fft_length(window)
 
 
 def count_filter_frames(length: int, hop: int) -> int:
@@ -151,24 +173,23 @@ def filter_recording(
     The gain is the same for every channel. The rate need not be the analysis rate: window and hop
     have the durations of `settings`.
     """
-    wave = torch.from_numpy(np.array(samples, dtype=np.float32, order="C"))
-    apply = prepare_filter(wave, rate, settings, block_frames=block_frames)
-    return apply(lambda hz, seconds: torch.from_numpy(gain(hz, seconds))).numpy()
+    return prepare_filter(np.asarray(samples, np.float32), rate, settings, block_frames=block_frames)(gain)
 
 
 def prepare_filter(
-    wave: Tensor, rate: int, settings: SpectrumSettings, *, block_frames: int = BLOCK_FRAMES
-) -> Callable[[TensorGainFunction], Tensor]:
+    wave: Samples, rate: int, settings: SpectrumSettings, *, block_frames: int = BLOCK_FRAMES
+) -> Callable[[GainFunction], Samples]:
     """Return a function that filters a waveform [channel, sample], for use with many gains.
 
-    The spectra of the waveform are computed once and stay on its device.
+    The spectra of the waveform are computed once.
     """
-    stft_filter = _StftFilter(rate, settings, wave.device)
+    stft_filter = _StftFilter(rate, settings)
     chunks = split_chunk(single_chunk(wave), block_frames * stft_filter.hop, stft_filter.margin)
     spectra = [(chunk, stft_filter.analyse(chunk)) for chunk in chunks]
 
-    def apply(gain: TensorGainFunction) -> Tensor:
-        return torch.cat([stft_filter.apply(chunk, spectrum, gain) for chunk, spectrum in spectra], dim=1)
+    def apply(gain: GainFunction) -> Samples:
+        filtered = [stft_filter.apply(chunk, spectrum, gain) for chunk, spectrum in spectra]
+        return np.concatenate(filtered, axis=1)
 
     return apply
 
@@ -179,15 +200,13 @@ def filter_margin(rate: int, settings: SpectrumSettings) -> int:
     return stft_filter.margin + stft_filter.hop
 
 
-def filter_chunk(
-    chunk: Chunk[Tensor], rate: int, gain: TensorGainFunction, settings: SpectrumSettings
-) -> Tensor:
+def filter_chunk(chunk: Chunk, rate: int, gain: GainFunction, settings: SpectrumSettings) -> Samples:
     """Filter the core [channel, sample] of a chunk as `filter_recording` does.
 
     The chunk's margins hold `filter_margin` samples, or end with the recording. The result does
     not depend on where chunks begin.
     """
-    stft_filter = _StftFilter(rate, settings, chunk.samples.device)
+    stft_filter = _StftFilter(rate, settings)
     # Frames are at multiples of the hop in the recording, so the core has to begin at one too.
     extra = chunk.core_start % stft_filter.hop
     aligned = chunk._replace(left_margin=chunk.left_margin - extra, core_size=chunk.core_size + extra)
@@ -195,53 +214,57 @@ def filter_chunk(
         stft_filter.apply(block, stft_filter.analyse(block), gain)
         for block in split_chunk(aligned, BLOCK_FRAMES * stft_filter.hop, stft_filter.margin)
     ]
-    return torch.cat(filtered, dim=1)[:, extra:]
+    return np.concatenate(filtered, axis=1)[:, extra:]
 
 
 class _StftFilter:
-    """Analyses chunks, applies gains and synthesizes, on a device."""
+    """Analyses chunks, applies gains and synthesizes."""
 
-    def __init__(self, rate: int, settings: SpectrumSettings, device: torch.device | None = None) -> None:
+    def __init__(self, rate: int, settings: SpectrumSettings) -> None:
         self.rate = rate
         self.window, self.hop, _ = scale_to_rate(settings, rate)
         self.layout = FrameLayout(self.window, self.hop, filter_fft_length(self.window))
         self.hz = self.layout.frequencies(rate)
-        self.hann = torch.hann_window(self.window, periodic=True).to(device)
+        self.hann = self.layout.hann_window().astype(np.float32)
         # Frames near a chunk's edge see reflected samples; a margin wider than a window excludes them.
         self.margin = (-(-self.window // self.hop) + 1) * self.hop
 
-    def analyse(self, chunk: Chunk[Tensor]) -> Tensor:
+    def analyse(self, chunk: Chunk) -> NDArray[np.complex64]:
         """Return the spectrum [channel, frame, bin], of the margins too."""
         wave, before = chunk.samples, self.layout.samples_before
         sides = (before, self.window - before + self.hop)
-        mode = "reflect" if wave.shape[1] > max(sides) else "constant"
-        frames = torch.nn.functional.pad(wave, sides, mode=mode).unfold(1, self.window, self.hop)
+        padded = np.pad(wave, ((0, 0), sides), mode="reflect" if wave.shape[1] > max(sides) else "constant")
+        frames = sliding_window_view(padded, self.window, axis=1)[:, :: self.hop]
         count = count_filter_frames(wave.shape[1], self.hop)
-        spectrum: Tensor = torch.fft.rfft(frames[:, :count] * self.hann, self.layout.fft)
-        return spectrum
+        return tapered_fft(frames[:, :count], self.hann, self.layout.fft)
 
-    def apply(self, chunk: Chunk[Tensor], spectrum: Tensor, gain: TensorGainFunction) -> Tensor:
+    def apply(self, chunk: Chunk, spectrum: NDArray[np.complex64], gain: GainFunction) -> Samples:
         """Return the filtered core [channel, sample]."""
         count = spectrum.shape[1]
         times = (chunk.offset // self.hop + np.arange(count)) * (self.hop / self.rate)
-        factor = gain(self.hz, times).mul(_NEPERS_PER_DB).exp_()
-        frames = torch.fft.irfft(spectrum * factor.T.contiguous(), self.layout.fft)
-        wave = _overlap_add(frames[..., : self.window] * self.hann, self.hop)
-        wave /= _overlap_add(self.hann.square().expand(count, -1), self.hop)
+        factor = np.exp(gain(self.hz, times).T * np.float32(_NEPERS_PER_DB))
+        # The stubs say float64.
+        frames: Samples = np.fft.irfft(spectrum * factor, self.layout.fft)  # type: ignore[assignment]
+        frames = frames[..., : self.window]
+        frames *= self.hann
+        wave = _overlap_add(frames, self.hop)
+        weight = _overlap_add(np.broadcast_to(self.hann**2, (count, self.window)), self.hop)
+        # A Hann window's first sample is 0: nothing was added there, and 0 / 0 is not a number.
+        wave /= np.maximum(weight, np.float32(1e-12))
         first = self.layout.samples_before + chunk.left_margin
         return wave[:, first : first + chunk.core_size]
 
 
-def _overlap_add(frames: Tensor, hop: int) -> Tensor:
+def _overlap_add(frames: NDArray[np.float32], hop: int) -> NDArray[np.float32]:
     """Add frames [..., frame, sample] at every hop; returns [..., sample]."""
     *rest, count, window = frames.shape
     turns = -(-window // hop)
-    padded = torch.nn.functional.pad(frames, (0, turns * hop - window))
-    total = frames.new_zeros(*rest, count + turns - 1, hop)
+    total = np.zeros((*rest, count + turns - 1, hop), dtype=frames.dtype)
     # A hop's worth of all frames at once: window / hop additions instead of one for each frame.
     for turn in range(turns):
-        total[..., turn : turn + count, :] += padded[..., turn * hop : (turn + 1) * hop]
-    return total.flatten(-2)
+        part = frames[..., turn * hop : (turn + 1) * hop]
+        total[..., turn : turn + count, : part.shape[-1]] += part
+    return total.reshape(*rest, -1)
 
 
 # --- Filter of a live stream
@@ -318,9 +341,9 @@ class OverlapAddFilter:
         Both are the samples (channels, hop) that no later frame overlaps.
         """
         window, hop, length = self.layout
-        spectrum = rfft(self.buffer.frame(index) * self.taper, length)
+        spectrum = np.fft.rfft(self.buffer.frame(index) * self.taper, length)
         factor = np.power(10.0, np.asarray(gain_db, dtype=np.float64) / 20) - 1
-        self.change += irfft(spectrum * factor, length)[:, :window] * self.taper
+        self.change += np.fft.irfft(spectrum * factor, length)[:, :window] * self.taper
         self.weight += self.taper**2
         start = index * hop - self.layout.samples_before
         output = self._output(start, hop)

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.audio_io.recording import resample
 from tonewood.dsp.chunking import Chunk, TimeSeries, overlapping_chunks, split_chunk
@@ -30,9 +28,9 @@ from tonewood.dsp.features import (
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, measure_loudness_blocks
 from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
-from tonewood.scorer.training import score_recording
+from tonewood.scorer.scoring import score_recording
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import Samples, to_mono
+from tonewood.utils.arrays import Levels, to_mono
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
@@ -138,9 +136,9 @@ class Analysis:
 class ChunkAnalysis(NamedTuple):
     """Analysis of one chunk, without its margins; fields as in `Analysis`."""
 
-    wave: Tensor
-    rows_db: Tensor
-    pitches: Tensor
+    wave: NDArray[np.float32]
+    rows_db: Levels
+    pitches: NDArray[np.float32]
     loudness_blocks: LoudnessBlocks
     peak: float
     n_samples: int
@@ -166,7 +164,7 @@ class ChunkAnalyzer:
         """Samples beyond a chunk that its analysis needs."""
         return chunk_margin_for(self.rate, self.spectrum)
 
-    def __call__(self, chunk: Chunk[Samples]) -> ChunkAnalysis:
+    def __call__(self, chunk: Chunk) -> ChunkAnalysis:
         """Analyse a chunk (channels, samples)."""
         # Chunks last a whole number of samples at both rates (`frames_to_samples`), so nothing is rounded.
         rate = self.spectrum.rate
@@ -184,9 +182,9 @@ class ChunkAnalyzer:
             for block in split_chunk(mono, _ANALYSIS_BLOCK_FRAMES * hop, CONTEXT_FRAMES * hop)
         ]
         return ChunkAnalysis(
-            wave=torch.from_numpy(np.ascontiguousarray(mono.core)),
-            rows_db=torch.cat([rows for rows, _ in features], dim=1),
-            pitches=torch.cat([pitches for _, pitches in features], dim=1),
+            wave=mono.core,
+            rows_db=np.concatenate([rows for rows, _ in features], axis=1),
+            pitches=np.concatenate([pitches for _, pitches in features], axis=1),
             # Loudness and peak are those of all channels, at the recording's own rate.
             loudness_blocks=measure_loudness_blocks(chunk, self.rate),
             # Without `abs`, which would copy the chunk.
@@ -319,7 +317,9 @@ def score_source(source: AudioSource, model: Model) -> Score:
     rows_db = analyse_source(source, model, with_pitch=False).rows_db
     windows = score_recording(model.scorer, rows_db)
     judge = mean_score(model.judge, rows_db) if model.judge else None
-    return Score(float(windows.mean()), judge, tuple(windows.tolist()), model.unlikeness(rows_db))
+    return Score(
+        float(windows.mean()), judge, tuple(windows.tolist()), model.folder_distances(rows_db).nearer
+    )
 
 
 def mean_score(scorer: Scorer, rows_db: TimeSeries) -> float:

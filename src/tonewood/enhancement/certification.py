@@ -3,7 +3,7 @@
 from functools import partial
 from typing import NamedTuple, Self
 
-import torch
+import numpy as np
 
 from tonewood.dsp.chunking import TimeSeries
 from tonewood.enhancement.analysis import mean_score
@@ -11,8 +11,9 @@ from tonewood.mask.certificate import Certificate, Change, Measurements, certify
 from tonewood.mask.search import FreeMask, SearchProblem, search_mask
 from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
-from tonewood.scorer.training import score_windows
+from tonewood.scorer.scoring import WindowScore, score_windows
 from tonewood.settings import CertificateSettings, EnhanceSettings, SearchSettings
+from tonewood.utils.random_draws import RandomDraws
 
 
 class InputMeasurements(NamedTuple):
@@ -38,14 +39,14 @@ class InputMeasurements(NamedTuple):
 
 def measure_input(rows_db: TimeSeries, model: Model, settings: EnhanceSettings) -> InputMeasurements:
     """Measure an input [row, frame] in dB."""
-    judge = model.judge
+    judge, distances = model.judge, model.folder_distances(rows_db)
     return InputMeasurements(
         scorer=mean_score(model.scorer, rows_db),
         judge=None if judge is None else mean_score(judge, rows_db),
         # A search of its own, so edits take its result from the first certificate (`of_certificate`).
         judge_fooled=None if judge is None else adversarial_judge_score(rows_db, model, judge, settings),
-        unlikeness=model.source_likeness.distance(rows_db),
-        unlike_reference=model.reference_likeness.distance(rows_db),
+        unlikeness=distances.source,
+        unlike_reference=distances.reference,
     )
 
 
@@ -113,19 +114,19 @@ def adversarial_judge_score(
     # An excerpt is searched at once, in bounded time and memory.
     excerpt = rows_db.read(0, model.settings.spectrum.to_frames(limits.control_seconds))
     # Without penalties every cell is free: what is found is noise, not an EQ.
-    generator = torch.Generator().manual_seed(settings.seed)
-    start = torch.randn(excerpt.shape, generator=generator) * settings.prior.random_db
+    draws = RandomDraws(settings.seed)
+    start = draws.normal(*excerpt.shape) * np.float32(settings.prior.random_db)
     unpenalised = SearchSettings(
         score=1.0, guide=0.0, alpha=0.0, steps=limits.control_steps, optimiser="Adam"
     )
     # Against the scorer, because the search minimises its score; the judge was not asked during it.
     problem = SearchProblem(
-        model.scorer.score,
+        WindowScore(model.scorer),
         excerpt,
-        torch.zeros_like(excerpt),
+        np.zeros_like(excerpt),
         unpenalised,
         window_frames=model.scorer.crop_frames,
         max_gain_db=settings.render.max_gain_db,
     )
-    *_, last = search_mask(problem, FreeMask(start), generator)
+    *_, last = search_mask(problem, FreeMask(start), draws)
     return float(score_windows(judge, excerpt + last.mask_db).mean())

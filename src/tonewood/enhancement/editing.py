@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
-from tonewood.dsp.chunking import TensorTimeSeries, split_segments
+from tonewood.dsp.chunking import ArrayTimeSeries, split_segments
 from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
@@ -20,12 +18,12 @@ from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid
 from tonewood.enhancement.pipeline import Enhancement, settings_for_preference_model
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
 from tonewood.mask.certificate import Certificate
-from tonewood.mask.mask import Mask, moving_average
+from tonewood.mask.mask import Mask, moving_average, moving_average_gradient
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep, StickyNotes, render_sticky_notes
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, NoteSettings, Settings
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, Levels
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each row of the found mask
 _MAX_EDIT_HZ = 20_000.0  # of hearing; the found mask ends at half the analysis rate, 8 kHz by default
@@ -93,16 +91,17 @@ def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: floa
         return found_mask
     hz = refine_rows(found_mask.hz)
     frame_s = np.arange(found_mask.frames) * found_mask.hop_seconds
-    gain = torch.from_numpy(found_mask.gain_at(hz, frame_s))
-    row_hz = torch.from_numpy(hz).float()
-    at_s = torch.from_numpy(frame_s + start_s).float()
+    gain = found_mask.gain_at(hz, frame_s)
+    row_hz, at_s = hz.astype(np.float32), (frame_s + start_s).astype(np.float32)
     for region in edit.areas:
         coverage = note_coverage([_region_as_note(region)], row_hz, at_s)
-        gain = gain * (1 + (region.amount - 1) * coverage)  # 1 outside the region, its amount inside
+        gain = gain * (
+            1 + np.float32(region.amount - 1) * coverage
+        )  # 1 outside the region, its amount inside
     if edit.audible_notes:
         gain = gain + notes_mask(edit.audible_notes, row_hz, at_s)
     # Up to the highest row, because notes may lie above the rows of the found mask.
-    mask = Mask(gain.numpy(), hz, found_mask.hop_seconds, max(found_mask.top_hz, float(hz[-1])))
+    mask = Mask(gain, hz, found_mask.hop_seconds, max(found_mask.top_hz, float(hz[-1])))
     return mask.clip(max_gain_db).quantize()
 
 
@@ -116,10 +115,10 @@ def refine_rows(hz: FloatArray) -> FloatArray:
     return mel_to_hz(np.concatenate([fine, above]))
 
 
-def notes_mask(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
+def notes_mask(notes: Sequence[Note], row_hz: FloatArray, frame_s: FloatArray) -> Levels:
     """Return the mask [row, frame] in dB of notes alone."""
     rows, frames = _note_profiles(notes, row_hz, frame_s)
-    return render_sticky_notes(torch.tensor([note.gain_db for note in notes]), rows, frames)
+    return render_sticky_notes(np.array([note.gain_db for note in notes], dtype=np.float32), rows, frames)
 
 
 def render_range(
@@ -194,30 +193,30 @@ def _region_as_note(region: EditRegion) -> Note:
     )
 
 
-def note_coverage(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> Tensor:
+def note_coverage(notes: Sequence[Note], row_hz: FloatArray, frame_s: FloatArray) -> Levels:
     """Return the coverage [row, frame] of each cell by notes, 0 to 1."""
+    coverage = np.zeros((len(row_hz), len(frame_s)), dtype=np.float32)
     if not notes:
-        return torch.zeros(len(row_hz), len(frame_s))
+        return coverage
     rows, frames = _note_profiles(notes, row_hz, frame_s)
     # Maximum, not sum: overlapping notes cover a cell once.
-    coverage = torch.zeros(len(row_hz), len(frame_s))
     for row, frame in zip(rows, frames, strict=True):
-        coverage = torch.maximum(coverage, row[:, None] * frame[None, :])
+        coverage = np.maximum(coverage, row[:, None] * frame[None, :])
     return coverage
 
 
-def _note_profiles(notes: Sequence[Note], row_hz: Tensor, frame_s: Tensor) -> tuple[Tensor, Tensor]:
+def _note_profiles(notes: Sequence[Note], row_hz: FloatArray, frame_s: FloatArray) -> tuple[Levels, Levels]:
     """Return profiles [note, row] and [note, frame]; edges are at most half as wide as the note."""
     pairs = []
     for note in notes:
-        single = StickyNotes(*(torch.tensor([value]) for value in (
+        single = StickyNotes(*(np.array([value], dtype=np.float32) for value in (
             note.seconds, note.hz, note.width_s, note.height_hz, note.gain_db
         )))  # fmt: skip
         # A ramp longer than the note would leave no part of it at full gain.
         smooth_hz = min(_NOTE_DEFAULTS.smooth_hz, note.height_hz / 2)
         smooth_s = min(_NOTE_DEFAULTS.smooth_ms / 1000, note.width_s / 2)
         pairs.append(single.profiles(row_hz, frame_s, smooth_hz, smooth_s))
-    return torch.cat([rows for rows, _ in pairs]), torch.cat([frames for _, frames in pairs])
+    return np.concatenate([rows for rows, _ in pairs]), np.concatenate([frames for _, frames in pairs])
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +253,7 @@ def render_edit(
     frames = np.arange(rows.frames) * mask.hop_seconds
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
     rendered = RenderedMask(
-        mask_db=TensorTimeSeries(torch.from_numpy(mask.gain_at(hz, frames)) * edit.amount),
+        mask_db=ArrayTimeSeries(mask.gain_at(hz, frames) * np.float32(edit.amount)),
         roughness_db=mask.roughness_db * edit.amount,
         input_db=rows,
         output_db=output_rows,
@@ -269,41 +268,47 @@ class _Pins(NamedTuple):
 
     Attributes
     ----------
-    coverage : Tensor
+    coverage : array
         0 outside of the notes, 1 inside.
-    notes_db : Tensor
+    notes_db : array
         Mask of the notes that are not muted.
-    mask_db : Tensor
+    mask_db : array
         Found mask and notes together: what stays under the pins.
     """
 
-    coverage: Tensor
-    notes_db: Tensor
-    mask_db: Tensor
+    coverage: Levels
+    notes_db: Levels
+    mask_db: Levels
 
 
 def _place_pins(found_mask: Mask, pinned: tuple[Note, ...], hz: FloatArray, frames: int) -> _Pins:
-    frame_s = torch.arange(frames) * found_mask.hop_seconds
-    row_hz = torch.from_numpy(hz).float()
+    frame_s = np.arange(frames, dtype=np.float32) * np.float32(found_mask.hop_seconds)
+    row_hz = hz.astype(np.float32)
     audible = tuple(note for note in pinned if not note.muted)
-    notes_db = notes_mask(audible, row_hz, frame_s) if audible else torch.zeros(len(row_hz), frames)
-    found_db = torch.from_numpy(found_mask.gain_at(hz, frame_s.double().numpy()))
+    notes_db = np.zeros((len(row_hz), frames), dtype=np.float32)
+    if audible:
+        notes_db = notes_mask(audible, row_hz, frame_s)
+    found_db = found_mask.gain_at(hz, frame_s.astype(np.float64))
     return _Pins(note_coverage(pinned, row_hz, frame_s), notes_db, found_db + notes_db)
 
 
 class _PinnedMask:
     """Mask parametrisation that is fixed under pinned notes and free elsewhere."""
 
-    def __init__(self, start_db: Tensor, pins: _Pins, smooth_frames: int) -> None:
+    def __init__(self, start_db: Levels, pins: _Pins, smooth_frames: int) -> None:
         self.start_db, self.pins = start_db, pins
         self.smooth_frames = smooth_frames
-        self.values = torch.zeros_like(start_db, requires_grad=True)
+        self.values: Levels = np.zeros_like(start_db)
 
-    def mask(self) -> Tensor:
+    def mask(self) -> Levels:
         """Return the mask [row, frame]: pinned where covered, else start plus the smoothed change."""
         # Blended, so that the edges of a pinned note are as smooth as those of the note itself.
         free = self.start_db + moving_average(self.values, self.smooth_frames)
         return free + self.pins.coverage * (self.pins.mask_db - free)
+
+    def gradient(self, mask_gradient: Levels) -> Levels:
+        """Return the gradient of the change before its smoothing; none where pins cover the mask."""
+        return moving_average_gradient((1 - self.pins.coverage) * mask_gradient, self.smooth_frames)
 
 
 def _search_free_cells(
@@ -314,7 +319,7 @@ def _search_free_cells(
     prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model, fade=not settings.force)
     prior_db = prior.mask_db.read(0, frames)
     # Under the pins the mask stays, so its distance from the prior must not count there.
-    centre_db = TensorTimeSeries(prior_db + pins.coverage * (pins.mask_db - prior_db))
+    centre_db = ArrayTimeSeries(prior_db + pins.coverage * (pins.mask_db - prior_db))
     search_settings = settings.replace(search=dict(stop_at_reference=False))
     mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
     (segment,) = split_segments(frames, frames)
@@ -345,7 +350,7 @@ def search_around_pins(
     for step in _search_free_cells(recording, grid, model, pins, settings):
         yield step
     assert step is not None
-    gain = (step.mask_db - pins.notes_db).detach().numpy().astype(np.float32)
+    gain = step.mask_db - pins.notes_db
     mask = Mask(gain, grid.hz, found_mask.hop_seconds, model.settings.spectrum.rate / 2)
     mask = mask.clip(settings.render.max_gain_db).quantize()
     # The result is rendered with the notes, but its mask is stored without: the user can still move them.

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tonewood.dsp.chunking import LazyTimeSeries, Segment, TimeSeries, split_segments
 from tonewood.dsp.features import band_levels, center_frequencies
@@ -16,6 +15,7 @@ from tonewood.enhancement.analysis import Analysis
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask, predict_departure
 from tonewood.mask.mask import Mask
 from tonewood.mask.search import (
+    EnergyFunction,
     FreeMask,
     Parametrisation,
     RenderFeedback,
@@ -29,11 +29,13 @@ from tonewood.mask.search import (
 from tonewood.model.model import Model
 from tonewood.scorer.guide import Guide
 from tonewood.scorer.network import Scorer
+from tonewood.scorer.scoring import WindowScore
 from tonewood.setting_types import EnhanceMethod
 from tonewood.settings import BandSettings, EnhanceSettings, SearchSettings, SpectrumSettings
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, Levels, Samples
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate
+from tonewood.utils.random_draws import RandomDraws
 
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
 _MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
@@ -54,8 +56,8 @@ def mask_scale(scorer: Scorer, spectrum: SpectrumSettings, method: EnhanceMethod
     if method == "paper":
         # The paper's mask has one gain per bin of the spectrogram, and its scorer reads the bins.
         bands = bands.model_copy(update={"scale": "linear"})
-        return MaskScale(bands, center_frequencies(bands, spectrum), scorer)
-    return MaskScale(bands, center_frequencies(bands, spectrum), scorer.score)
+        return MaskScale(bands, center_frequencies(bands, spectrum), WindowScore(scorer, reads_bins=True))
+    return MaskScale(bands, center_frequencies(bands, spectrum), WindowScore(scorer))
 
 
 class MaskGrid(NamedTuple):
@@ -77,7 +79,7 @@ def mask_grid(analysis: Analysis, model: Model, method: EnhanceMethod) -> MaskGr
     if method != "paper":
         return MaskGrid(scale, analysis.rows_db)
 
-    def read_levels(start: int, stop: int) -> Tensor:
+    def read_levels(start: int, stop: int) -> Levels:
         padded_start = max(0, start - RENDER_FEEDBACK_MARGIN)
         wave = analysis.wave.read(padded_start * spectrum.hop, (stop + RENDER_FEEDBACK_MARGIN) * spectrum.hop)
         levels = band_levels(wave, spectrum.rate, scale.bands, spectrum)
@@ -126,7 +128,7 @@ class MaskSearch:
         self,
         segment: Segment,
         parametrisation: Parametrisation | None = None,
-        generator: torch.Generator | None = None,
+        draws: RandomDraws | None = None,
     ) -> Iterator[SearchStep]:
         """Search a segment; yields its steps, margins removed.
 
@@ -134,20 +136,20 @@ class MaskSearch:
         ----------
         parametrisation : Parametrisation, optional
             Of the mask; that of the settings' prior if None.
-        generator : torch.Generator, optional
+        draws : RandomDraws, optional
             Seeded by the settings and the segment's start if None.
         """
         search = self.settings.search.replace(guide=self._guide_weight)
         start, stop = segment.padded_start, segment.padded_stop
         # A seed for each segment: the result does not depend on the order in which threads take them.
-        if generator is None:
-            generator = torch.Generator().manual_seed(self.settings.seed + segment.start)
+        if draws is None:
+            draws = RandomDraws(self.settings.seed + segment.start)
         prior_db = self.prior.mask_db.read(start, stop)
         if parametrisation is None:
             start_db = prior_db
             if self.departure_db is not None:
                 start_db = prior_db + self.departure_db.read(start, stop)
-            parametrisation = self._parametrise(start_db, generator)
+            parametrisation = self._parametrise(start_db, draws)
         stop_score = None
         if search.stop_at_reference and search.score:
             # At the median of the reference folder the recording sounds like a typical one of it.
@@ -163,12 +165,16 @@ class MaskSearch:
             render_feedback=self._render_feedback(start, stop),
             loudest_db=self.analysis.levels.loudest_db,
         )
-        for step in search_mask(problem, parametrisation, generator, stop_score=stop_score):
+        for step in search_mask(problem, parametrisation, draws, stop_score=stop_score):
             core_db = step.mask_db[:, segment.core]
             yield replace(step, mask_db=core_db, offset=segment.start, total_frames=self.frames)
 
-    def _guide_energy(self) -> ScoreFunction | None:
-        return None if self.guide is None else partial(self.guide.energy, level_db=self.prior.level_db)
+    def _guide_energy(self) -> EnergyFunction | None:
+        return (
+            None
+            if self.guide is None
+            else partial(self.guide.energy_and_gradient, level_db=self.prior.level_db)
+        )
 
     def _render_feedback(self, start: int, stop: int) -> RenderFeedback | None:
         """Return the rendering of a range of frames; None if the search does not use it."""
@@ -179,16 +185,19 @@ class MaskSearch:
         wave = self.analysis.wave.read(start * spectrum.hop, stop * spectrum.hop)
         return render_feedback(wave, self.grid.scale, spectrum)
 
-    def _parametrise(self, start_db: Tensor, generator: torch.Generator) -> Parametrisation:
+    def _parametrise(self, start_db: Levels, draws: RandomDraws) -> Parametrisation:
         """Return the parameters that the settings' prior asks for: cells, or gains of sticky notes."""
         prior, spectrum = self.settings.prior, self.model.settings.spectrum
         if prior.kind == "random":
-            return FreeMask(torch.randn(start_db.shape, generator=generator) * prior.random_db)
+            return FreeMask(draws.normal(*start_db.shape) * np.float32(prior.random_db))
         if prior.kind == "blocks":
-            notes, frame_s = prior.notes, torch.arange(start_db.shape[1]) * (spectrum.hop / spectrum.rate)
+            notes = prior.notes
+            frame_s = np.arange(start_db.shape[1], dtype=np.float32) * np.float32(
+                spectrum.hop / spectrum.rate
+            )
             duration_s = len(frame_s) * (spectrum.hop / spectrum.rate)
-            scattered = scatter_sticky_notes(notes, duration_s, spectrum.rate / 2, generator)
-            hz, smooth_s = torch.from_numpy(self.grid.hz).float(), notes.smooth_ms / 1000
+            scattered = scatter_sticky_notes(notes, duration_s, spectrum.rate / 2, draws)
+            hz, smooth_s = self.grid.hz.astype(np.float32), notes.smooth_ms / 1000
             return StickyNoteGains(scattered, hz, frame_s, notes.smooth_hz, smooth_s)
         smooth = spectrum.to_frames(self.settings.search.smooth_ms / 1000)
         if prior.kind == "none":
@@ -211,11 +220,13 @@ def find_mask(
     settings: EnhanceSettings,
     *,
     scratch_dir: Path | None = None,
+    unlikeness: float | None = None,
 ) -> Generator[SearchStep, None, FoundMask]:
     """Find the mask of a recording; yields every step of the search.
 
     A long recording is searched segment by segment, with margins so wide that no border shows. Random
-    notes, random pixels and a penalty on the variance of the whole mask cannot be split.
+    notes, random pixels and a penalty on the variance of the whole mask cannot be split. `unlikeness` is
+    that of `find_prior_mask`.
     """
     spectrum, kind, frames = model.settings.spectrum, settings.prior.kind, analysis.rows_db.frames
     grid = mask_grid(analysis, model, settings.method)
@@ -226,6 +237,7 @@ def find_mask(
         model,
         scratch_dir,
         fade=not settings.force,
+        unlikeness=unlikeness,
     )
     # The predictor gives the expected result of the search; the prior stays the centre of the penalty.
     departure_db = predict_departure(analysis, model, scratch_dir) if kind == "predicted" else None
@@ -261,20 +273,21 @@ def _search_segments(
     return split_segments(frames, _SEARCH_SEGMENT_FRAMES // pool * pool, -(-margin // pool) * pool)
 
 
-def render_feedback(wave: Tensor, scale: MaskScale, spectrum: SpectrumSettings) -> RenderFeedback:
+def render_feedback(wave: Samples, scale: MaskScale, spectrum: SpectrumSettings) -> RenderFeedback:
     """Return the function that renders a mask and measures the levels of its sound.
 
     Parameters
     ----------
-    wave : Tensor [sample]
+    wave : array [sample]
         Input of the rendering at the analysis rate.
     """
     hop = spectrum.hop / spectrum.rate
     apply_filter = prepare_filter(wave[None], spectrum.rate, spectrum)
 
-    def measure(mask_db: Tensor) -> Tensor:
+    def measure(mask_db: Levels) -> Levels:
         mask = Mask(mask_db, scale.hz, hop, spectrum.rate / 2)
-        sound = apply_filter(mask.gain_function(mask_db.device))[0]
-        return band_levels(sound, spectrum.rate, scale.bands, spectrum)[:, : mask_db.shape[1]]
+        sound = apply_filter(mask.gain_at)[0]
+        levels: Levels = band_levels(sound, spectrum.rate, scale.bands, spectrum)[:, : mask_db.shape[1]]
+        return levels
 
     return measure

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.audio_io.recording import resample
 from tonewood.dsp.chunking import overlapping_chunks, split_segments
@@ -54,7 +52,7 @@ from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.setting_types import EnhanceMethod, PriorKind
 from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, SpectrumSettings
-from tonewood.utils.arrays import to_mono
+from tonewood.utils.arrays import Levels, Samples, to_mono
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
@@ -248,7 +246,7 @@ class StreamedEnhancement(EnhancementResult):
             yield from self.source.blocks()
             return
         for segment in split_segments(samples.frames, _OUTPUT_BLOCK_SAMPLES):
-            yield samples.read(segment.start, segment.stop).numpy() * self.output.loudness_match.factor
+            yield samples.read(segment.start, segment.stop) * self.output.loudness_match.factor
 
 
 def enhance_array(
@@ -309,7 +307,8 @@ def enhance_stream(
     if one_pass and used is settings:
         found_mask = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
     else:
-        found_mask = yield from find_mask(analysis, model, used, scratch_dir=scratch_dir)
+        nearer = min(before.unlikeness, before.unlike_reference)
+        found_mask = yield from find_mask(analysis, model, used, scratch_dir=scratch_dir, unlikeness=nearer)
     yield render_and_certify(source, analysis, found_mask, model, settings, used, scratch_dir, before)
 
 
@@ -421,12 +420,12 @@ def check_start_time(seconds: float, settings: EnhanceSettings) -> None:
         )
 
 
-def to_analysis_rate(samples: NDArray[np.float32], rate: int, model: Model) -> Tensor:
+def to_analysis_rate(samples: NDArray[np.float32], rate: int, model: Model) -> Samples:
     """Return the mean of the channels [sample] at the model's analysis rate."""
-    return torch.from_numpy(resample(to_mono(samples), rate, model.settings.spectrum.rate))
+    return resample(to_mono(samples), rate, model.settings.spectrum.rate)
 
 
-def scorer_input(wave: Tensor, model: Model) -> Tensor:
+def scorer_input(wave: Samples, model: Model) -> Levels:
     """Return the scorer's input [row, frame] in dB for a waveform [sample] at the analysis rate."""
     spectrum = model.settings.spectrum
     return band_levels(wave, spectrum.rate, model.settings.scorer.bands, spectrum)

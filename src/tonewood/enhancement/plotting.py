@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import TimeSeries
@@ -120,7 +119,7 @@ def plot_gains(
 def _visible_levels(wave: TimeSeries, frames: int, spectrum: SpectrumSettings) -> NDArray[np.float32]:
     """Return log magnitudes [bin, frame] of the frames that are plotted."""
     if frames <= _MAX_PLOT_COLUMNS:
-        return log_magnitude(stft(wave.read(0, wave.frames), spectrum), spectrum).numpy()
+        return log_magnitude(stft(wave.read(0, wave.frames), spectrum), spectrum)
     # An excerpt around each plotted frame; its first and last frames would lack samples.
     reach = -(-spectrum.fft // spectrum.hop)
     columns = []
@@ -128,7 +127,7 @@ def _visible_levels(wave: TimeSeries, frames: int, spectrum: SpectrumSettings) -
         begin = max(0, frame - reach)
         excerpt = wave.read(begin * spectrum.hop, (frame + reach) * spectrum.hop)
         columns.append(stft(excerpt, spectrum)[:, frame - begin])
-    return log_magnitude(torch.stack(columns, dim=1), spectrum).numpy()
+    return log_magnitude(np.stack(columns, axis=1), spectrum)
 
 
 def _thin_mask(mask: Mask) -> Mask:
@@ -136,10 +135,10 @@ def _thin_mask(mask: Mask) -> Mask:
     frames = mask.frames
     if frames <= _MAX_PLOT_COLUMNS:
         return mask.load()
-    gain = torch.cat([mask.gains.read(k, k + 1) for k in _visible_frames(frames).tolist()], dim=1)
+    gain = np.concatenate([mask.gains.read(k, k + 1) for k in _visible_frames(frames).tolist()], axis=1)
     # First and last frame keep their times.
     hop_seconds = mask.hop_seconds * (frames - 1) / (_MAX_PLOT_COLUMNS - 1)
-    return Mask(gain.numpy(), mask.hz, hop_seconds, mask.top_hz)
+    return Mask(gain, mask.hz, hop_seconds, mask.top_hz)
 
 
 def _plot_image(

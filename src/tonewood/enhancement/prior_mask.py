@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.audio_io.recording import resample_blocks
 from tonewood.dsp.chunking import (
@@ -40,7 +38,7 @@ from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import Predictor
 from tonewood.priors.priors import BlendWeights, MaskProjection, Priors
 from tonewood.setting_types import PriorKind
-from tonewood.utils.arrays import FloatArray, Samples, to_mono
+from tonewood.utils.arrays import FloatArray, Levels, Samples, to_mono
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
 
@@ -65,6 +63,7 @@ def find_prior_mask(
     scratch_dir: Path | None = None,
     *,
     fade: bool = True,
+    unlikeness: float | None = None,
 ) -> PriorMask:
     """Return the mask of a prior, on rows with centre frequencies `hz`.
 
@@ -72,15 +71,21 @@ def find_prior_mask(
     ----------
     fade : bool
         Fade out the adaptive part of `auto` for recordings that are unlike both folders.
+    unlikeness : float, optional
+        Distance of the recording from the nearer folder, if it was measured already.
     """
     frames = analysis.rows_db.frames
     if kind in ("none", "random", "blocks"):
         # The paper's ‖X_inp - X_t‖² pulls towards no change.
-        flat = LazyTimeSeries(frames, lambda start, stop: torch.zeros(len(hz), stop - start))
+        flat = LazyTimeSeries(frames, lambda start, stop: np.zeros((len(hz), stop - start), dtype=np.float32))
         return PriorMask(flat, analysis.levels.mean_db)
     priors, weights = model.priors, model.priors.weights_of(kind)
     scaled = priors.scales_by_need(kind)
-    adaptivity = adaptive_share(model.unlikeness(analysis.rows_db)) if scaled and fade else 1.0
+    adaptivity = 1.0
+    if scaled and fade:
+        if unlikeness is None:
+            unlikeness = model.folder_distances(analysis.rows_db).nearer
+        adaptivity = adaptive_share(unlikeness)
     suggestions = _collect_suggestions(analysis, priors, weights, scratch_dir, with_remaining=scaled)
 
     # The blend needs the means over the whole recording, hence this second pass.
@@ -88,12 +93,12 @@ def find_prior_mask(
     for part in split_segments(frames):
         masks = [None if mask is None else mask.read(part.start, part.stop) for mask in suggestions.masks_db]
         activity = suggestions.activity[part.start : part.stop]
-        mask = priors.combine(adaptivity * activity, masks, suggestions.means_db, weights)
+        mask = priors.combine(np.float32(adaptivity) * activity, masks, suggestions.means_db, weights)
         gains.append(mask)
         if suggestions.remaining_db is not None:
             remaining = suggestions.remaining_db.read(part.start, part.stop)
             projection = projection.add(MaskProjection.from_masks(remaining, mask, activity))
-    need = priors.need(projection) if scaled else 1.0
+    need = np.float32(priors.need(projection) if scaled else 1.0)
     prior_db = LazyTimeSeries(frames, lambda start, stop: need * gains.read(start, stop))
 
     power = math.fsum(
@@ -118,8 +123,8 @@ class _Suggestions(NamedTuple):
     """
 
     masks_db: list[DiskArray | None]
-    means_db: list[Tensor | None]
-    activity: Tensor
+    means_db: list[NDArray[np.float32] | None]
+    activity: NDArray[np.float32]
     remaining_db: DiskArray | None
 
 
@@ -135,18 +140,22 @@ def _collect_suggestions(
     # All but the static mask (index 0), which is the same for every recording, and the level (index 4).
     adaptive = weights[1:4]
     arrays = [DiskArray(len(priors.static_db), scratch_dir) if share > 0 else None for share in adaptive]
-    sums = [torch.zeros(len(priors.static_db), dtype=torch.float64) for _ in arrays]
+    sums = [np.zeros(len(priors.static_db)) for _ in arrays]
     activity, n_audible = [], 0
     remaining_db = DiskArray(len(priors.static_db), scratch_dir) if with_remaining else None
 
-    def compute(segment: Segment) -> tuple[PriorFeatures, Sequence[Tensor | None], Tensor | None]:
+    def compute(segment: Segment) -> tuple[PriorFeatures, Sequence[Levels | None], Levels | None]:
         with_pitch = any(adaptive) or with_remaining
         features = _read_features(segment, analysis, priors, with_pitch=with_pitch)
         core = segment.core
         adapted = priors.adaptive_masks(features, weights)
         remaining = priors.remaining_mask(features, adapted) if with_remaining else None
-        masks = [None if mask is None else mask[:, core].contiguous() for mask in (*adapted, remaining)]
-        return PriorFeatures(*(values[..., core] for values in features)), masks[:-1], masks[-1]
+        masks = [
+            None if mask is None else np.ascontiguousarray(mask[:, core]) for mask in (*adapted, remaining)
+        ]
+        rows_db, fine, audible, activity = features
+        of_core = PriorFeatures(rows_db[:, core], fine[:, core], audible[core], activity[core])
+        return of_core, masks[:-1], masks[-1]
 
     segments = split_segments(analysis.rows_db.frames, _PRIOR_SEGMENT_FRAMES, _PRIOR_MARGIN_FRAMES)
     for features, masks, remaining in parallel_map(compute, segments):
@@ -157,13 +166,13 @@ def _collect_suggestions(
         for array, total, mask in zip(arrays, sums, masks, strict=True):
             if array is not None and mask is not None:
                 array.append(mask)
-                total += mask[:, features.audible].sum(dim=1)
+                total += mask[:, features.audible].sum(axis=1)
     # Means over the audible frames of the whole recording, which shrinkage needs.
     means = [
-        None if array is None else (total / n_audible).float()
+        None if array is None else (total / n_audible).astype(np.float32)
         for array, total in zip(arrays, sums, strict=True)
     ]
-    return _Suggestions(arrays, means, torch.cat(activity), remaining_db)
+    return _Suggestions(arrays, means, np.concatenate(activity), remaining_db)
 
 
 def _read_features(
@@ -173,7 +182,7 @@ def _read_features(
     start, stop = segment.padded_start, segment.padded_stop
     rows_db = analysis.rows_db.read(start, stop)
     # Pitch frames last PITCH_HOP_RATIO frames: start is rounded down and stop up.
-    fine = rows_db.new_zeros(N_PITCH_BINS, stop - start)
+    fine = np.zeros((N_PITCH_BINS, stop - start), dtype=np.float32)
     if with_pitch:
         power = analysis.pitches.read(start // PITCH_HOP_RATIO, -(-stop // PITCH_HOP_RATIO))
         fine = remove_envelope(power, analysis.levels.pitch_power, stop - start)
@@ -217,7 +226,7 @@ def predict_mask(
     return Mask(gains, hz, hop / rate, spectrum.rate / 2)
 
 
-def iter_features(source: AudioSource, model: Model) -> Iterator[Tensor]:
+def iter_features(source: AudioSource, model: Model) -> Iterator[Levels]:
     """Yield a recording's levels [row, frame] in dB, analysed at its own rate, chunk by chunk."""
     spectrum = model.settings.spectrum
     # Never below the analysis rate, because the bands reach up to half of it.
@@ -226,7 +235,7 @@ def iter_features(source: AudioSource, model: Model) -> Iterator[Tensor]:
     mono = resample_blocks((to_mono(block) for block in source.blocks()), source.rate, rate)
 
     # Chunks overlap by whole frames, so that frames stay where they are in the recording.
-    def analyse(chunk: Chunk[Samples]) -> Tensor:
+    def analyse(chunk: Chunk) -> Levels:
         rows, start = features_at_rate(chunk.samples, rate, model), chunk.left_margin // hop
         return rows[:, start:] if chunk.is_last else rows[:, start : start + chunk.core_size // hop]
 
@@ -234,7 +243,7 @@ def iter_features(source: AudioSource, model: Model) -> Iterator[Tensor]:
     return parallel_map(analyse, chunks)
 
 
-def features_at_rate(mono: NDArray[np.float32], rate: int, model: Model) -> Tensor:
+def features_at_rate(mono: Samples, rate: int, model: Model) -> Levels:
     """Return levels [row, frame] in dB of mono samples (samples,), analysed at their own rate."""
     bands, spectrum = model.settings.scorer.bands, model.settings.spectrum
-    return band_levels(torch.from_numpy(mono), rate, bands, spectrum)
+    return band_levels(mono, rate, bands, spectrum)

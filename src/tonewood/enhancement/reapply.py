@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, default_output_name
 from tonewood.audio_io.reader import AudioReader
@@ -37,6 +35,7 @@ from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_blocks
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
+from tonewood.utils.arrays import Levels
 
 TransferMode = Literal["prior", "static", "same"]
 _ADAPTIVE_PRIORS = ("auto", "neighbours", "network", "predicted")
@@ -146,10 +145,10 @@ def _adapt_mask(
     # Both means are over time, so the result has the recipe's static part and the prior's variation.
     shift = (mean_gain_db(original) - mean_gain_db(moves))[:, None]
 
-    def make(begin: int, end: int) -> Tensor:
+    def make(begin: int, end: int) -> Levels:
         part = moves.slice_frames(begin, end)
         part = part.with_gains(part.gain_db + shift).clip(limit).quantize()
-        return torch.from_numpy(part.gain_db)
+        return part.gain_db
 
     return moves.with_gains(LazyTimeSeries(moves.frames, make))
 

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from torch import Tensor
 
 from tonewood.dsp.chunking import LazyTimeSeries, read_segments
 from tonewood.errors import RecipeError, failure_reason, printable
 from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
 from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
+from tonewood.utils.arrays import Levels
 from tonewood.utils.atomic_write import atomic_path
 
 RECIPE_SUFFIX = ".recipe.json"
@@ -86,7 +85,7 @@ class MaskRecord(Settings):
         gain = LazyTimeSeries(self.frames, self._unpack_gain_db)
         return Mask(gain, np.array(self.hz), self.hop_seconds, self.top_hz)
 
-    def _unpack_gain_db(self, first: int, last: int) -> Tensor:
+    def _unpack_gain_db(self, first: int, last: int) -> Levels:
         # Only the parts that overlap the frames are unpacked.
         last = min(last, self.frames)
         first_part = first // _RECIPE_PART_FRAMES
@@ -101,13 +100,13 @@ class MaskRecord(Settings):
         cells = np.concatenate(parts, axis=1)
         offset = first - first_part * _RECIPE_PART_FRAMES
         gain = cells[:, offset : offset + last - first].astype(np.float32) * np.float32(QUANTIZATION_STEP_DB)
-        return torch.from_numpy(gain)
+        return gain
 
 
 def pack_mask_parts(mask: Mask) -> Iterator[str]:
     """Yield the coded parts of a mask, as `MaskRecord.parts` contains them."""
     for part in read_segments(mask.gains, _RECIPE_PART_FRAMES):
-        yield _pack_cells(np.round(part.numpy() / QUANTIZATION_STEP_DB).astype(np.int16))
+        yield _pack_cells(np.round(part / QUANTIZATION_STEP_DB).astype(np.int16))
 
 
 def _pack_cells(cells: NDArray[np.int16]) -> str:

@@ -3,8 +3,6 @@
 from collections import deque
 
 import numpy as np
-import torch
-from scipy import fft
 
 from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE
 from tonewood.dsp.features import apply_filterbank, center_frequencies
@@ -114,7 +112,7 @@ class StreamingEnhancer:
         self._mask: FloatArray = np.zeros(rows, dtype=np.float32)
         self._follower = LoudnessFollower(
             self._hz,
-            self._predictor.loudness_db.numpy(),
+            self._predictor.weights["loudness_db"],
             LOUDNESS_AMOUNTS,
             self._predictor.settings.level_seconds,
             hop / self.rate,
@@ -225,20 +223,18 @@ class StreamingEnhancer:
         windowed = self._mono.frame(self._n_analysed)[0] * self._taper
         self._n_analysed += 1
         self._mono.discard_before(self._n_analysed * self._layout.hop - self._layout.samples_before)
-        power = np.square(np.abs(fft.rfft(windowed, self._layout.fft)[: self._spectrum.bins]))
+        power = np.square(np.abs(np.fft.rfft(windowed, self._layout.fft)[: self._spectrum.bins]))
         level = 10 * np.log10(np.maximum(power, 10 ** (self._spectrum.floor_db / 10)))
-        magnitude = torch.from_numpy(level.astype(np.float32))[:, None]
-        self._predict(apply_filterbank(magnitude, self._bands, self._spectrum)[:, 0].numpy())
+        magnitude = level.astype(np.float32)[:, None]
+        self._predict(apply_filterbank(magnitude, self._bands, self._spectrum)[:, 0])
 
     def _predict(self, rows_db: FloatArray) -> None:
-        with torch.no_grad():
-            frame_db = torch.from_numpy(rows_db)[None, :, None]
-            prediction, self._state = self._predictor(frame_db, self._state)
+        prediction, self._state = self._predictor(rows_db[None, :, None], self._state)
         self._rows.append(rows_db)
         if len(self._rows) < self._lookahead + 1:
             return
         # Clipped and quantized as the mask of a file, whose output the stream equals.
-        mask = Mask(prediction.mask_db[0].numpy(), self._hz, 1.0, self._spectrum.rate / 2)
+        mask = Mask(prediction.mask_db[0], self._hz, 1.0, self._spectrum.rate / 2)
         self._mask = mask.clip(self._settings.max_gain_db).quantize().gain_db[:, 0]
         self._filter_frame()
 

@@ -14,17 +14,15 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, median_filter, uniform_filter1d
 from scipy.stats import trim_mean
-from torch import Tensor
 
 from tonewood.dsp.chunking import split_segments
 from tonewood.dsp.features import band_levels, fine_structure, frame_levels, is_audible
 from tonewood.errors import MissingExtraError
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, Samples
 
 FrameIndices = NDArray[np.int64]
 
@@ -92,27 +90,27 @@ class AlignmentFeatures(NamedTuple):
         return AlignmentFeatures(self.fine[span], self.chroma[span], self.attack[span], self.audible[span])
 
 
-def extract_alignment_features(wave: Tensor) -> AlignmentFeatures:
+def extract_alignment_features(wave: Samples) -> AlignmentFeatures:
     """Return the features of a mono waveform [sample] at 16 kHz."""
     rows = _mel_levels(wave)
-    fine = fine_structure(wave, SPECTRUM, rows.shape[1]).numpy()
-    level = frame_levels(torch.from_numpy(rows))
+    fine = fine_structure(wave, SPECTRUM, rows.shape[1])
+    level = frame_levels(rows)
     centred = fine - fine.mean(axis=0)
     length = np.maximum(np.linalg.norm(centred, axis=0), 1e-6)
     return AlignmentFeatures(
         np.ascontiguousarray((centred / length).T),
         _fold_to_chroma(fine),
         _attack_strength(rows, float(level.max())),
-        is_audible(level).numpy(),
+        is_audible(level),
     )
 
 
-def _mel_levels(wave: Tensor) -> NDArray[np.float32]:
+def _mel_levels(wave: Samples) -> NDArray[np.float32]:
     """Return mel levels [row, frame] in dB, computed a minute at a time."""
     hop, parts = SPECTRUM.hop, []
     for segment in split_segments(wave.shape[0] // hop + 1, margin=4):  # wider than a window
         samples = wave[segment.padded_start * hop : segment.padded_stop * hop]
-        parts.append(band_levels(samples, SPECTRUM.rate, _BANDS, SPECTRUM)[:, segment.core].numpy())
+        parts.append(band_levels(samples, SPECTRUM.rate, _BANDS, SPECTRUM)[:, segment.core])
     return np.concatenate(parts, axis=1)
 
 
@@ -316,7 +314,7 @@ def require_synctoolbox() -> None:
         raise MissingExtraError("aligning pairs needs synctoolbox: pip install '.[align]'") from None
 
 
-def align_recordings(source: Tensor, reference: Tensor, anchors: Sequence[Anchor] = ()) -> Alignment:
+def align_recordings(source: Samples, reference: Samples, anchors: Sequence[Anchor] = ()) -> Alignment:
     """Align two mono waveforms [sample] at 16 kHz.
 
     Anchors are points of the coarse path, ascending in both takes and within their sound.

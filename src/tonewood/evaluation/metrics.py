@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import find_audio_files
+from tonewood.dsp.chunking import split_segments
 from tonewood.dsp.features import audible_frames, band_levels, frame_levels
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.output_files import FileFailure, FileStarted
@@ -28,7 +27,7 @@ from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
 from tonewood.errors import CallError, FolderError, TonewoodError, printable
 from tonewood.model.model import Model
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, Levels, Samples
 
 Warp = Callable[[FloatArray], FloatArray]
 """Seconds in the estimate → seconds in the reference, NaN where there is no counterpart."""
@@ -61,7 +60,7 @@ class PairDistances(NamedTuple):
     long_term: float
 
 
-def measure_distances(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> PairDistances:
+def measure_distances(estimate: Samples, reference: Samples, warp: Warp | None = None) -> PairDistances:
     """Measure all distances between waveforms [sample] at 16 kHz.
 
     Without a warp the waveforms are simultaneous; CallError if their lengths differ.
@@ -85,12 +84,12 @@ def gap_closed(before: float, after: float) -> float:
     return 1 - after / before
 
 
-def mel_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
+def mel_distance(estimate: Samples, reference: Samples, warp: Warp | None = None) -> float:
     """Return the mel log-spectral distance: 48 bands from 40 Hz to 8 kHz."""
     return _warped_distance(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp)
 
 
-def rows_distance(estimate_db: Tensor, reference_db: Tensor) -> float:
+def rows_distance(estimate_db: Levels, reference_db: Levels) -> float:
     """Return the distance between row levels [row, frame] in dB.
 
     Over the frames where the reference is audible: remove the mean difference, once for the whole
@@ -99,15 +98,15 @@ def rows_distance(estimate_db: Tensor, reference_db: Tensor) -> float:
     difference = (estimate_db - reference_db)[:, audible_frames(reference_db)]
     # One gain for the whole recording: removing it frame by frame would hide wrong dynamics.
     difference = difference - difference.mean()
-    return float(difference.square().mean(dim=0).sqrt().mean())
+    return float(np.sqrt(np.square(difference).mean(axis=0)).mean())
 
 
-def log_spectral_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
+def log_spectral_distance(estimate: Samples, reference: Samples, warp: Warp | None = None) -> float:
     """Return the log-spectral distance over the bins of the paper's spectrogram."""
     return _warped_distance(_bin_levels_db(estimate), _bin_levels_db(reference), _SPECTRUM, warp)
 
 
-def multi_resolution_distance(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
+def multi_resolution_distance(estimate: Samples, reference: Samples, warp: Warp | None = None) -> float:
     """Return the mean log-spectral distance over windows of 32, 64 and 128 ms.
 
     This is the logarithmic part of the multi-resolution STFT loss (Yamamoto et al. 2020) in dB.
@@ -121,25 +120,25 @@ def multi_resolution_distance(estimate: Tensor, reference: Tensor, warp: Warp | 
     return sum(distances) / len(distances)
 
 
-def long_term_error(estimate: Tensor, reference: Tensor, warp: Warp | None = None) -> float:
+def long_term_error(estimate: Samples, reference: Samples, warp: Warp | None = None) -> float:
     """Return the rms difference of the long-term mel spectra, without the mean level."""
     rows = _matched_frames(_mel_levels_db(estimate), _mel_levels_db(reference), _SPECTRUM, warp)
     # Mean of power, not of dB: pauses must not weigh as much as notes.
-    power = [torch.pow(10.0, side / 10).mean(dim=1) for side in rows]
+    power = [np.power(np.float32(10), side / 10).mean(axis=1, dtype=np.float64) for side in rows]
     # The mean over rows is a gain, which a distance between sounds must not count.
-    difference = 10 * torch.log10(power[0] / power[1])
-    return float((difference - difference.mean()).square().mean().sqrt())
+    difference = 10 * np.log10(power[0] / power[1])
+    return float(np.sqrt(np.square(difference - difference.mean()).mean()))
 
 
 def _warped_distance(
-    estimate_db: Tensor, reference_db: Tensor, settings: SpectrumSettings, warp: Warp | None
+    estimate_db: Levels, reference_db: Levels, settings: SpectrumSettings, warp: Warp | None
 ) -> float:
     return rows_distance(*_matched_frames(estimate_db, reference_db, settings, warp))
 
 
 def _matched_frames(
-    estimate_db: Tensor, reference_db: Tensor, settings: SpectrumSettings, warp: Warp | None
-) -> tuple[Tensor, Tensor]:
+    estimate_db: Levels, reference_db: Levels, settings: SpectrumSettings, warp: Warp | None
+) -> tuple[Levels, Levels]:
     """Return the estimate's frames that have a counterpart, and the reference's, [row, frame]."""
     if warp is None:
         return estimate_db, reference_db
@@ -149,15 +148,15 @@ def _matched_frames(
     if not used.any():
         raise CallError("no frame of the estimate has a counterpart: align another pair")
     columns = position[used].round().astype(np.int64).clip(0, reference_db.shape[1] - 1)
-    return estimate_db[:, torch.from_numpy(used)], reference_db[:, torch.from_numpy(columns)]
+    return estimate_db[:, used], reference_db[:, columns]
 
 
-def _mel_levels_db(wave: Tensor) -> Tensor:
-    return band_levels(wave, _SPECTRUM.rate, _BANDS, _SPECTRUM).clamp_min(_FLOOR_DB)
+def _mel_levels_db(wave: Samples) -> Levels:
+    return band_levels(wave, _SPECTRUM.rate, _BANDS, _SPECTRUM).clip(_FLOOR_DB)
 
 
-def _bin_levels_db(wave: Tensor, settings: SpectrumSettings = _SPECTRUM) -> Tensor:
-    return log_magnitude(stft(wave, settings), settings).clamp_min(_FLOOR_DB)
+def _bin_levels_db(wave: Samples, settings: SpectrumSettings = _SPECTRUM) -> Levels:
+    return log_magnitude(stft(wave, settings), settings).clip(_FLOOR_DB)
 
 
 # --- Fréchet distance
@@ -308,7 +307,7 @@ def _extract_folder_features(
             features.scorer.append(_pool_activations(stretch, model))
             # Without the frame's level, a distance of colour and not of dynamics.
             relative = stretch - frame_levels(stretch)
-            features.mel.append(relative[:, audible].clamp_min(_RELATIVE_FLOOR_DB).T.double().numpy())
+            features.mel.append(relative[:, audible].clip(_RELATIVE_FLOOR_DB).T.astype(np.float64))
     if len(features.mel) < MIN_STRETCHES:
         raise FolderError(
             f"{printable(folder)} has {len(features.mel)} stretches of up to {_STRETCH_SECONDS:g} s; a "
@@ -317,21 +316,30 @@ def _extract_folder_features(
     return features
 
 
-def _iter_stretches(rows: Tensor, model: Model) -> Iterator[tuple[Tensor, Tensor]]:
+def _iter_stretches(rows: Levels, model: Model) -> Iterator[tuple[Levels, NDArray[np.bool_]]]:
     """Yield stretches [row, frame] of a recording with enough sound, and their audible frames."""
     spectrum = model.settings.spectrum
     min_frames = spectrum.to_frames(_MIN_STRETCH_SECONDS)
     length = spectrum.to_frames(_STRETCH_SECONDS)
-    stretches = zip(torch.split(rows, length, 1), torch.split(audible_frames(rows), length), strict=True)
-    for stretch, audible in stretches:
-        if int(audible.sum()) >= min_frames:
-            yield stretch, audible
+    audible = audible_frames(rows)
+    for segment in split_segments(rows.shape[1], length):
+        frames = slice(segment.start, segment.stop)
+        if audible[frames].sum() >= min_frames:
+            yield rows[:, frames], audible[frames]
 
 
-def _pool_activations(rows: Tensor, model: Model) -> Stretch:
+def _pool_activations(rows: Levels, model: Model) -> Stretch:
     """Return the scorer's feature maps [second, channel], averaged over rows and each second."""
-    with torch.no_grad():
-        maps = model.scorer.activations(rows[None])[0].mean(dim=1)
+    maps = model.scorer.activations(rows[None])[0].mean(axis=1)
     seconds = max(1, int(rows.shape[1] / model.settings.spectrum.frames_per_second))
-    pooled = torch.nn.functional.adaptive_avg_pool1d(maps, seconds)
-    return pooled.T.double().numpy()
+    return _mean_of_parts(maps, seconds).T.astype(np.float64)
+
+
+def _mean_of_parts(maps: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Return the means [channel, part] of equal parts of maps [channel, frame]."""
+    frames = maps.shape[1]
+    # Parts of a length that is not whole share a frame with their neighbours.
+    starts = np.arange(count) * frames // count
+    stops = -(-np.arange(1, count + 1) * frames // count)
+    parts = [maps[:, start:stop].mean(axis=1) for start, stop in zip(starts, stops, strict=True)]
+    return np.stack(parts, axis=1)

@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import Recording, find_audio_files, resample
 from tonewood.enhancement.output_files import FileFailure
@@ -141,9 +138,9 @@ def apply_method(recording: Recording, model: Model, settings: EnhanceSettings, 
     return enhancement
 
 
-def to_mono_16k(samples: Samples, rate: int) -> Tensor:
+def to_mono_16k(samples: Samples, rate: int) -> Samples:
     """Mix samples (channels, samples) to one channel [sample] and resample to 16 kHz."""
-    return torch.from_numpy(resample(to_mono(samples), rate, MEASURE_RATE))
+    return resample(to_mono(samples), rate, MEASURE_RATE)
 
 
 def _recordings_by_name(folder: Path) -> dict[str, list[Path]]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.output_files import FileFailure
@@ -28,6 +27,7 @@ from tonewood.evaluation.pairs import (
 )
 from tonewood.model.model import Model
 from tonewood.stats.classification import BootstrapInterval, bootstrap_interval
+from tonewood.utils.arrays import Samples
 
 
 class MethodResult(NamedTuple):
@@ -58,7 +58,7 @@ class PairResult:
     seconds: float
     alignment: Alignment
     methods: dict[str, MethodResult]
-    waveforms: dict[str, Tensor] | None
+    waveforms: dict[str, Samples] | None
 
     @classmethod
     def from_summary(cls, files: PairFiles, summary: dict[str, Any]) -> "PairResult":
@@ -151,7 +151,7 @@ def measure_pair(
     yield PairResult(files, pair.source.duration, alignment, results, waveforms if keep_audio else None)
 
 
-def _align_pair(files: PairFiles, source: Tensor, reference: Tensor) -> Alignment:
+def _align_pair(files: PairFiles, source: Samples, reference: Samples) -> Alignment:
     alignment = align_recordings(source, reference, files.anchors)
     # Distances along a wrong alignment would measure the music, not the sound.
     if problem := alignment.quality.problem:
@@ -163,7 +163,7 @@ def _both_paths(files: PairFiles) -> str:
     return f"{printable(files.source)} and {printable(files.reference)}"
 
 
-def _aligned_distances(estimate: Tensor, reference: Tensor, alignment: Alignment) -> PairDistances:
+def _aligned_distances(estimate: Samples, reference: Samples, alignment: Alignment) -> PairDistances:
     if not alignment.exact:
         return measure_distances(estimate, reference, alignment.to_reference)
     # Simultaneous recordings may differ by some samples at the end.

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-import torch
-from torch import Tensor
 
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.dsp.stft import log_magnitude, stft
@@ -203,7 +201,7 @@ def _pair_rows(pairs: Sequence[PairResult]) -> TextRows:
     return rows
 
 
-def _excerpt_blocks(pair: PairResult, waveforms: dict[str, Tensor]) -> list[ReportBlock]:
+def _excerpt_blocks(pair: PairResult, waveforms: dict[str, Samples]) -> list[ReportBlock]:
     """Return players and spectrograms of every method and the reference, for an excerpt."""
     excerpts = _cut_excerpts(pair, waveforms)
     name = printable(pair.files.name)
@@ -213,7 +211,7 @@ def _excerpt_blocks(pair: PairResult, waveforms: dict[str, Tensor]) -> list[Repo
     return [*blocks, ReportFigure(f"Spectrograms of {name}", _plot_spectrograms(excerpts), caption)]
 
 
-def _cut_excerpts(pair: PairResult, waveforms: dict[str, Tensor]) -> dict[str, Samples]:
+def _cut_excerpts(pair: PairResult, waveforms: dict[str, Samples]) -> dict[str, Samples]:
     """Return the middle five seconds by method, and the same passage of the reference, equally loud."""
     seconds = min(_EXCERPT_SECONDS, pair.seconds)
     # 51 times across the excerpt find the passage of the reference, even where some have no counterpart.
@@ -226,7 +224,7 @@ def _cut_excerpts(pair: PairResult, waveforms: dict[str, Tensor]) -> dict[str, S
     for name, wave in waveforms.items():
         limits = reference_range if name == "reference" else source_range
         start, stop = (round(s * MEASURE_RATE) for s in limits)
-        excerpts[name] = wave[start : max(stop, start + MEASURE_RATE // 4)].numpy()
+        excerpts[name] = wave[start : max(stop, start + MEASURE_RATE // 4)]
 
     # Match loudness to the untouched source; then one gain for all keeps the loudest from clipping.
     loudness = {name: integrated_loudness(wave[None], MEASURE_RATE) for name, wave in excerpts.items()}
@@ -250,8 +248,7 @@ def _encode_flac(wave: Samples) -> bytes:
 def _plot_spectrograms(excerpts: dict[str, Samples]) -> bytes:
     figure, panels = new_figure(len(excerpts), 1, width=11, height=2.4)
     levels = {
-        name: log_magnitude(stft(torch.from_numpy(wave), _REPORT_SPECTRUM), _REPORT_SPECTRUM).numpy()
-        for name, wave in excerpts.items()
+        name: log_magnitude(stft(wave, _REPORT_SPECTRUM), _REPORT_SPECTRUM) for name, wave in excerpts.items()
     }
     # One color scale for all panels, so that they can be compared by eye.
     loudest = max(float(level.max()) for level in levels.values())

@@ -1,14 +1,11 @@
 """Explain a score: when, at which frequencies and in which parts of notes the scorer found evidence."""
 
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.audio_io.recording import resample
 from tonewood.dsp.features import center_frequencies, cut_windows
@@ -19,6 +16,7 @@ from tonewood.explanation.note_statistics import PartSums, sum_by_part
 from tonewood.mask.mask import Mask, moving_average
 from tonewood.mask.render import RenderResult, apply_loudness_match, render_through_mask
 from tonewood.model.model import Model
+from tonewood.scorer.network import Scorer
 from tonewood.scorer.saliency import (
     RANDOM_ORDERS,
     Faithfulness,
@@ -27,9 +25,11 @@ from tonewood.scorer.saliency import (
     compute_saliency,
     measure_faithfulness,
 )
-from tonewood.scorer.training import audible_windows
+from tonewood.scorer.scoring import audible_windows
 from tonewood.settings import RenderSettings, Settings
 from tonewood.utils.arrays import FloatArray
+from tonewood.utils.layers import sigmoid
+from tonewood.utils.random_draws import RandomDraws
 
 TargetClass = Literal["reference", "source"]
 PART_NAMES = (*SEGMENT_NAMES, "quiet")
@@ -77,7 +77,7 @@ class Explanation:
     ----------
     side : {"reference", "source"}
         Explained class; positive evidence speaks for it.
-    evidence : Tensor [row, frame]
+    evidence : float array [row, frame]
         Saliency in logits, with the base spread evenly over it. Averaged where windows overlap, NaN
         in windows that are too quiet to be scored.
     logit, map_mean, base : float
@@ -94,7 +94,7 @@ class Explanation:
 
     side: TargetClass
     method: SaliencyMethod
-    evidence: Tensor
+    evidence: FloatArray
     logit: float
     map_mean: float
     base: float
@@ -108,7 +108,7 @@ class Explanation:
     @property
     def frame_evidence(self) -> FloatArray:
         """Mean evidence over rows [frame], in logits."""
-        means: FloatArray = self.evidence.mean(dim=0).double().numpy()
+        means: FloatArray = self.evidence.mean(axis=0, dtype=np.float64)
         return means
 
     def part_sums(self, frame_seconds: float) -> PartSums | None:
@@ -192,27 +192,13 @@ def explain_recording(
     check_target_class(side)
     wave = to_analysis_rate(samples, rate, model)
     # Double precision, so that map and bias sum to the logit up to rounding only.
-    rows = scorer_input(wave, model).double()
-    scorer = deepcopy(model.scorer).double()
-    windows = cut_windows(rows, scorer.crop_frames)
+    rows, scorer = scorer_input(wave, model), _in_double_precision(model.scorer)
+    windows, frames = cut_windows(rows, scorer.crop_frames), rows.shape[1]
     scored = audible_windows(windows)
-    clips = windows[scored]
+    clips = windows[scored].astype(np.float64)
     # A positive logit means "source": flip it so that evidence for the class is positive.
     sign = -1.0 if side == "reference" else 1.0
     saliency = compute_saliency(scorer, clips, method)
-    normalized = scorer.normalize(clips)
-
-    def evaluate(clips: Tensor) -> Tensor:
-        with torch.no_grad():
-            # Single precision is enough here: areas are compared, not summed to a logit.
-            return sign * model.scorer.logit_from_normalized(clips.float())
-
-    frames = rows.shape[1]
-    spectrum = model.settings.spectrum
-    segments = None
-    if parts:
-        wave_at_pitch_rate = resample(wave.numpy(), spectrum.rate, PITCH_SAMPLE_RATE)
-        segments = segment_notes(wave_at_pitch_rate, frames, spectrum.frames_per_second)
     return Explanation(
         side=side,
         method=method,
@@ -221,18 +207,37 @@ def explain_recording(
         map_mean=sign * float(saliency.cells.mean()),
         base=sign * saliency.base,
         residual=saliency.residual,
-        score=float(torch.sigmoid(saliency.logits).mean()),
+        score=float(sigmoid(saliency.logits).mean()),
         windows=len(clips),
-        octaves=_sum_by_octave(sign * attribution_by_band(scorer, clips).mean(dim=0), model),
-        parts=segments,
-        faithfulness=measure_faithfulness(
-            evaluate,
-            normalized,
-            torch.zeros_like(normalized),  # the mean spectrum of the folders
-            sign * saliency.cells,
-            torch.Generator().manual_seed(seed),
-            draws=draws,
-        ),
+        octaves=_sum_by_octave(sign * attribution_by_band(scorer, clips).mean(axis=0), model),
+        parts=_find_parts(wave, frames, model) if parts else None,
+        faithfulness=_test_map(model.scorer, scorer.normalize(clips), saliency.cells, sign, draws, seed),
+    )
+
+
+def _in_double_precision(scorer: Scorer) -> Scorer:
+    weights = {name: weight.astype(np.float64) for name, weight in scorer.weights.items()}
+    return Scorer(scorer.settings, scorer.spectrum, weights)
+
+
+def _find_parts(wave: NDArray[np.float32], frames: int, model: Model) -> NoteSegments:
+    spectrum = model.settings.spectrum
+    wave_at_pitch_rate = resample(wave, spectrum.rate, PITCH_SAMPLE_RATE)
+    return segment_notes(wave_at_pitch_rate, frames, spectrum.frames_per_second)
+
+
+def _test_map(
+    scorer: Scorer, normalized: FloatArray, cells: FloatArray, sign: float, draws: int, seed: int
+) -> Faithfulness:
+    """Compare a map [clip, row, frame] with random orders; `normalized` is the scorer's input."""
+
+    def evaluate(clips: FloatArray) -> FloatArray:
+        # Single precision is enough here: areas are compared, not summed to a logit.
+        return sign * scorer.logit_from_normalized(clips.astype(np.float32))
+
+    mean_spectrum = np.zeros_like(normalized)  # of the folders
+    return measure_faithfulness(
+        evaluate, normalized, mean_spectrum, sign * cells, RandomDraws(seed), draws=draws
     )
 
 
@@ -259,24 +264,24 @@ def filter_by_evidence(
     return EvidenceAudio(match(raw.samples), match(samples - raw.samples))
 
 
-def evidence_mask(evidence: Tensor, model: Model) -> Mask | None:
+def evidence_mask(evidence: FloatArray, model: Model) -> Mask | None:
     """Return a mask whose gains follow the evidence [row, frame]; None if no cell has any.
 
     Cells in the top tenth of the evidence pass in full, others in proportion. Cells against the
     class and frequencies above the scorer's range are muted.
     """
-    positive = moving_average(evidence.nan_to_num(0.0).clamp_min(0), _SMOOTH_FRAMES, _SMOOTH_ROWS)
+    positive = moving_average(np.nan_to_num(evidence, nan=0.0).clip(0), _SMOOTH_FRAMES, _SMOOTH_ROWS)
     values = positive[positive > 0]
-    if values.numel() == 0:
+    if values.size == 0:
         return None
-    # torch.quantile takes at most 16 million values: every n-th is enough.
+    # Of a long recording, every n-th value is enough.
     sample = values[:: 1 + len(values) // 1_000_000]
-    share = (positive / torch.quantile(sample, _FULL_GAIN_QUANTILE)).clamp_max(1)
-    gain = 20 * torch.log10(share.clamp_min(10 ** (_MUTED_DB / 20)))
+    share = (positive / np.quantile(sample, _FULL_GAIN_QUANTILE)).clip(max=1)
+    gain = 20 * np.log10(share.clip(10 ** (_MUTED_DB / 20)))
     bands, spectrum = model.settings.scorer.bands, model.settings.spectrum
     hz = center_frequencies(bands, spectrum)
     # A muted row just above the scorer's range: without it, gains there would fade to 0 dB.
-    rows = np.concatenate([gain.numpy(), np.full((1, gain.shape[1]), _MUTED_DB)])
+    rows = np.concatenate([gain, np.full((1, gain.shape[1]), _MUTED_DB)])
     return Mask(
         rows.astype(np.float32),
         np.append(hz, max(spectrum.rate / 2, hz[-1] + 1.0)),
@@ -285,21 +290,21 @@ def evidence_mask(evidence: Tensor, model: Model) -> Mask | None:
     )
 
 
-def _overlap_mean(values: Tensor, scored: Tensor, frames: int) -> Tensor:
+def _overlap_mean(values: FloatArray, scored: NDArray[np.bool_], frames: int) -> FloatArray:
     """Average windows [window, row, frame] at the positions of `cut_windows`: [row, frame]."""
     length = values.shape[2]
-    starts = torch.tensor([*range(0, frames - length, length), frames - length])[scored]
-    total, count = torch.zeros(values.shape[1], frames, dtype=values.dtype), torch.zeros(frames)
+    starts = np.array([*range(0, frames - length, length), frames - length])[scored]
+    total, count = np.zeros((values.shape[1], frames)), np.zeros(frames)
     for start, window in zip(starts.tolist(), values, strict=True):
         total[:, start : start + length] += window
         count[start : start + length] += 1
     # The last window overlaps the one before; frames outside all scored windows become NaN.
-    return total / torch.where(count > 0, count, torch.nan)
+    return total / np.where(count > 0, count, np.nan)
 
 
-def _sum_by_octave(rows: Tensor, model: Model) -> FloatArray:
+def _sum_by_octave(rows: FloatArray, model: Model) -> FloatArray:
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
     # Octaves meet at the geometric mean of their centres.
     edges = np.sqrt(np.array(OCTAVE_CENTERS_HZ[:-1]) * np.array(OCTAVE_CENTERS_HZ[1:]))
     octave = np.searchsorted(edges, hz)
-    return np.bincount(octave, rows.numpy(), minlength=len(OCTAVE_CENTERS_HZ)).astype(np.float64)
+    return np.bincount(octave, rows, minlength=len(OCTAVE_CENTERS_HZ)).astype(np.float64)

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
@@ -25,6 +22,7 @@ from tonewood.html_report import (
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import Faithfulness
+from tonewood.utils.arrays import Levels, Samples
 
 _PART_COLORS = ("#d62728", "#7f7f7f", "#1f77b4", "#ff7f0e", "#9467bd", "#ffffff")  # of PART_NAMES
 _MAX_PLOT_POINTS = 1600
@@ -42,20 +40,20 @@ _PARTS_CAPTION = (
 )
 
 
-def plot_explanation(explanation: Explanation, wave: Tensor, model: Model, title: str) -> bytes:
+def plot_explanation(explanation: Explanation, wave: Samples, model: Model, title: str) -> bytes:
     """Plot the spectrogram of a waveform [sample], the map and the parts; return a PNG."""
     from matplotlib.figure import Figure
 
     spectrum = model.settings.spectrum
-    levels: NDArray[np.float32] = log_magnitude(stft(wave, spectrum), spectrum).numpy()
-    evidence = explanation.evidence.nan_to_num(0.0)
-    flat = evidence.abs().flatten()
+    levels: Levels = log_magnitude(stft(wave, spectrum), spectrum)
+    evidence = np.nan_to_num(explanation.evidence, nan=0.0)
+    flat = np.abs(evidence).ravel()
     # A quantile instead of the maximum, so that one cell does not fade all others.
-    reach = float(torch.quantile(flat[:: 1 + len(flat) // 1_000_000], _COLOR_QUANTILE))
+    reach = float(np.quantile(flat[:: 1 + len(flat) // 1_000_000], _COLOR_QUANTILE))
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
     hop = spectrum.hop / spectrum.rate
     # A mask interpolates rows to the frequencies of the spectrogram, so that both panels line up.
-    evidence_mask = Mask(evidence.float().numpy(), hz, hop, spectrum.rate / 2).clip(reach)
+    evidence_mask = Mask(evidence.astype(np.float32), hz, hop, spectrum.rate / 2).clip(reach)
     figure = Figure(figsize=(11, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     plot_levels(top, levels, spectrum, title)

@@ -83,7 +83,7 @@ class CorrectionDifference(Settings):
     def line(self) -> str:
         """Summary in one sentence."""
         changes = [
-            f"{'more' if register.change_db > 0 else 'less'} {register.name} ({register.change_db:+.1f} dB)"
+            f"{'more' if register.change_db > 0 else 'less'} {register.name} ({register.change_db:+z.1f} dB)"
             for register in sorted(self.registers, key=lambda register: -abs(register.change_db))
             if abs(register.change_db) >= _AUDIBLE_CHANGE_DB
         ]

@@ -95,7 +95,7 @@ def correction_of_model(name: str, model: Model) -> Correction:
     """Return the static mask of a model: the part that is the same for all recordings."""
     spectrum = model.settings.spectrum
     mask = Mask(
-        model.priors.static_db.numpy()[:, None].astype(np.float32),
+        model.priors.static_db[:, None],
         center_frequencies(model.settings.scorer.bands, spectrum),
         spectrum.hop / spectrum.rate,
         spectrum.rate / 2,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tonewood.audio_io.reader import read_recording
@@ -21,7 +20,7 @@ from tonewood.enhancement.output_files import FileFailure, sidecar_path
 from tonewood.enhancement.recipe import load_recipe
 from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import FloatArray, Samples, to_mono
+from tonewood.utils.arrays import FloatArray, Levels, Samples, to_mono
 
 UNTOUCHED_CONDITION, ENHANCED_CONDITION = "untouched", "enhanced"
 MAX_STIMULUS_CHANNELS = 2
@@ -90,19 +89,18 @@ class ComparedPiece:
         """
         rows_db = [_measure_band_levels(wave, rate) for wave in waves.values()]
         frames = min(rows.shape[1] for rows in rows_db)
-        levels_db = torch.stack([rows[:, :frames] for rows in rows_db])
-        audible = is_audible(frame_levels(levels_db[0])).numpy()
+        levels_db = np.stack([rows[:, :frames] for rows in rows_db])
+        audible = is_audible(frame_levels(levels_db[0]))
         if self.recipes:
             times_s = np.arange(frames, dtype=np.float64) * EFFECT_HOP_SECONDS
             effects = [_mask_effect_db(path, times_s) for path in self.recipes]
             return np.asarray(np.mean(effects, axis=0) * audible, dtype=np.float64)
-        spread = levels_db.std(dim=0, correction=0).square().mean(dim=0).sqrt()
-        return np.asarray(spread.numpy() * audible, dtype=np.float64)
+        spread = np.sqrt(levels_db.var(axis=0).mean(axis=0))
+        return np.asarray(spread * audible, dtype=np.float64)
 
 
-def _measure_band_levels(wave: Samples, rate: int) -> torch.Tensor:
-    mono = torch.from_numpy(to_mono(wave))
-    return band_levels(mono, rate, _EFFECT_BANDS, _EFFECT_SPECTRUM)
+def _measure_band_levels(wave: Samples, rate: int) -> Levels:
+    return band_levels(to_mono(wave), rate, _EFFECT_BANDS, _EFFECT_SPECTRUM)
 
 
 def _mask_effect_db(path: Path, times_s: FloatArray) -> FloatArray:

@@ -8,16 +8,16 @@ that an EQ keeps, the distances of input and output from the two folders, and an
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, TimeSeries, read_segments
-from tonewood.dsp.features import frame_levels, is_audible, mean_level
+from tonewood.dsp.chunking import ArrayTimeSeries, LazyTimeSeries, TimeSeries, read_segments
+from tonewood.dsp.features import frame_levels, is_audible, mean_power_db
 from tonewood.mask.mask import moving_average
 from tonewood.settings import CertificateSettings, Settings
+from tonewood.utils.arrays import Levels
 
 CertificateVerdict = Literal["good", "limited", "refused", "unneeded"]
 _MIN_JUDGE_CHANGE = 0.05  # below it, a share of the change is a ratio of noise
@@ -169,7 +169,9 @@ def certify(
     if judge_score is not None and judge is not None:
         # These scores are of the levels that the masks ask for, not of renderings.
         smooth_db = _smooth_mask(mask_db, settings.smooth_frames, settings.smooth_rows)
-        static_db = LazyTimeSeries(mask_db.frames, lambda start, stop: gains.mean_db.expand(-1, stop - start))
+        static_db = LazyTimeSeries(
+            mask_db.frames, lambda start, stop: np.repeat(gains.mean_db, stop - start, axis=1)
+        )
         judge_smoothed, static, full = (
             judge_score(_apply_mask(rows_db, gain_db)) for gain_db in (smooth_db, static_db, mask_db)
         )
@@ -232,20 +234,20 @@ def _objections(
 class _MaskStatistics(NamedTuple):
     """Mean of a mask over time [row, 1], its largest absolute gain and root mean square, dB."""
 
-    mean_db: Tensor
+    mean_db: Levels
     largest_db: float
     rms_db: float
 
     @classmethod
     def from_gains(cls, mask_db: TimeSeries) -> Self:
         # Sums in double precision, since an hour has millions of cells.
-        total, square, largest = torch.zeros(()), 0.0, 0.0
+        total, square, largest = np.zeros((1, 1)), 0.0, 0.0
         for gain in read_segments(mask_db):
-            total = total + gain.sum(dim=1, keepdim=True, dtype=torch.float64)
-            square += float(gain.square().sum(dtype=torch.float64))
-            largest = max(largest, float(gain.abs().max()))
+            total = total + gain.sum(axis=1, keepdims=True, dtype=np.float64)
+            square += float(np.square(gain).sum(dtype=np.float64))
+            largest = max(largest, float(np.abs(gain).max()))
         rms = (square / (len(total) * mask_db.frames)) ** 0.5
-        return cls((total / mask_db.frames).float(), largest, rms)
+        return cls((total / mask_db.frames).astype(np.float32), largest, rms)
 
 
 def _apply_mask(rows_db: TimeSeries, mask_db: TimeSeries) -> TimeSeries:
@@ -258,7 +260,7 @@ def _smooth_mask(mask_db: TimeSeries, frames: int, rows: int) -> TimeSeries:
     """Average a mask over a window of frames and rows."""
     margin = frames // 2
 
-    def read(start: int, stop: int) -> Tensor:
+    def read(start: int, stop: int) -> Levels:
         # With a margin, slices equal the smoothing of the whole mask.
         padded_start = max(0, start - margin)
         gain = mask_db.read(padded_start, min(stop + margin, mask_db.frames))
@@ -273,8 +275,8 @@ class OutOfDomainDetector:
 
     Parameters
     ----------
-    mean : Tensor [feature]
-    whitening : Tensor [feature, feature]
+    mean : array [feature]
+    whitening : array [feature, feature]
         Maps deviations from the mean to unit covariance.
     limit : float
         Distance below which 99 % of the folder's windows lie, each measured against the other takes.
@@ -282,68 +284,72 @@ class OutOfDomainDetector:
         Length of a window.
     """
 
-    mean: Tensor
-    whitening: Tensor
+    mean: NDArray[np.float32]
+    whitening: NDArray[np.float32]
     limit: float
     frames: int
 
     def distance(self, rows_db: TimeSeries) -> float:
         """Return the median distance of a recording's windows [row, frame], divided by the limit."""
-        points = describe_windows(rows_db, self.frames)
-        return float(_mahalanobis_distances(points, self.mean, self.whitening).median()) / self.limit
+        return self.distance_of_windows(describe_windows(rows_db, self.frames))
 
-    def tensors(self) -> dict[str, Tensor]:
+    def distance_of_windows(self, points: NDArray[np.float32]) -> float:
+        """Return the same of the windows that `describe_windows` describes [window, feature]."""
+        distances = _mahalanobis_distances(points, self.mean, self.whitening)
+        return float(np.quantile(distances, 0.5, method="lower")) / self.limit
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
         """Return all values by name, to be stored in a model."""
         return {
             "mean": self.mean,
             "whitening": self.whitening,
-            "limit": torch.tensor(self.limit, dtype=torch.float64),
-            "frames": torch.tensor(self.frames),
+            "limit": np.array(self.limit),
+            "frames": np.array(self.frames),
         }
 
     @classmethod
-    def from_tensors(cls, named: Mapping[str, Tensor]) -> Self:
+    def from_tensors(cls, named: Mapping[str, NDArray[Any]]) -> Self:
         """Undo `tensors`; KeyError if a value is missing."""
         return cls(named["mean"], named["whitening"], float(named["limit"]), int(named["frames"]))
 
 
-def fit_detector(takes: Sequence[Tensor], frames: int) -> OutOfDomainDetector:
+def fit_detector(takes: Sequence[Levels], frames: int) -> OutOfDomainDetector:
     """Fit a detector to the takes [row, frame] of a folder, at least two.
 
     The limit is cross-validated by take: a take is closer to a distribution that includes it.
     """
-    points = [describe_windows(TensorTimeSeries(take), frames) for take in takes]
+    points = [describe_windows(ArrayTimeSeries(take), frames) for take in takes]
     moments = [_Moments.from_points(take) for take in points]
     total = reduce(_Moments.add, moments)
-    held_out = torch.cat(
+    held_out = np.concatenate(
         [
             _mahalanobis_distances(take, *total.subtract(take_moments).mean_and_whitening())
             for take, take_moments in zip(points, moments, strict=True)
         ]
     )
     # Identical takes have no spread; the floor keeps their limit above zero.
-    limit = max(float(np.quantile(held_out.numpy(), _QUANTILE)), 1e-3)
+    limit = max(float(np.quantile(held_out, _QUANTILE)), 1e-3)
     return OutOfDomainDetector(*total.mean_and_whitening(), limit, frames)
 
 
-def describe_windows(rows_db: TimeSeries, frames: int) -> Tensor:
+def describe_windows(rows_db: TimeSeries, frames: int) -> NDArray[np.float32]:
     """Return mean and standard deviation of the audible frames' rows in each window [window, feature].
 
     Windows overlap by half. Those with less than a third of their frames audible are left out; if no
     window remains, the whole recording is one.
     """
-    level = torch.cat([frame_levels(part) for part in read_segments(rows_db)])
+    level = np.concatenate([frame_levels(part) for part in read_segments(rows_db)])
     audible = is_audible(level)
-    mean = mean_level(level[None, audible])
+    mean = mean_power_db(level[audible])
     total = rows_db.frames
     starts = range(0, max(1, total - frames + 1), max(1, frames // 2))
     used = [s for s in starts if audible[s : s + frames].sum() >= max(2, frames // 3)]
     points = []
     for start, stop in [(s, min(s + frames, total)) for s in used] or [(0, total)]:
         # The clamp keeps digital silence from dominating the standard deviation.
-        relative = (rows_db.read(start, stop) - mean).clamp_min(-90.0)[:, audible[start:stop]]
-        points.append(torch.cat([relative.mean(dim=1), relative.std(dim=1, correction=0)]))
-    return torch.stack(points)
+        relative = (rows_db.read(start, stop) - mean).clip(-90.0)[:, audible[start:stop]]
+        points.append(np.concatenate([relative.mean(axis=1), relative.std(axis=1)]))
+    return np.stack(points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,13 +357,13 @@ class _Moments:
     """Number, sum and sum of products of points; takes are added and removed without the points."""
 
     size: int
-    total: Tensor
-    products: Tensor
+    total: NDArray[np.float64]
+    products: NDArray[np.float64]
 
     @classmethod
-    def from_points(cls, points: Tensor) -> Self:
-        x = points.double()
-        return cls(len(points), x.sum(dim=0), x.T @ x)
+    def from_points(cls, points: NDArray[np.float32]) -> Self:
+        x = points.astype(np.float64)
+        return cls(len(points), x.sum(axis=0), x.T @ x)
 
     def subtract(self, other: "_Moments") -> "_Moments":
         products = self.products - other.products
@@ -367,20 +373,22 @@ class _Moments:
         products = self.products + other.products
         return _Moments(self.size + other.size, self.total + other.total, products)
 
-    def mean_and_whitening(self) -> tuple[Tensor, Tensor]:
+    def mean_and_whitening(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the mean, and the whitening of the shrunk covariance (Ledoit & Wolf 2004)."""
         mean = self.total / self.size
-        covariance = self.products / self.size - torch.outer(mean, mean)
-        eye = torch.eye(len(mean), dtype=torch.float64)
+        covariance = self.products / self.size - np.outer(mean, mean)
+        eye = np.eye(len(mean))
         sphere = eye * covariance.diagonal().mean()
         # The last term keeps the factorisation stable when all takes are equal.
         shrunk = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * sphere + 1e-3 * eye
-        factor = torch.linalg.cholesky(shrunk)
-        whitening = torch.linalg.solve_triangular(factor, eye, upper=False)
-        return mean.float(), whitening.float()
+        whitening = np.tril(np.linalg.inv(np.linalg.cholesky(shrunk)))
+        return mean.astype(np.float32), whitening.astype(np.float32)
 
 
-def _mahalanobis_distances(points: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+def _mahalanobis_distances(
+    points: NDArray[np.float32], mean: NDArray[np.float32], whitening: NDArray[np.float32]
+) -> NDArray[np.float32]:
     # Whitened features have unit variance: with their mean instead of the sum, distances are about 1
     # for any number of rows.
-    return ((points - mean) @ whitening.T).square().mean(dim=1).sqrt()
+    distances: NDArray[np.float32] = np.sqrt(np.square((points - mean) @ whitening.T).mean(axis=1))
+    return distances

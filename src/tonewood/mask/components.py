@@ -93,7 +93,7 @@ def mean_gain_db(mask: Mask) -> NDArray[np.float32]:
     total = np.zeros(len(mask.hz))
     for gain in read_segments(mask.gains):
         # Contiguous, so that the sum is the same to the bit wherever the mask is stored.
-        total += np.ascontiguousarray(gain.numpy()).sum(axis=1, dtype=np.float64)
+        total += np.ascontiguousarray(gain).sum(axis=1, dtype=np.float64)
     return (total / mask.frames).astype(np.float32)
 
 

@@ -6,14 +6,11 @@ from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from tonewood.dsp.chunking import LazyTimeSeries, TensorTimeSeries, TimeSeries, split_segments
+from tonewood.dsp.chunking import ArrayTimeSeries, LazyTimeSeries, TimeSeries, split_segments
 from tonewood.dsp.features import hz_to_mel
-from tonewood.dsp.stft import TensorGainFunction
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, Levels
 
 # Rounding by half of this is inaudible, and int16 still holds ±65 dB in such steps.
 QUANTIZATION_STEP_DB = 0.002
@@ -23,11 +20,11 @@ QUANTIZATION_STEP_DB = 0.002
 class Mask:
     """Gains in dB on a grid of rows and frames, added to the log magnitude.
 
-    Gains are read when they are used, so a mask may live in memory, on disk, on a GPU or in a function.
+    Gains are read when they are used, so a mask may live in memory, on disk or in a function.
 
     Parameters
     ----------
-    gains : float32 array or Tensor (row, frame), or TimeSeries
+    gains : float32 array (row, frame), or TimeSeries
     hz : float64 array (row,)
         Centre frequencies, rising.
     hop_seconds : float
@@ -46,18 +43,16 @@ class Mask:
 
     def __init__(
         self,
-        gains: NDArray[np.float32] | Tensor | TimeSeries,
+        gains: NDArray[np.float32] | TimeSeries,
         hz: FloatArray,
         hop_seconds: float,
         top_hz: float,
         start_s: float = 0.0,
     ) -> None:
         if isinstance(gains, np.ndarray):
-            gains = torch.from_numpy(gains)
-        if isinstance(gains, Tensor):
             assert gains.ndim == 2
             assert gains.shape[0] == len(hz)
-            gains = TensorTimeSeries(gains)
+            gains = ArrayTimeSeries(gains)
         assert gains.frames > 0
         values = {"gains": gains, "hz": hz, "hop_seconds": hop_seconds, "top_hz": top_hz, "start_s": start_s}
         for name, value in values.items():
@@ -66,7 +61,7 @@ class Mask:
     @property
     def gain_db(self) -> NDArray[np.float32]:
         """All gains (row, frame) in memory."""
-        return self.gains.read(0, self.frames).cpu().numpy()
+        return self.gains.read(0, self.frames)
 
     @property
     def frames(self) -> int:
@@ -75,7 +70,7 @@ class Mask:
 
     def with_gains(
         self,
-        gains: NDArray[np.float32] | Tensor | TimeSeries,
+        gains: NDArray[np.float32] | TimeSeries,
         hz: FloatArray | None = None,
         top_hz: float | None = None,
     ) -> Self:
@@ -129,26 +124,20 @@ class Mask:
         Below the lowest centre, and from the highest centre to `top_hz`, the nearest row's gain holds;
         before the first and after the last frame, that frame's gain.
         """
-        return self._interpolate(hz, seconds, torch.device("cpu")).numpy()
-
-    def gain_function(self, device: torch.device) -> TensorGainFunction:
-        """Return `gain_at` as a function whose result is a tensor on a device."""
-        return lambda hz, seconds: self._interpolate(hz, seconds, device)
-
-    def _interpolate(self, hz: FloatArray, seconds: FloatArray, device: torch.device) -> Tensor:
-        """Return gains [frequency, time] on a device; reads no more frames than it needs."""
         last = self.frames - 1
         # Linear interpolation in time; indices are integers, so reading a slice changes no bit.
         column = np.clip((seconds - self.start_s) / self.hop_seconds, 0, last)
         left = np.floor(column).astype(np.int64)
         right = np.minimum(left + 1, last)
         start = int(left.min(initial=last))  # of no times at all, one frame is read
-        gain = self.gains.read(start, max(int(right.max(initial=start)), start) + 1).to(device)
-        fraction = torch.from_numpy((column - left).astype(np.float32)).to(device)
-        before, after = (torch.from_numpy(index - start).to(device) for index in (left, right))
-        frames = gain[:, before] * (1 - fraction) + gain[:, after] * fraction
+        gain = self.gains.read(start, max(int(right.max(initial=start)), start) + 1)
+        fraction = (column - left).astype(np.float32)
+        frames = gain[:, left - start] * (1 - fraction) + gain[:, right - start] * fraction
         queried, centres = (np.asarray(values, np.float64).tobytes() for values in (hz, self.hz))
-        return _interpolation_matrix(_InterpolationGrid(queried, centres, self.top_hz), device) @ frames
+        weights = _interpolation_matrix(_InterpolationGrid(queried, centres, self.top_hz))
+        # Frame by frame in memory, as spectra are that the gains multiply.
+        gains: Levels = (frames.T @ weights.T).T
+        return gains
 
     def _repr_html_(self) -> str:
         """Return a picture for notebooks."""
@@ -173,7 +162,7 @@ class Mask:
         steps, total = self.frames - 1, 0.0
         for segment in split_segments(steps):
             gain = self.gains.read(segment.start, segment.stop + 1)
-            total += float(gain.diff(dim=1).abs().sum(dtype=torch.float64))
+            total += float(np.abs(np.diff(gain, axis=1)).sum(dtype=np.float64))
         return total / max(1, steps * len(self.hz))
 
 
@@ -186,7 +175,7 @@ class _InterpolationGrid(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _interpolation_matrix(grid: _InterpolationGrid, device: torch.device) -> Tensor:
+def _interpolation_matrix(grid: _InterpolationGrid) -> NDArray[np.float32]:
     """Return the weight of each row's gain in that of every frequency [frequency, row]."""
     hz = np.frombuffer(grid.hz)
     mel, centres = hz_to_mel(hz), hz_to_mel(np.frombuffer(grid.centres))
@@ -201,32 +190,59 @@ def _interpolation_matrix(grid: _InterpolationGrid, device: torch.device) -> Ten
     # Nothing is known about frequencies above `top_hz`, and a hard edge would ring.
     octaves_above = np.log2(np.maximum(hz, grid.top_hz) / grid.top_hz)
     fade: NDArray[np.float32] = np.clip(1 - octaves_above, 0, 1).astype(np.float32)
-    return torch.from_numpy(weights * fade[:, None]).to(device)
+    return weights * fade[:, None]
 
 
 def resample_mask(mask: Mask, hz: FloatArray, hop_seconds: float, frames: int) -> TimeSeries:
     """Return a mask's gains [row, frame] on another grid, interpolated when they are read."""
 
-    def read(start: int, stop: int) -> Tensor:
+    def read(start: int, stop: int) -> Levels:
         seconds = np.arange(start, min(stop, frames)) * hop_seconds
-        return torch.from_numpy(mask.window(seconds[0], seconds[-1]).gain_at(hz, seconds))
+        return mask.window(seconds[0], seconds[-1]).gain_at(hz, seconds)
 
     return LazyTimeSeries(frames, read)
 
 
-def moving_average(gain: Tensor, frames: int, rows: int = 1) -> Tensor:
+def moving_average(gain: Levels, frames: int, rows: int = 1) -> Levels:
     """Average gains [..., row, frame] over a window of `frames` and `rows`, rounded up to odd.
 
     Edges repeat, so a constant stays constant.
     """
-    shape = gain.shape
-    x = gain.reshape(-1, 1, *shape[-2:])
-    for axis, length in ((3, frames), (2, rows)):
-        half = min(length // 2, x.shape[axis] - 1)  # a wider window would only add copies of the edges
+    for axis, length in ((-1, frames), (-2, rows)):
+        half = _half_window(length, gain.shape[axis])
         if half > 0:
-            pad = (half, half, 0, 0) if axis == 3 else (0, 0, half, half)
-            kernel = (1, 2 * half + 1) if axis == 3 else (2 * half + 1, 1)
-            x = torch.nn.functional.avg_pool2d(
-                torch.nn.functional.pad(x, pad, mode="replicate"), kernel, stride=1
-            )
-    return x.reshape(shape)
+            gain = np.swapaxes(_average_last_axis(np.swapaxes(gain, axis, -1), half), axis, -1)
+    return gain
+
+
+def moving_average_gradient(gradient: Levels, frames: int) -> Levels:
+    """Return the gradient [..., frame] of the input of `moving_average` over frames, of its output."""
+    total = gradient.shape[-1]
+    half = _half_window(frames, total)
+    if half == 0:
+        return gradient
+    # Each input counts in all windows that hold it; beyond the ends stand copies of the first and last.
+    padded = np.pad(gradient, [(0, 0)] * (gradient.ndim - 1) + [(2 * half, 2 * half)])
+    spread = _sums_of_windows(padded, 2 * half + 1) / np.float32(2 * half + 1)
+    result = spread[..., half : half + total].copy()
+    result[..., 0] += spread[..., :half].sum(axis=-1)
+    result[..., -1] += spread[..., half + total :].sum(axis=-1)
+    return result
+
+
+def _half_window(length: int, size: int) -> int:
+    return min(length // 2, size - 1)  # a wider window would only add copies of the edges
+
+
+def _average_last_axis(x: Levels, half: int) -> Levels:
+    padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(half, half)], mode="edge")
+    return _sums_of_windows(padded, 2 * half + 1) / np.float32(2 * half + 1)
+
+
+def _sums_of_windows(x: Levels, length: int) -> Levels:
+    """Return the sums of `length` adjacent values along the last axis."""
+    # Differences of a running sum in double precision: exact enough for an hour of frames.
+    total = np.cumsum(x, axis=-1, dtype=np.float64)
+    sums = total[..., length - 1 :].copy()
+    sums[..., 1:] -= total[..., :-length]
+    return sums.astype(np.float32)

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.dsp.chunking import Chunk, LazyTimeSeries, overlapping_chunks, with_margin
 from tonewood.dsp.equalizer import bandpass_reach_seconds, restrict_to_band
@@ -21,7 +19,7 @@ from tonewood.dsp.stft import filter_chunk, filter_margin
 from tonewood.mask.components import mean_gain_db, select_component
 from tonewood.mask.mask import Mask
 from tonewood.settings import RenderSettings, SpectrumSettings
-from tonewood.utils.arrays import FloatArray, Samples
+from tonewood.utils.arrays import FloatArray, Levels, Samples
 from tonewood.utils.parallel import parallel_map
 
 _PRIOR_SECONDS = 3.0  # weight of a loudness follower's start value, as a duration
@@ -105,7 +103,7 @@ def render_blocks(
 class RenderItem(NamedTuple):
     """A chunk, and the part of the mask that applies to it."""
 
-    chunk: Chunk[Samples]
+    chunk: Chunk
     mask: Mask
 
 
@@ -120,7 +118,6 @@ class ChunkRenderer:
     channels: int
     between: tuple[float, float] | None
     spectrum: SpectrumSettings
-    device: str = "cpu"
 
     @property
     def chunk_size(self) -> int:
@@ -142,21 +139,17 @@ class ChunkRenderer:
     def _band_margin(self) -> int:
         return 0 if self.between is None else round(bandpass_reach_seconds(*self.between) * self.rate) + 1
 
-    def item(self, chunk: Chunk[Samples], mask: Mask) -> RenderItem:
+    def item(self, chunk: Chunk, mask: Mask) -> RenderItem:
         """Pair a chunk with its part of a mask."""
         end = chunk.offset + chunk.samples.shape[1]
         hop = self.spectrum.hop / self.spectrum.rate  # filtering goes beyond the end
         return RenderItem(chunk, mask.window(chunk.offset / self.rate, end / self.rate + 2 * hop))
 
-    def __call__(self, item: RenderItem) -> Chunk[Samples]:
+    def __call__(self, item: RenderItem) -> Chunk:
         """Render a chunk, with the margins that its analysis needs."""
         padded = with_margin(item.chunk, self._analysis_margin)
         wide = with_margin(padded, self._band_margin)
-        # torch warns about read-only memory, such as that of a mapped file.
-        wave = torch.from_numpy(np.require(wide.samples, requirements=("C", "W")))
-        chunk = Chunk(wave.to(self.device), *wide[1:])
-        gain = item.mask.gain_function(torch.device(self.device))
-        output = filter_chunk(chunk, self.rate, gain, self.spectrum).cpu().numpy()
+        output = filter_chunk(wide, self.rate, item.mask.gain_at, self.spectrum)
         if self.between is not None:
             # The analysis window resolves 66 Hz; the promise that nothing else changes is stricter.
             output = restrict_to_band(wide.core, output, self.rate, *self.between)
@@ -177,11 +170,11 @@ def effective_mask(mask: Mask, settings: RenderSettings, spectrum: SpectrumSetti
     if frames == 1:  # holds for all times
         return select_component(mask.load(), aspect, reach).scale(settings.amount)
 
-    def read(start: int, stop: int) -> Tensor:
+    def read(start: int, stop: int) -> Levels:
         # At least two frames: a mask of one frame holds for all times.
         part = mask.slice_frames(start, max(stop, 2))
         component = select_component(part, aspect, reach, first_frame=start, mean_db=mean)
-        return torch.from_numpy(component.scale(settings.amount).gain_db[:, : stop - start])
+        return component.scale(settings.amount).gain_db[:, : stop - start]
 
     hz = select_component(mask.slice_frames(0, 2), aspect, reach, mean_db=mean).hz
     return Mask(LazyTimeSeries(frames, read), hz, mask.hop_seconds, mask.top_hz)

@@ -1,25 +1,37 @@
 """Model in memory, saved to and loaded from a model file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import TimeSeries
 from tonewood.errors import ModelError, printable
-from tonewood.mask.certificate import OutOfDomainDetector
+from tonewood.mask.certificate import OutOfDomainDetector, describe_windows
 from tonewood.model.card import ModelCard
 from tonewood.model.model_file import damaged_model_error, model_digest, read_model_file, serialize_model
 from tonewood.priors.predictor import Predictor
 from tonewood.priors.priors import Priors
 from tonewood.scorer.guide import Guide
-from tonewood.scorer.network import Scorer, tensors_below
+from tonewood.scorer.network import Scorer
 from tonewood.settings import ModelSettings
 from tonewood.utils.atomic_write import write_bytes
+from tonewood.utils.layers import tensors_below
+
+
+class FolderDistances(NamedTuple):
+    """Distances of a recording from both folders; 99 % of the windows of each folder lie within 1 of it."""
+
+    source: float
+    reference: float
+
+    @property
+    def nearer(self) -> float:
+        """Distance from the nearer folder."""
+        return min(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +86,11 @@ class Model:
         is_graded = self.settings.training.targets == "graded" and self.card.ears is None
         return is_graded and self.learnt_priors is not None and self.learnt_priors.source_need is not None
 
-    def unlikeness(self, rows_db: TimeSeries) -> float:
-        """Return the distance of a recording [row, frame] in dB from the nearer folder.
-
-        99 % of the windows of each folder lie within 1.
-        """
-        return min(likeness.distance(rows_db) for likeness in (self.source_likeness, self.reference_likeness))
+    def folder_distances(self, rows_db: TimeSeries) -> FolderDistances:
+        """Return the distances of a recording [row, frame] in dB from both folders."""
+        source, reference = self.source_likeness, self.reference_likeness
+        windows = describe_windows(rows_db, source.frames)
+        return FolderDistances(source.distance_of_windows(windows), reference.distance_of_windows(windows))
 
     def _missing_part_error(self, remedy: str) -> ModelError:
         return ModelError(
@@ -90,12 +101,12 @@ class Model:
     @property
     def digest(self) -> str:
         """Hexadecimal SHA-256 of settings and tensors; the card does not change it."""
-        tensors = {name: tensor.numpy().tobytes() for name, tensor in _model_tensors(self).items()}
+        tensors = {name: array.tobytes() for name, array in _model_tensors(self).items()}
         return model_digest(self.settings, tensors)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the model file, whole or not at all."""
-        content = serialize_model(save_tensors(_model_tensors(self)), self.settings, self.card)
+        content = serialize_model(_model_tensors(self), self.settings, self.card)
         write_bytes(Path(path), content, overwrite=overwrite)
 
 
@@ -105,14 +116,16 @@ def load_model(model: str | Path) -> Model:
     settings, card = file.settings, file.card
     hop_ms = settings.spectrum.hop_ms
     try:
-        tensors = load_tensors(file.content)
-        scorer = _restore_scorer(tensors, "scorer.", settings)
-        judge = _restore_scorer(tensors, "judge.", settings) if card.judge else None
+        tensors = {name: tensor.array() for name, tensor in file.tensors.items()}
+        scorer = Scorer(settings.scorer, settings.spectrum, tensors_below("scorer.", tensors))
+        judge = None
+        if card.judge:
+            judge = Scorer(settings.scorer, settings.spectrum, tensors_below("judge.", tensors))
         # A model learnt from listeners alone has no prior in its card, and no tensors of priors and guide.
         priors = guide = predictor = None
         if card.prior:
             priors = Priors.from_tensors(tensors_below("priors.", tensors), settings.priors, hop_ms)
-            guide = _restore_guide(tensors, settings)
+            guide = Guide(settings.guide, tensors_below("guide.", tensors))
         if settings.predictor.taught:
             below = tensors_below("predictor.", tensors)
             predictor = Predictor.from_tensors(below, settings.predictor, hop_ms)
@@ -134,34 +147,21 @@ def load_model(model: str | Path) -> Model:
             predictor=predictor,
         )
     # The checksum is right, but tensors may be missing or have other shapes than the settings say.
-    except (SafetensorError, KeyError, RuntimeError, ValueError):
+    except (KeyError, ValueError):
         raise damaged_model_error(printable(str(model))) from None
 
 
-def _model_tensors(model: Model) -> dict[str, Tensor]:
-    parts = {
-        "scorer": model.scorer.state_dict(),
-        "judge": model.judge.state_dict() if model.judge else {},
+def _model_tensors(model: Model) -> dict[str, NDArray[Any]]:
+    parts: dict[str, Mapping[str, NDArray[Any]]] = {
+        "scorer": model.scorer.weights,
+        "judge": model.judge.weights if model.judge else {},
         "priors": model.learnt_priors.tensors() if model.learnt_priors else {},
-        "guide": model.learnt_guide.state_dict() if model.learnt_guide else {},
+        "guide": model.learnt_guide.weights if model.learnt_guide else {},
         "predictor": model.predictor.tensors() if model.predictor else {},
         "reference_likeness": model.reference_likeness.tensors(),
         "source_likeness": model.source_likeness.tensors(),
     }
     tensors = {f"{part}.{name}": value for part, named in parts.items() for name, value in named.items()}
     # Double precision keeps a Python float exact.
-    tensors["guide_weight"] = torch.tensor(model.guide_weight, dtype=torch.float64)
-    return {name: value.contiguous() for name, value in tensors.items()}  # as safetensors requires
-
-
-def _restore_scorer(tensors: dict[str, Tensor], prefix: str, settings: ModelSettings) -> Scorer:
-    # The random initialization is overwritten, so any generator is suitable.
-    scorer = Scorer(settings.scorer, settings.spectrum, torch.Generator())
-    scorer.load_state_dict(tensors_below(prefix, tensors))
-    return scorer.requires_grad_(False).eval()
-
-
-def _restore_guide(tensors: dict[str, Tensor], settings: ModelSettings) -> Guide:
-    guide = Guide(tensors["guide.row_mean"].shape[0], settings.guide, torch.Generator())
-    guide.load_state_dict(tensors_below("guide.", tensors))
-    return guide.requires_grad_(False).eval()
+    tensors["guide_weight"] = np.array(model.guide_weight)
+    return tensors

@@ -14,7 +14,10 @@ from importlib.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from tonewood.errors import ModelError, failure_reason, printable
 from tonewood.model.card import ModelCard
@@ -30,6 +33,9 @@ _DTYPE_NAMES = {
     "F64": "torch.float64", "F32": "torch.float32", "F16": "torch.float16", "I64": "torch.int64",
     "I32": "torch.int32", "I16": "torch.int16", "BOOL": "torch.bool",
 }  # fmt: skip
+_NUMPY_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "BOOL": "?"
+}  # fmt: skip
 
 
 class TensorRecord(NamedTuple):
@@ -38,6 +44,10 @@ class TensorRecord(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     data: bytes
+
+    def array(self) -> NDArray[Any]:
+        """Return the tensor as an array that shares the data."""
+        return np.frombuffer(self.data, _NUMPY_DTYPES[self.dtype]).reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +111,9 @@ def read_model_file(model: str | Path) -> ModelFile:
         raise damaged_model_error(name) from None
 
 
-def serialize_model(content: bytes, settings: ModelSettings, card: ModelCard) -> bytes:
-    """Return a model file from a safetensors file without metadata; the same model gives the same bytes."""
+def serialize_model(arrays: Mapping[str, NDArray[Any]], settings: ModelSettings, card: ModelCard) -> bytes:
+    """Return a model file from the tensors of a model; the same model gives the same bytes."""
+    content = serialize_tensors(arrays)
     header, data = split_header(content)
     settings_json, card_json = settings.model_dump_json(), card.model_dump_json()
     header["__metadata__"] = {
@@ -169,6 +180,11 @@ def split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
     if not isinstance(header, dict):
         raise ValueError
     return header, content[8 + length :]
+
+
+def serialize_tensors(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return a safetensors file of arrays, without metadata."""
+    return save(dict(arrays))
 
 
 def read_tensors(content: bytes) -> dict[str, TensorRecord]:

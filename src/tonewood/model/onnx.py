@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from tonewood.audio_io.reader import MIN_RECORDING_SECONDS
 from tonewood.dsp.features import band_levels, center_frequencies, filterbank_matrix, frame_levels
 from tonewood.errors import CallError, MissingExtraError, ModelError, printable
 from tonewood.model.model import Model
-from tonewood.priors.predictor import Predictor
+from tonewood.priors.predictor import Predictor, StreamState
 from tonewood.utils.atomic_write import check_not_existing, write_bytes
 
 ModelPart = Literal["scorer", "predictor"]
@@ -35,7 +35,7 @@ class _OnnxFrontEnd(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.spectrum, self.bands = model.settings.spectrum, model.settings.scorer.bands
-        # Computed and cached now, because tracing would cache a tensor without values.
+        # Computed and cached now, because tracing could not compute it.
         filterbank_matrix(self.bands, self.spectrum)
 
     def rows(self, waveform: Tensor) -> Tensor:
@@ -47,13 +47,13 @@ class ScorerGraph(_OnnxFrontEnd):
 
     def __init__(self, model: Model) -> None:
         super().__init__(model)
-        self.scorer = model.scorer
+        self.scorer = model.scorer.as_tensors()
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return scores of clips in (0, 1); 0 means that a clip sounds like the reference."""
         rows_db = self.rows(waveform)
         # `Scorer.level` takes the logarithm of the number of frames, which tracing would fix.
-        power = torch.pow(10.0, frame_levels(rows_db + self.scorer.loud_row[:, None]) / 10)
+        power = torch.pow(10.0, frame_levels(rows_db + self.scorer.weights["loud_row"][:, None]) / 10)
         level = 10 * torch.log10(power.mean(dim=-1))[:, None, None]
         logit = self.scorer.logit_from_normalized(self.scorer.normalize(rows_db, level))
         return torch.sigmoid(logit)
@@ -64,22 +64,28 @@ class PredictorGraph(_OnnxFrontEnd):
 
     def __init__(self, model: Model, predictor: Predictor) -> None:
         super().__init__(model)
-        self.predictor = predictor
+        self.predictor = predictor.as_tensors()
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return masks, dB."""
         # The look-ahead after the end repeats the last frame, as in `Predictor.predict`.
         rows_db, ahead = self.rows(waveform), self.predictor.settings.lookahead
         padded = torch.cat([rows_db, rows_db[:, :, -1:].expand(-1, -1, ahead)], dim=2)
-        prediction, _ = self.predictor(padded, self.predictor.initial_state(waveform.shape[0]))
-        return prediction.mask_db[:, :, ahead:]  # type: ignore[no-any-return]
+        prediction, _ = self.predictor(padded, self._initial_state(padded))
+        mask_db: Any = prediction.mask_db[:, :, ahead:]
+        return mask_db  # type: ignore[no-any-return]
+
+    def _initial_state(self, rows_db: Tensor) -> StreamState:
+        batch = rows_db.shape[0]
+        past = (rows_db.new_zeros(batch, *zeros.shape[1:]) for zeros in self.predictor.initial_past(1))
+        return StreamState(rows_db.new_zeros(batch, 2, dtype=torch.float64), tuple(past))
 
 
 def export_onnx(model: Model, part: ModelPart, path: Path, *, overwrite: bool = False) -> None:
     """Write a part of a model as an ONNX file, whole or not at all.
 
     The metadata state rate, hop, centre frequencies of the rows, and name and digest of the model.
-    onnxruntime agrees with torch within 1e-6 (scores) and 1e-4 dB (masks).
+    onnxruntime agrees with the model within 1e-6 (scores) and 1e-4 dB (masks).
 
     Raises
     ------

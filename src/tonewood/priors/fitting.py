@@ -9,18 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from tonewood.dsp.features import Features
+from tonewood.priors.folder_fitting import condense_codebook, fit_folder_statistics
 from tonewood.priors.nearest_neighbours import (
+    FolderStatistics,
     PriorFeatures,
     back_translate,
-    condense_codebook,
-    fit_folder_statistics,
     map_to_other,
 )
-from tonewood.priors.predictor import PseudoPair, train_mask_network
+from tonewood.priors.network_training import PseudoPair, train_mask_network
+from tonewood.priors.predictor import MaskNetwork
 from tonewood.priors.priors import NETWORK_SMOOTHING_MS, BlendWeights, Priors, ShrinkageTable, blend_masks
 from tonewood.priors.shrinkage import (
     ShrinkageFactors,
@@ -32,6 +34,7 @@ from tonewood.priors.shrinkage import (
 )
 from tonewood.settings import PriorsSettings
 from tonewood.stats.sampling import TakeWeights
+from tonewood.utils.arrays import Levels
 
 _BLEND_SHARES = (  # static, neighbours, forward, backward
     (1.0, 0.0, 0.0, 0.0),
@@ -67,6 +70,10 @@ class CycleScore(NamedTuple):
     distance_db: float
 
 
+LevelPair = tuple[Levels, Levels]
+"""Levels [row, frame] in dB before and after a correction."""
+
+
 @dataclass(frozen=True)
 class PriorFit:
     """Fitted priors, and training pairs for the guide.
@@ -76,33 +83,36 @@ class PriorFit:
     priors : Priors
     cycle_scores : tuple of CycleScore
         Of all candidate blends.
-    corrected, corrected_held_out : list of (Tensor, Tensor)
-        Pseudo-source under the prior's mask, and the reference take that it was made of, both
-        [row, frame] in dB; of takes in and outside the fit.
+    corrected, corrected_held_out : list of LevelPair
+        Pseudo-source under the prior's mask, and the reference take that it was made of; of takes in
+        and outside the fit.
     ways : Ways
     """
 
     priors: Priors
     cycle_scores: tuple[CycleScore, ...]
-    corrected: list[tuple[Tensor, Tensor]]
-    corrected_held_out: list[tuple[Tensor, Tensor]]
+    corrected: list[LevelPair]
+    corrected_held_out: list[LevelPair]
     ways: "Ways"
 
 
 class Ways(NamedTuple):
-    """Starts and ends of ways from source to reference, (Tensor [row, frame], Tensor) in dB of each take.
+    """Starts and ends of ways from source to reference, for each take.
 
     Parameters
     ----------
-    source : list of (Tensor, Tensor)
+    source : list of LevelPair
         Source take, and the same under the neighbours' mask.
-    reference, held_out : list of (Tensor, Tensor)
+    reference, held_out : list of LevelPair
         Pseudo-source, and the reference take that it was made of.
     """
 
-    source: list[tuple[Tensor, Tensor]]
-    reference: list[tuple[Tensor, Tensor]]
-    held_out: list[tuple[Tensor, Tensor]]
+    source: list[LevelPair]
+    reference: list[LevelPair]
+    held_out: list[LevelPair]
+
+
+# --- Fit
 
 
 def fit_priors(
@@ -121,102 +131,194 @@ def fit_priors(
     take_weights : pair of TakeWeights
         Of the reference takes, and of the held-out ones.
     """
-    near = settings.neighbours
-    reference_folder, source_folder = fit_folder_statistics(
-        reference, source, near, generator, take_weights[0]
-    )
-    source_takes = [source_folder.prior_features(features) for features in source]
-    reference_takes = [reference_folder.prior_features(features) for features in reference]
-    held_out_takes = [reference_folder.prior_features(features) for features in held_out]
+    statistics = fit_folder_statistics(reference, source, settings.neighbours, generator, take_weights[0])
+    folders = _FolderPair.from_takes((reference, source, held_out), statistics, take_weights)
+    static = fit_static_mask(folders.reference.difference, folders.source.difference, settings.doubt)
+    pairs = _PseudoPairs.from_folders(folders, static, settings, hop_ms)
+    networks = _train_networks(pairs, folders, static, settings, generator, take_weights[0])
+    priors = _assemble_priors(folders, static, pairs, networks, settings, hop_ms, generator)
 
-    # Static mask, and the groups of takes that are left out of the neighbours' search together.
-    reference_difference = spectral_difference(
-        reference_takes, reference_folder, source_folder, sign=1.0
-    ).with_weights(take_weights[0])
-    source_difference = spectral_difference(source_takes, source_folder, reference_folder, sign=-1.0)
-    held_out_difference = spectral_difference(
-        held_out_takes, reference_folder, source_folder, sign=1.0
-    ).with_weights(take_weights[1])
-    static = fit_static_mask(reference_difference, source_difference, settings.doubt)
-    reference_groups = HeldOutGroups.from_difference(reference, reference_difference)
-    source_groups = HeldOutGroups.from_difference(source, source_difference)
-    reference_folder = reference_folder.group_by_session(reference_groups.held_out_group)
-    source_folder = source_folder.group_by_session(source_groups.held_out_group)
-
-    # Pseudo-pairs for the networks.
-    forward, backward, corrected = [], [], []
-    for take, group in zip(source_takes, source_groups.held_out_group.tolist(), strict=True):
-        gain = map_to_other(
-            take,
-            source_folder,
-            reference_folder,
-            near,
-            hop_ms,
-            skip_origin=group,
-            smooth_ms=NETWORK_SMOOTHING_MS,
-        )
-        forward.append(PseudoPair(take, gain - static[:, None]))
-    for take, group in zip(reference_takes, reference_groups.held_out_group.tolist(), strict=True):
-        pseudo = back_translate(take, reference_folder, source_folder, hop_ms)
-        backward.append(_inverse_pair(pseudo, take, static))
-        gain = map_to_other(pseudo, source_folder, reference_folder, near, hop_ms, skip_target=group)
-        corrected.append((pseudo.rows_db + gain, take.rows_db))
-    folders = reference_folder, source_folder
-    forward_network, backward_network = (
-        train_mask_network(pairs, folders, static, settings.network, generator, weights)
-        for pairs, weights in ((forward, None), (backward, take_weights[0]))
-    )
-
-    # Shrinkage and blend.
-    pseudo_takes = [back_translate(take, reference_folder, source_folder, hop_ms) for take in held_out_takes]
-    variances = (
-        Variance.from_masks([pair.gain_db for pair in forward], source_takes),
-        Variance.from_masks([backward_network.predict_gain(take) for take in source_takes], source_takes),
-    )
-    priors = Priors(
-        condense_codebook(reference_folder, near.codes, generator),
-        condense_codebook(source_folder, near.codes, generator),
-        static,
-        (forward_network, backward_network),
-        _fit_shrinkage(variances, (reference_groups, source_groups), settings, hop_ms, generator),
-        CANDIDATE_BLENDS[0],
-        settings,
-        hop_ms,
-    )
-    # Round to the stored precision, so that a model is the same before and after its file.
-    priors = Priors.from_tensors(priors.tensors(), settings, hop_ms)
-    cycle_scores = _score_blends(priors, pseudo_takes, held_out_takes, take_weights[1])
-    priors = replace(priors, weights=_select_blend(cycle_scores))
-    priors = replace(priors, source_need=_measure_source_need(priors, source_takes))
-    corrected_held_out = [
-        (pseudo.rows_db + blended_prior(priors, pseudo), take.rows_db)
-        for pseudo, take in zip(pseudo_takes, held_out_takes, strict=True)
+    # Blend, and how much of it a source take needs.
+    takes = folders.held_out.takes
+    pseudo_takes = [
+        back_translate(take, folders.reference.statistics, folders.source.statistics, hop_ms)
+        for take in takes
     ]
-    ways = Ways(
-        [(pair.features.rows_db, pair.features.rows_db + static[:, None] + pair.gain_db) for pair in forward],
-        [
-            (pair.features.rows_db, pair.features.rows_db + static[:, None] + pair.gain_db)
-            for pair in backward
-        ],
-        [(pseudo.rows_db, take.rows_db) for pseudo, take in zip(pseudo_takes, held_out_takes, strict=True)],
-    )
-
+    cycle_scores = _score_blends(priors, pseudo_takes, takes, take_weights[1])
+    priors = replace(priors, weights=_select_blend(cycle_scores))
+    priors = replace(priors, source_need=_measure_source_need(priors, folders.source.takes))
+    held_out_pairs = list(zip(pseudo_takes, takes, strict=True))
+    corrected_held_out = [
+        (pseudo.rows_db + blended_prior(priors, pseudo), take.rows_db) for pseudo, take in held_out_pairs
+    ]
+    ways = pairs.ways(static, [(pseudo.rows_db, take.rows_db) for pseudo, take in held_out_pairs])
     # The final static mask is fitted to all reference takes.
-    all_takes = SpectralDifference(
-        *(torch.cat(pair) for pair in zip(reference_difference, held_out_difference, strict=True))
+    priors = replace(priors, static_db=_final_static_mask(folders, settings.doubt))
+    return PriorFit(priors, cycle_scores, pairs.corrected, corrected_held_out, ways)
+
+
+class _FittedFolder(NamedTuple):
+    """Takes relative to their folder, and their difference from the other folder."""
+
+    statistics: FolderStatistics
+    takes: list[PriorFeatures]
+    difference: SpectralDifference
+
+    @classmethod
+    def from_takes(
+        cls,
+        takes: Sequence[Features],
+        own: FolderStatistics,
+        other: FolderStatistics,
+        sign: float,
+        weights: TakeWeights = None,
+    ) -> Self:
+        """Compare takes with the other folder; `sign` is 1 for reference takes, -1 for source takes."""
+        features = [own.prior_features(take) for take in takes]
+        difference = spectral_difference(features, own, other, sign=sign).with_weights(weights)
+        return cls(own, features, difference)
+
+    def group_by_session(self, groups: "HeldOutGroups") -> "_FittedFolder":
+        """Give codes the number of the group that the neighbours' search leaves out together."""
+        return self._replace(statistics=self.statistics.group_by_session(groups.held_out_group))
+
+
+class _FolderPair(NamedTuple):
+    """Reference, source and held-out reference takes, and the groups of the first two."""
+
+    reference: _FittedFolder
+    source: _FittedFolder
+    held_out: _FittedFolder
+    reference_groups: "HeldOutGroups"
+    source_groups: "HeldOutGroups"
+
+    @classmethod
+    def from_takes(
+        cls,
+        takes: tuple[Sequence[Features], Sequence[Features], Sequence[Features]],
+        statistics: tuple[FolderStatistics, FolderStatistics],
+        take_weights: tuple[TakeWeights, TakeWeights],
+    ) -> Self:
+        """Compare reference, source and held-out takes with the other folder."""
+        own, other = statistics
+        reference = _FittedFolder.from_takes(takes[0], own, other, 1.0, take_weights[0])
+        source = _FittedFolder.from_takes(takes[1], other, own, -1.0)
+        held_out = _FittedFolder.from_takes(takes[2], own, other, 1.0, take_weights[1])
+        groups = [
+            HeldOutGroups.from_difference(side, folder.difference)
+            for side, folder in zip(takes, (reference, source), strict=False)
+        ]
+        return cls(
+            reference.group_by_session(groups[0]), source.group_by_session(groups[1]), held_out, *groups
+        )
+
+    @property
+    def statistics(self) -> tuple[FolderStatistics, FolderStatistics]:
+        """Statistics of reference and source."""
+        return self.reference.statistics, self.source.statistics
+
+
+class _PseudoPairs(NamedTuple):
+    """Pairs of source takes and of reference takes for the networks, and corrected takes for the guide."""
+
+    forward: list[PseudoPair]
+    backward: list[PseudoPair]
+    corrected: list[LevelPair]
+
+    @classmethod
+    def from_folders(
+        cls, folders: _FolderPair, static_db: NDArray[np.float32], settings: PriorsSettings, hop_ms: float
+    ) -> Self:
+        """Pair takes with neighbours; a take's own group is left out."""
+        near, (reference, source) = settings.neighbours, folders.statistics
+        pairs = cls([], [], [])
+        for take, group in zip(
+            folders.source.takes, folders.source_groups.held_out_group.tolist(), strict=True
+        ):
+            gain = map_to_other(
+                take, source, reference, near, hop_ms, skip_origin=group, smooth_ms=NETWORK_SMOOTHING_MS
+            )
+            pairs.forward.append(PseudoPair(take, gain - static_db[:, None]))
+        for take, group in zip(
+            folders.reference.takes, folders.reference_groups.held_out_group.tolist(), strict=True
+        ):
+            pseudo = back_translate(take, reference, source, hop_ms)
+            pairs.backward.append(_inverse_pair(pseudo, take, static_db))
+            gain = map_to_other(pseudo, source, reference, near, hop_ms, skip_target=group)
+            pairs.corrected.append((pseudo.rows_db + gain, take.rows_db))
+        return pairs
+
+    def ways(self, static_db: NDArray[np.float32], held_out: list[LevelPair]) -> Ways:
+        """Return the ways of all pairs and of the held-out takes."""
+        source, reference = (
+            [
+                (pair.features.rows_db, pair.features.rows_db + static_db[:, None] + pair.gain_db)
+                for pair in pairs
+            ]
+            for pairs in (self.forward, self.backward)
+        )
+        return Ways(source, reference, held_out)
+
+
+def _inverse_pair(pseudo: PriorFeatures, take: PriorFeatures, static_db: NDArray[np.float32]) -> PseudoPair:
+    return PseudoPair(pseudo, take.rows_db - pseudo.rows_db - static_db[:, None])
+
+
+def _train_networks(
+    pairs: _PseudoPairs,
+    folders: _FolderPair,
+    static_db: NDArray[np.float32],
+    settings: PriorsSettings,
+    generator: torch.Generator,
+    reference_weights: TakeWeights,
+) -> tuple[MaskNetwork, MaskNetwork]:
+    """Return the networks of forward and backward pairs."""
+    forward, backward = (
+        train_mask_network(side, folders.statistics, static_db, settings.network, generator, weights)
+        for side, weights in ((pairs.forward, None), (pairs.backward, reference_weights))
     )
-    static = fit_static_mask(all_takes, source_difference, settings.doubt)
-    priors = replace(priors, static_db=static)
-    return PriorFit(priors, cycle_scores, corrected, corrected_held_out, ways)
+    return forward, backward
 
 
-def blended_prior(priors: Priors, take: PriorFeatures) -> Tensor:
+def _assemble_priors(
+    folders: _FolderPair,
+    static_db: NDArray[np.float32],
+    pairs: _PseudoPairs,
+    networks: tuple[MaskNetwork, MaskNetwork],
+    settings: PriorsSettings,
+    hop_ms: float,
+    generator: torch.Generator,
+) -> Priors:
+    """Condense the codebooks and fit the shrinkage; the blend is still the first candidate."""
+    takes = folders.source.takes
+    variances = (
+        Variance.from_masks([pair.gain_db for pair in pairs.forward], takes),
+        Variance.from_masks([networks[1].predict_gain(take) for take in takes], takes),
+    )
+    reference, source = (
+        condense_codebook(side, settings.neighbours.codes, generator) for side in folders.statistics
+    )
+    groups = folders.reference_groups, folders.source_groups
+    shrinkage = _fit_shrinkage(variances, groups, settings, hop_ms, generator)
+    priors = Priors(reference, source, static_db, networks, shrinkage, CANDIDATE_BLENDS[0], settings, hop_ms)
+    # Round to the stored precision, so that a model is the same before and after its file.
+    return Priors.from_tensors(priors.tensors(), settings, hop_ms)
+
+
+def _final_static_mask(folders: _FolderPair, penalty: float) -> NDArray[np.float32]:
+    """Return the static mask [row] in dB of all takes, including those held out."""
+    differences = folders.reference.difference, folders.held_out.difference
+    joined = SpectralDifference(*map(np.concatenate, zip(*differences, strict=True)))
+    return fit_static_mask(joined, folders.source.difference, penalty)
+
+
+def blended_prior(priors: Priors, take: PriorFeatures) -> Levels:
     """Return the mask [row, frame] in dB of a model's own blend, as strong as the take needs it."""
     blend = _blend(priors, take)
-    return priors.need(priors.project(take, blend)) * blend
+    return np.float32(priors.need(priors.project(take, blend))) * blend
 
 
-def _blend(priors: Priors, take: PriorFeatures) -> Tensor:
+def _blend(priors: Priors, take: PriorFeatures) -> Levels:
     return blend_masks(priors.suggestions(take, priors.weights), priors.weights)
 
 
@@ -225,11 +327,11 @@ def _measure_source_need(priors: Priors, source_takes: Sequence[PriorFeatures]) 
     # The median of a dozen takes is as good as that of all.
     takes = source_takes[:: -(-len(source_takes) // _NEED_TAKES)]
     needs = [priors.project(take, _blend(priors, take)).ratio for take in takes]
-    return max(float(torch.tensor(needs).median()), _MIN_SOURCE_NEED)
+    # The lower of two middle takes, as in earlier versions; in single precision, as models store it.
+    return max(float(np.quantile(np.array(needs, dtype=np.float32), 0.5, method="lower")), _MIN_SOURCE_NEED)
 
 
-def _inverse_pair(pseudo: PriorFeatures, take: PriorFeatures, static_db: Tensor) -> PseudoPair:
-    return PseudoPair(pseudo, take.rows_db - pseudo.rows_db - static_db[:, None])
+# --- Shrinkage
 
 
 class HeldOutGroups(NamedTuple):
@@ -237,13 +339,13 @@ class HeldOutGroups(NamedTuple):
 
     Parameters
     ----------
-    session : Tensor [take]
+    session : array [take] of int
         If all takes are of one session, each is a group of its own.
     single_session : bool
     """
 
     takes: Sequence[Features]
-    session: Tensor
+    session: NDArray[np.int64]
     single_session: bool
 
     @classmethod
@@ -251,7 +353,7 @@ class HeldOutGroups(NamedTuple):
         """Cluster takes into sessions."""
         session = cluster_sessions(difference)
         single_session = not bool(session.any())
-        return cls(takes, torch.arange(len(session)) if single_session else session, single_session)
+        return cls(takes, np.arange(len(session)) if single_session else session, single_session)
 
     @property
     def is_testable(self) -> bool:
@@ -259,9 +361,9 @@ class HeldOutGroups(NamedTuple):
         return len(set(self.session.tolist())) >= (_MIN_TAKES if self.single_session else _MIN_SESSIONS)
 
     @property
-    def held_out_group(self) -> Tensor:
+    def held_out_group(self) -> NDArray[np.int64]:
         """Group that is left out with each take [take]: its session, or the take alone in small folders."""
-        return self.session if self.is_testable else torch.arange(len(self.session))
+        return self.session if self.is_testable else np.arange(len(self.session))
 
     def halve(self, generator: torch.Generator) -> "tuple[HeldOutGroups, HeldOutGroups]":
         """Split the folder at random by session; the second half has at least two sessions."""
@@ -297,7 +399,7 @@ def _fit_shrinkage(
     by_folder = [
         _placebo_variance(folder, settings, hop_ms, generator) for folder in folders if folder.is_testable
     ]
-    placebos = [Variance(*torch.tensor(each).mean(dim=0).tolist()) for each in zip(*by_folder, strict=True)]
+    placebos = [Variance(*np.mean(each, axis=0).tolist()) for each in zip(*by_folder, strict=True)]
     return ShrinkageTable(
         *(ShrinkageFactors.from_variance(*pair, settings.doubt) for pair in zip(real, placebos, strict=True))
     )
@@ -329,6 +431,9 @@ def _placebo_variance(
     return Variance.from_masks(masks, takes), Variance.from_masks(gains, takes)
 
 
+# --- Blend
+
+
 def _score_blends(
     priors: Priors,
     pseudo_takes: Sequence[PriorFeatures],
@@ -351,11 +456,10 @@ def _score_blends(
 def _select_blend(scores: Sequence[CycleScore]) -> BlendWeights:
     """Average the best blends: the cycle's noise exceeds the differences between them."""
     best = sorted(scores, key=lambda score: score.distance_db)[:_AVERAGED_BLENDS]
-    weights = torch.tensor([score.weights for score in best], dtype=torch.float64)
-    return BlendWeights(*weights.mean(0).tolist())
+    return BlendWeights(*np.mean([score.weights for score in best], axis=0).tolist())
 
 
-def cycle_distance(rows_db: Tensor, take: PriorFeatures) -> float:
+def cycle_distance(rows_db: Levels, take: PriorFeatures) -> float:
     """Return the mean over audible frames of the RMS difference in dB, the overall level removed."""
     difference = (rows_db - take.rows_db)[:, take.audible]
-    return float((difference - difference.mean()).square().mean(dim=0).sqrt().mean())
+    return float(np.sqrt(np.square(difference - difference.mean()).mean(axis=0)).mean())

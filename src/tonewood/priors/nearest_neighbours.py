@@ -6,21 +6,19 @@ folder's mean is subtracted from its own frames, so that a fixed filter does not
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-from torch.nn.functional import embedding_bag
+import numpy as np
+from numpy.typing import NDArray
 
-from tonewood.dsp.features import Features, ReferenceLevels, audible_frames, frame_levels, mean_level
+from tonewood.dsp.features import Features, ReferenceLevels, frame_levels, mean_level
 from tonewood.mask.mask import moving_average
 from tonewood.settings import NeighbourSettings
-from tonewood.stats.sampling import TakeWeights, weighted_mean
+from tonewood.utils.arrays import FloatArray, Levels
 
-_AUDIBLE_DB = 50.0
+AUDIBLE_DB = 50.0  # below the loudest frame, within which frames are compared
 _QUERY_BATCH = 512  # frames whose distances to all codes fit into the CPU cache
 _ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients of level and coarse envelope
 
@@ -30,20 +28,20 @@ class PriorFeatures(NamedTuple):
 
     Parameters
     ----------
-    rows_db : Tensor [row, frame]
+    rows_db : array [row, frame]
         Relative to the recording's mean level, dB.
-    fine : Tensor [component, frame]
+    fine : array [component, frame]
         Pitch spectrum, minus the folder's mean, projected.
-    audible : Tensor [frame]
+    audible : array [frame] of bool
         Within 50 dB of the loudest frame.
-    activity : Tensor [frame]
+    activity : array [frame]
         1 within 45 dB of the loudest frame, falling to 0 at -60 dB.
     """
 
-    rows_db: Tensor
-    fine: Tensor
-    audible: Tensor
-    activity: Tensor
+    rows_db: Levels
+    fine: NDArray[np.float32]
+    audible: NDArray[np.bool_]
+    activity: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -52,35 +50,48 @@ class Codebook:
 
     Parameters
     ----------
-    key : Tensor [code, row + component]
-    rows_db : Tensor [code, row]
-    take_index : Tensor [code]
+    key : array [code, row + component]
+    rows_db : array [code, row]
+    take_index : array [code] of int
         Number of the take or session of each code; -1 for means of several.
     """
 
-    key: Tensor
-    rows_db: Tensor
-    take_index: Tensor
+    key: NDArray[np.float32]
+    rows_db: Levels
+    take_index: NDArray[np.int64]
 
-    def nearest_mean(self, query: Tensor, count: int, *, skip: int | None = None) -> Tensor:
+    def nearest_mean(self, query: NDArray[np.float32], count: int, *, skip: int | None = None) -> Levels:
         """Return the mean rows [row, frame] of the codes nearest to queries [frame, row + component].
 
         Codes of take or session `skip` are left out.
         """
-        # argmin |q - k|² = argmax q·k - |k|²/2: one matrix product per batch.
-        half_norm = self.key.square().sum(dim=1) / 2
+        half_norm = self._half_norm
         if skip is not None:
-            half_norm = half_norm + 1e9 * (self.take_index == skip)  # farther away than any code
-        count = min(count, self.key.shape[0])
-        means = [
-            embedding_bag(
-                (batch @ self.key.T - half_norm).topk(count, dim=1, sorted=False).indices,
-                self.rows_db,
-                mode="mean",
-            )
-            for batch in torch.split(query, _QUERY_BATCH)
-        ]
-        return torch.cat(means).T
+            half_norm = half_norm + np.float32(1e9) * (self.take_index == skip)  # farther away than any code
+        means = np.empty((len(query), self.rows_db.shape[1]), dtype=np.float32)
+        for start in range(0, len(query), _QUERY_BATCH):
+            batch = slice(start, start + _QUERY_BATCH)
+            # argmin |q - k|² = argmin |k|²/2 - q·k: one matrix product per batch.
+            distance = query[batch] @ self.key.T
+            np.subtract(half_norm, distance, out=distance)
+            means[batch] = self.rows_db[_smallest(distance, min(count, len(self.key)))].mean(axis=1)
+        return means.T
+
+    @cached_property
+    def _half_norm(self) -> NDArray[np.float32]:
+        half: NDArray[np.float32] = np.square(self.key).sum(axis=1) / np.float32(2)
+        return half
+
+
+def _smallest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Return the indices [row, count] of the smallest values of each row, in any order."""
+    limit = np.partition(values, count - 1, axis=1)[:, count - 1 : count]
+    # One pass for the limit and one for the values below it are faster than `argpartition`.
+    below = np.flatnonzero(values <= limit)
+    if below.size != len(values) * count:  # ties at a limit
+        return np.argpartition(values, count - 1, axis=1)[:, :count]
+    smallest: NDArray[np.int64] = (below % values.shape[1]).reshape(-1, count)
+    return smallest
 
 
 @dataclass(frozen=True)
@@ -89,89 +100,45 @@ class FolderStatistics:
 
     Parameters
     ----------
-    row_mean : Tensor [row]
+    row_mean : array [row]
         Mean of the audible frames, dB.
-    fine_mean : Tensor [pitch]
-    projection : Tensor [pitch, component]
+    fine_mean : array [pitch]
+    projection : array [pitch, component]
         Principal directions of the pitch spectrum, common to both folders.
     codebook : Codebook
     """
 
-    row_mean: Tensor
-    fine_mean: Tensor
-    projection: Tensor
+    row_mean: NDArray[np.float32]
+    fine_mean: NDArray[np.float32]
+    projection: NDArray[np.float32]
     codebook: Codebook
 
-    def to(self, device: torch.device) -> "FolderStatistics":
-        """Return the statistics on a device."""
-        book = Codebook(*(getattr(self.codebook, field.name).to(device) for field in fields(Codebook)))
-        row, fine, projection = (x.to(device) for x in (self.row_mean, self.fine_mean, self.projection))
-        return FolderStatistics(row, fine, projection, book)
-
-    def group_by_session(self, session: Tensor) -> "FolderStatistics":
+    def group_by_session(self, session: NDArray[np.int64]) -> "FolderStatistics":
         """Replace the take numbers of the codes by those of their sessions [take]."""
         return replace(self, codebook=replace(self.codebook, take_index=session[self.codebook.take_index]))
 
     def prior_features(self, features: Features, levels: ReferenceLevels | None = None) -> PriorFeatures:
         """Return the features of a recording, or of a segment if its recording's levels are given."""
         rows = features.rows_db
-        mean = mean_level(rows) if levels is None else levels.mean_db
+        mean = mean_level(rows) if levels is None else np.float32(levels.mean_db)
         level = frame_levels(rows)
-        loudest = level.max() if levels is None else levels.loudest_db
+        loudest = level.max() if levels is None else np.float32(levels.loudest_db)
         fine = self.projection.T @ (features.fine_db - self.fine_mean[:, None])
         return PriorFeatures(
-            rows - mean, fine, level > loudest - _AUDIBLE_DB, activity_from_level(level - loudest)
+            rows - mean, fine, level > loudest - AUDIBLE_DB, activity_from_level(level - loudest)
         )
 
-    def nearest_mean(self, query: Tensor, settings: NeighbourSettings, *, skip: int | None = None) -> Tensor:
+    def nearest_mean(
+        self, query: NDArray[np.float32], settings: NeighbourSettings, *, skip: int | None = None
+    ) -> Levels:
         """Return the mean rows [row, frame] of the nearest codes; their number grows with the codebook."""
         # The same share of a larger codebook, so that the radius stays the same.
         density = max(1.0, self.codebook.key.shape[0] / settings.codes)
         return self.codebook.nearest_mean(query, round(settings.nearest * density), skip=skip)
 
-    def query_vectors(self, take: PriorFeatures) -> Tensor:
+    def query_vectors(self, take: PriorFeatures) -> NDArray[np.float32]:
         """Return the vectors [frame, row + component] that a take's frames are compared by."""
         return key_vectors(take.rows_db.T, take.fine.T, self.row_mean)
-
-
-def fit_folder_statistics(
-    reference: Sequence[Features],
-    source: Sequence[Features],
-    settings: NeighbourSettings,
-    generator: torch.Generator,
-    take_weights: TakeWeights = None,
-) -> tuple[FolderStatistics, FolderStatistics]:
-    """Return the statistics of reference and source; weights are the reference takes'."""
-    sides = [[_relative_features(take) for take in takes] for takes in (reference, source)]
-    frames = [[take.select(audible_frames(take.rows_db, _AUDIBLE_DB)) for take in takes] for takes in sides]
-    joined = [Features(*(torch.cat(parts, dim=1) for parts in zip(*side, strict=True))) for side in frames]
-    # Principal directions of both folders together, each around its own mean: what differs between
-    # the folders must not become a direction.
-    centred = torch.cat(
-        [side.fine_db[:, ::5] - side.fine_db.mean(dim=1, keepdim=True) for side in joined], dim=1
-    ).double()
-    _, directions = torch.linalg.eigh(centred @ centred.T / centred.shape[1])
-    # eigh sorts by rising eigenvalue: the last directions have the largest variance.
-    projection = directions[:, -settings.components :].flip(1).float().contiguous()
-    folders = []
-    for side, takes, weights in zip(joined, frames, (take_weights, None), strict=True):
-        row_mean = weighted_mean([take.rows_db for take in takes], weights)
-        fine_mean = weighted_mean([take.fine_db for take in takes], weights)
-        take_index = torch.cat([torch.full((take.rows_db.shape[1],), i) for i, take in enumerate(takes)]).to(
-            side.rows_db.device
-        )
-        total = side.rows_db.shape[1]
-        if weights is None:
-            sample = torch.randperm(total, generator=generator)[: settings.frames]
-        else:
-            probability = torch.tensor(weights)[take_index.cpu()]
-            sample = torch.multinomial(probability, min(settings.frames, total), generator=generator)
-        sample = sample.to(take_index)
-        fine = projection.T @ (side.fine_db[:, sample] - fine_mean[:, None])
-        rows = side.rows_db[:, sample].T.contiguous()
-        book = Codebook(key_vectors(rows, fine.T, row_mean), rows, take_index[sample])
-        folders.append(FolderStatistics(row_mean, fine_mean, projection, book))
-    return folders[0], folders[1]
 
 
 def map_to_other(
@@ -184,7 +151,7 @@ def map_to_other(
     skip_origin: int | None = None,
     skip_target: int | None = None,
     smooth_ms: float | None = None,
-) -> Tensor:
+) -> Levels:
     """Return the mask [row, frame] in dB that maps a take from its folder to the other.
 
     The mask is the difference between the means of the neighbours in both folders. The deviation of a
@@ -195,7 +162,7 @@ def map_to_other(
     far = target.nearest_mean(query, settings, skip=skip_target)
     near = origin.nearest_mean(query, settings, skip=skip_origin)
     deviation = take.rows_db - near
-    loudness = deviation.mean(dim=0, keepdim=True)
+    loudness = deviation.mean(axis=0, keepdims=True)
     shape = deviation - loudness
     gain = far - near - (1 - settings.keep_shape) * shape - (1 - settings.keep_level) * loudness
     span = settings.smooth_ms if smooth_ms is None else smooth_ms
@@ -214,61 +181,35 @@ def back_translate(
     return take._replace(rows_db=take.rows_db + gain)
 
 
-def condense_codebook(
-    folder: FolderStatistics, count: int, generator: torch.Generator, rounds: int = 4
-) -> FolderStatistics:
-    """Reduce a folder's codebook to `count` codes by k-means."""
-    book = folder.codebook
-    if count >= book.key.shape[0]:
-        return folder
-    sample = torch.randperm(book.key.shape[0], generator=generator)[:count].to(book.take_index)
-    centre, rows = book.key[sample], book.rows_db[sample]
-    for _ in range(rounds):
-        # Assign each frame to its nearest code, then move the codes to the means.
-        owner = (book.key @ centre.T - centre.square().sum(dim=1) / 2).argmax(dim=1)
-        members = book.key.new_zeros(count).index_add_(0, owner, book.key.new_ones(len(owner)))[:, None]
-        filled = members > 0  # a code that lost all its frames keeps its place
-        means = [
-            x.new_zeros(count, x.shape[1]).index_add_(0, owner, x) / members.clamp_min(1)
-            for x in (book.key, book.rows_db)
-        ]
-        centre = torch.where(filled, means[0], centre)
-        rows = torch.where(filled, means[1], rows)
-    condensed_book = Codebook(centre, rows, book.take_index.new_full((count,), -1))
-    return FolderStatistics(folder.row_mean, folder.fine_mean, folder.projection, condensed_book)
-
-
-def key_vectors(rows_db: Tensor, fine: Tensor, row_mean: Tensor) -> Tensor:
+def key_vectors(rows_db: Levels, fine: NDArray[np.float32], row_mean: Levels) -> NDArray[np.float32]:
     """Return vectors [frame, row + component] of rows [frame, row] and pitch spectra [frame, component].
 
     Cepstral coefficients 1 to 9 of the rows have weight 1/4, finer ones 1/2.
     """
-    sharpened = (rows_db - row_mean) @ _lifter(rows_db.shape[1], rows_db.device)
-    return torch.cat([sharpened, fine], dim=1)
+    sharpened = (rows_db - row_mean) @ _lifter(rows_db.shape[1])
+    return np.concatenate([sharpened, fine], axis=1)
 
 
 @lru_cache(maxsize=8)
-def _lifter(count: int, device: torch.device) -> Tensor:
+def _lifter(count: int) -> NDArray[np.float32]:
     """Return the matrix [row, row] that weights the cepstral coefficients of rows."""
     # Coefficient 0 is the overall level, 1 to 9 are the coarse envelope.
-    weights = torch.full((count,), 0.5)
+    weights = np.full(count, 0.5)
     weights[0], weights[1:_ENVELOPE_COEFFICIENTS] = 1.0, 0.25
     basis = cosine_basis(count)
-    return ((basis.T * weights) @ basis).to(device)
+    lifter: NDArray[np.float64] = (basis.T * weights) @ basis
+    return lifter.astype(np.float32)
 
 
-def _relative_features(features: Features) -> Features:
-    return features._replace(rows_db=features.rows_db - mean_level(features.rows_db))
-
-
-def activity_from_level(level_db: Tensor) -> Tensor:
+def activity_from_level(level_db: Levels) -> NDArray[np.float32]:
     """Return the activity [frame] of frames by their level relative to the loudest, dB."""
-    return ((level_db + 60.0) / 15.0).clamp(0, 1)
+    activity: NDArray[np.float32] = ((level_db + np.float32(60.0)) / np.float32(15.0)).clip(0, 1)
+    return activity
 
 
-def cosine_basis(count: int) -> Tensor:
+def cosine_basis(count: int) -> FloatArray:
     """Return the orthonormal DCT-II [coefficient, row]."""
-    k, n = torch.arange(count)[:, None], torch.arange(count)[None, :]
-    basis = torch.cos(math.pi * k * (2 * n + 1) / (2 * count)) * math.sqrt(2 / count)
+    k, n = np.arange(count)[:, None], np.arange(count)[None, :]
+    basis = np.cos(math.pi * k * (2 * n + 1) / (2 * count)) * math.sqrt(2 / count)
     basis[0] /= math.sqrt(2)
     return basis

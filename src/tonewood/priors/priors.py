@@ -5,13 +5,12 @@ adapt to every frame. `fitting` fits them and selects the blend.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any, NamedTuple, Self
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from tonewood.dsp.features import Features
 from tonewood.mask.mask import moving_average
@@ -26,6 +25,8 @@ from tonewood.priors.predictor import MaskNetwork
 from tonewood.priors.shrinkage import ShrinkageFactors, mean_over_audible
 from tonewood.setting_types import PriorKind
 from tonewood.settings import PriorsSettings
+from tonewood.utils.arrays import Levels
+from tonewood.utils.layers import tensors_below
 
 NETWORK_SMOOTHING_MS = 50.0
 
@@ -51,7 +52,7 @@ class ShrinkageTable(NamedTuple):
     networks: ShrinkageFactors = ShrinkageFactors()
 
 
-AdaptiveMasks = Sequence[Tensor | None]
+AdaptiveMasks = Sequence[Levels | None]
 """Masks of the neighbours and both networks; None for a prior of weight 0."""
 
 _ALL_PRIORS = BlendWeights(1.0, 1.0, 1.0, 1.0)
@@ -68,7 +69,7 @@ class Priors:
 
     Parameters
     ----------
-    static_db : Tensor [row]
+    static_db : array [row]
         Fitted to all takes, including those held out from the other priors.
     networks : tuple of MaskNetwork
         Forward, backward.
@@ -81,7 +82,7 @@ class Priors:
 
     reference: FolderStatistics
     source: FolderStatistics
-    static_db: Tensor
+    static_db: NDArray[np.float32]
     networks: tuple[MaskNetwork, MaskNetwork]
     shrinkage: ShrinkageTable
     weights: BlendWeights
@@ -89,26 +90,14 @@ class Priors:
     hop_ms: float
     source_need: float | None = None
 
-    def to(self, device: torch.device) -> Self:
-        """Return the priors on a device."""
-        # Copies, since modules move in place and the model must stay where it is.
-        if self.static_db.device == device:
-            return self
-        forward, backward = (deepcopy(network).to(device) for network in self.networks)
-        return replace(
-            self,
-            reference=self.reference.to(device),
-            source=self.source.to(device),
-            static_db=self.static_db.to(device),
-            networks=(forward, backward),
-        )
-
-    def mask(self, features: Features, kind: PriorKind) -> Tensor:
+    def mask(self, features: Features, kind: PriorKind) -> Levels:
         """Return the mask [row, frame] in dB for a whole recording."""
         take, weights = self.source.prior_features(features), self.weights_of(kind)
         adapted = self.adaptive_masks(take, weights)
         mask = self.combine(take.activity, adapted, _audible_means(adapted, take.audible), weights)
-        return self.need(self.project(take, mask, adapted)) * mask if self.scales_by_need(kind) else mask
+        if not self.scales_by_need(kind):
+            return mask
+        return np.float32(self.need(self.project(take, mask, adapted))) * mask
 
     def weights_of(self, kind: PriorKind) -> BlendWeights:
         """Return the blend of a kind of prior."""
@@ -116,7 +105,7 @@ class Priors:
 
     def adaptive_masks(self, take: PriorFeatures, weights: BlendWeights) -> AdaptiveMasks:
         """Compute the adaptive masks, without shrinkage; those of weight 0 are left out."""
-        functions: tuple[Callable[[PriorFeatures], Tensor], ...] = (
+        functions: tuple[Callable[[PriorFeatures], Levels], ...] = (
             self._neighbours_mask,
             *(partial(self._network_mask, network) for network in self.networks),
         )
@@ -125,31 +114,32 @@ class Priors:
 
     def combine(
         self,
-        activity: Tensor,
+        activity: NDArray[np.float32],
         adapted: AdaptiveMasks,
         means_db: AdaptiveMasks,
         weights: BlendWeights,
-    ) -> Tensor:
+    ) -> Levels:
         """Shrink and blend masks; return the mask [row, frame] in dB of a recording or a segment.
 
         Parameters
         ----------
-        activity : Tensor [frame]
-        adapted : AdaptiveMasks, of Tensor [row, frame]
-        means_db : AdaptiveMasks, of Tensor [row]
+        activity : array [frame]
+        adapted : AdaptiveMasks, of arrays [row, frame]
+        means_db : AdaptiveMasks, of arrays [row]
             Means over the audible frames of the whole recording.
         """
         static = self.static_db[:, None]
         blend = blend_masks(self._shrink(len(activity), adapted, means_db, weights), weights)
         # Silence gives nothing to adapt to, and background noise must not be modulated.
-        return static + activity * (blend - static)
+        mask: Levels = static + activity * (blend - static)
+        return mask
 
     def scales_by_need(self, kind: PriorKind) -> bool:
         """Return True if masks of a kind are as strong as a recording needs them."""
         # The other kinds are chosen by hand, to be used as they are.
         return kind == "auto" and self.source_need is not None
 
-    def remaining_mask(self, take: PriorFeatures, adapted: AdaptiveMasks = (None, None, None)) -> Tensor:
+    def remaining_mask(self, take: PriorFeatures, adapted: AdaptiveMasks = (None, None, None)) -> Levels:
         """Return what a recording still needs in the view of both networks: mask [row, frame] in dB.
 
         `adapted` are masks of `adaptive_masks`, so that a network is not evaluated twice.
@@ -158,10 +148,10 @@ class Priors:
             self._network_mask(network, take) if mask is None else mask
             for network, mask in zip(self.networks, adapted[1:], strict=True)
         )
-        return (forward + backward) / 2
+        return (forward + backward) / np.float32(2)
 
     def project(
-        self, take: PriorFeatures, mask_db: Tensor, adapted: AdaptiveMasks = (None, None, None)
+        self, take: PriorFeatures, mask_db: Levels, adapted: AdaptiveMasks = (None, None, None)
     ) -> "MaskProjection":
         """Return the projection of a recording's remaining mask on another mask [row, frame] in dB."""
         return MaskProjection.from_masks(self.remaining_mask(take, adapted), mask_db, take.activity)
@@ -172,7 +162,7 @@ class Priors:
             return 1.0
         return min(max(projection.ratio / self.source_need, 0.0), 1.0)
 
-    def suggestions(self, take: PriorFeatures, weights: BlendWeights = _ALL_PRIORS) -> list[Tensor | None]:
+    def suggestions(self, take: PriorFeatures, weights: BlendWeights = _ALL_PRIORS) -> list[Levels | None]:
         """Return shrunk masks [row, frame] in the order of `BlendWeights`; None for those of weight 0."""
         adapted = self.adaptive_masks(take, weights)
         means = _audible_means(adapted, take.audible)
@@ -180,9 +170,9 @@ class Priors:
 
     def _shrink(
         self, frames: int, adapted: AdaptiveMasks, means_db: AdaptiveMasks, weights: BlendWeights
-    ) -> list[Tensor | None]:
+    ) -> list[Levels | None]:
         """Apply the shrinkage to adaptive masks, and put the static mask first."""
-        static = self.static_db[:, None].expand(-1, frames) if weights.static > 0 else None
+        static = np.repeat(self.static_db[:, None], frames, axis=1) if weights.static > 0 else None
         factors = (self.shrinkage.neighbours, self.shrinkage.networks, self.shrinkage.networks)
         return [
             static,
@@ -192,72 +182,59 @@ class Priors:
             ),
         ]
 
-    def _neighbours_mask(self, take: PriorFeatures) -> Tensor:
+    def _neighbours_mask(self, take: PriorFeatures) -> Levels:
         near = self.settings.neighbours
         return map_to_other(take, self.source, self.reference, near, self.hop_ms)
 
-    def _network_mask(self, network: MaskNetwork, take: PriorFeatures) -> Tensor:
+    def _network_mask(self, network: MaskNetwork, take: PriorFeatures) -> Levels:
         span = round(NETWORK_SMOOTHING_MS / self.hop_ms)
         return self.static_db[:, None] + moving_average(network.predict_gain(take), span)
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, NDArray[Any]]:
         """Return all values by name, to be stored; in half precision where that suffices."""
-        named = {
-            "weights": torch.tensor(self.weights, dtype=torch.float64),
+        named: dict[str, NDArray[Any]] = {
+            "weights": np.array(self.weights),
             "projection": self.reference.projection,
             "static_db": self.static_db,
-            "beliefs": torch.tensor(self.shrinkage, dtype=torch.float64),
+            "beliefs": np.array(self.shrinkage),
         }
         if self.source_need is not None:
-            named["source_need"] = torch.tensor(self.source_need, dtype=torch.float64)
+            named["source_need"] = np.array(self.source_need)
         # Half precision has steps of at most 0.06 dB within ±128 dB. Of the keys only the fine part is
         # stored; the rest follows from the rows.
-        rows = self.reference.row_mean.shape[0]
+        rows = len(self.reference.row_mean)
         for name, folder in (("reference", self.reference), ("source", self.source)):
             named |= {
                 f"{name}.row_mean": folder.row_mean,
                 f"{name}.fine_mean": folder.fine_mean,
-                f"{name}.rows_db": folder.codebook.rows_db.half(),
-                f"{name}.fine": folder.codebook.key[:, rows:].half(),
+                f"{name}.rows_db": folder.codebook.rows_db.astype(np.float16),
+                f"{name}.fine": folder.codebook.key[:, rows:].astype(np.float16),
             }
         for name, network in zip(("forward", "backward"), self.networks, strict=True):
-            named |= {f"{name}.{k}": v.half() for k, v in network.state_dict().items()}
+            named |= {f"{name}.{k}": v.astype(np.float16) for k, v in network.weights.items()}
         return named
 
     @classmethod
-    def from_tensors(cls, named: Mapping[str, Tensor], settings: PriorsSettings, hop_ms: float) -> Self:
-        """Undo `tensors`; KeyError or RuntimeError if they do not match the settings."""
+    def from_tensors(cls, named: Mapping[str, NDArray[Any]], settings: PriorsSettings, hop_ms: float) -> Self:
+        """Undo `tensors`; KeyError or ValueError if they do not match the settings."""
         folders, networks = [], []
         for name in ("reference", "source"):
-            row_mean, rows = named[f"{name}.row_mean"], named[f"{name}.rows_db"].float()
-            book = Codebook(
-                key_vectors(rows, named[f"{name}.fine"].float(), row_mean),
-                rows,
-                torch.full((rows.shape[0],), -1),
-            )
+            row_mean, rows = named[f"{name}.row_mean"], named[f"{name}.rows_db"].astype(np.float32)
+            key = key_vectors(rows, named[f"{name}.fine"].astype(np.float32), row_mean)
+            book = Codebook(key, rows, np.full(len(rows), -1))
             folders.append(FolderStatistics(row_mean, named[f"{name}.fine_mean"], named["projection"], book))
         for name in ("forward", "backward"):
-            network = MaskNetwork(
-                folders[0].row_mean.shape[0],
-                named["projection"].shape[1],
-                settings.network,
-                torch.Generator(),
-            )
-            state = {
-                k.removeprefix(f"{name}."): v.float() for k, v in named.items() if k.startswith(f"{name}.")
-            }
-            network.load_state_dict(state)
-            networks.append(network.requires_grad_(False).eval())
-        weights = BlendWeights(*named["weights"].tolist())
-        shrinkage = ShrinkageTable(*(ShrinkageFactors(*pair) for pair in named["beliefs"].tolist()))
-        both_networks = (networks[0], networks[1])
+            weights = {k: v.astype(np.float32) for k, v in tensors_below(f"{name}.", named).items()}
+            networks.append(MaskNetwork(settings.network, weights))
+        reference, source = folders
+        forward, backward = networks
         return cls(
-            folders[0],
-            folders[1],
+            reference,
+            source,
             named["static_db"],
-            both_networks,
-            shrinkage,
-            weights,
+            (forward, backward),
+            ShrinkageTable(*(ShrinkageFactors(*pair) for pair in named["beliefs"].tolist())),
+            BlendWeights(*named["weights"].tolist()),
             settings,
             hop_ms,
             float(named["source_need"]) if "source_need" in named else None,
@@ -279,12 +256,12 @@ class MaskProjection(NamedTuple):
     square: float
 
     @classmethod
-    def from_masks(cls, needed_db: Tensor, offered_db: Tensor, activity: Tensor) -> Self:
+    def from_masks(cls, needed_db: Levels, offered_db: Levels, activity: NDArray[np.float32]) -> Self:
         """Sum over cells [row, frame], weighted by the activity [frame]."""
-        needed, offered = (mask - mask.mean(dim=0) for mask in (needed_db, offered_db))
+        needed, offered = (mask - mask.mean(axis=0) for mask in (needed_db, offered_db))
+        weighted = offered * activity
         # Double precision, since an hour has millions of cells.
-        products = (torch.stack([needed, offered]) * offered * activity).sum(dim=(1, 2), dtype=torch.float64)
-        return cls(*products.tolist())
+        return cls(*(float((mask * weighted).sum(dtype=np.float64)) for mask in (needed, offered)))
 
     def add(self, other: "MaskProjection") -> "MaskProjection":
         """Return the projection of two parts together."""
@@ -296,14 +273,16 @@ class MaskProjection(NamedTuple):
         return self.product / self.square if self.square > 0 else 0.0
 
 
-def blend_masks(suggestions: Sequence[Tensor | None], weights: BlendWeights) -> Tensor:
+def blend_masks(suggestions: Sequence[Levels | None], weights: BlendWeights) -> Levels:
     """Blend masks [row, frame] in the order of `BlendWeights`."""
-    terms = [mask * share for mask, share in zip(suggestions, weights[:4], strict=True) if mask is not None]
-    mask = torch.stack(terms).sum(dim=0)
+    pairs = zip(suggestions, weights[:4], strict=True)
+    terms = [mask * np.float32(share) for mask, share in pairs if mask is not None]
+    mask = reduce(np.add, terms)
     # Scales the mean over rows, and leaves the shape of each frame as it is.
-    level = mask.mean(dim=0, keepdim=True)  # [1, frame]
-    return mask - (1 - weights.level) * level
+    level = mask.mean(axis=0, keepdims=True)  # [1, frame]
+    blend: Levels = mask - np.float32(1 - weights.level) * level
+    return blend
 
 
-def _audible_means(masks: AdaptiveMasks, audible: Tensor) -> AdaptiveMasks:
+def _audible_means(masks: AdaptiveMasks, audible: NDArray[np.bool_]) -> AdaptiveMasks:
     return [None if mask is None else mean_over_audible(mask, audible) for mask in masks]

@@ -10,15 +10,17 @@ recordings, that looks like a difference between the folders. Two estimates guar
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import torch
-from scipy.sparse.csgraph import connected_components
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from tonewood.mask.mask import moving_average
 from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures, cosine_basis
-from tonewood.stats.sampling import TakeWeights
+from tonewood.utils.arrays import Levels
+
+if TYPE_CHECKING:
+    from tonewood.stats.sampling import TakeWeights
 
 _NEIGHBOURS = 36  # codes that a frame is compared with
 _POOLED_SHAPES = 5  # adjacent cosine components that share one estimate
@@ -30,33 +32,35 @@ class SpectralDifference(NamedTuple):
 
     Parameters
     ----------
-    rows_db : Tensor [take, row]
+    rows_db : array [take, row]
         Reference minus source.
-    half_difference_db : Tensor [take, row]
+    half_difference_db : array [take, row]
         The same for the first half of each take, minus that for its second half.
-    frames : Tensor [take]
+    frames : array [take]
         Number of audible frames: the weight of each take.
     """
 
-    rows_db: Tensor
-    half_difference_db: Tensor
-    frames: Tensor
+    rows_db: Levels
+    half_difference_db: Levels
+    frames: NDArray[np.float32]
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> NDArray[np.float32]:
         """Weighted mean over the takes [row]."""
-        return self.frames @ self.rows_db / self.frames.sum()
+        mean: NDArray[np.float32] = self.frames @ self.rows_db / self.frames.sum()
+        return mean
 
-    def with_weights(self, take_weights: TakeWeights) -> Self:
+    def with_weights(self, take_weights: "TakeWeights") -> Self:
         """Multiply the takes' weights by others."""
         if take_weights is None:
             return self
-        return self._replace(frames=self.frames * torch.tensor(take_weights))
+        return self._replace(frames=self.frames * np.asarray(take_weights, np.float32))
 
     def merge_sessions(self) -> Self:
         """Average the takes of each session."""
-        weights = torch.nn.functional.one_hot(cluster_sessions(self)).to(self.frames).T * self.frames
-        frames = weights.sum(dim=1)
+        session = cluster_sessions(self)
+        weights = (np.arange(session.max() + 1)[:, None] == session) * self.frames
+        frames = weights.sum(axis=1)
         weights = weights / frames[:, None]
         return type(self)(weights @ self.rows_db, weights @ self.half_difference_db, frames)
 
@@ -75,18 +79,19 @@ class ShrinkageFactors(NamedTuple):
     per_recording: float = 1.0
     per_frame: float = 1.0
 
-    def apply(self, mask_db: Tensor, static_db: Tensor, mean_db: Tensor) -> Tensor:
+    def apply(self, mask_db: Levels, static_db: Levels, mean_db: Levels) -> Levels:
         """Return the shrunk mask [row, frame] in dB.
 
         Parameters
         ----------
-        static_db : Tensor [row]
+        static_db : array [row]
             Static mask, which is shrunk already.
-        mean_db : Tensor [row]
+        mean_db : array [row]
             Mean of the mask over the recording's audible frames.
         """
-        recording_db = static_db + self.per_recording * (mean_db - static_db)
-        return recording_db[:, None] + self.per_frame * (mask_db - mean_db[:, None])
+        recording_db = static_db + np.float32(self.per_recording) * (mean_db - static_db)
+        shrunk: Levels = recording_db[:, None] + np.float32(self.per_frame) * (mask_db - mean_db[:, None])
+        return shrunk
 
     @classmethod
     def from_variance(cls, real: "Variance", placebo: "Variance", penalty: float = 1.0) -> Self:
@@ -114,16 +119,16 @@ class Variance(NamedTuple):
     per_frame: float
 
     @classmethod
-    def from_masks(cls, masks: Sequence[Tensor], takes: Sequence[PriorFeatures]) -> Self:
+    def from_masks(cls, masks: Sequence[Levels], takes: Sequence[PriorFeatures]) -> Self:
         """Compute the variance of the masks [row, frame] of at least two takes."""
         pairs = list(zip(masks, takes, strict=True))
-        means = torch.stack([mean_over_audible(mask, take.audible) for mask, take in pairs])
+        means = np.stack([mean_over_audible(mask, take.audible) for mask, take in pairs])
         per_frame = [
-            (mask - mean[:, None])[:, take.audible].square().mean()
+            np.square((mask - mean[:, None])[:, take.audible]).mean()
             for (mask, take), mean in zip(pairs, means, strict=True)
         ]
-        shapes = means - means.mean(dim=1, keepdim=True)
-        return cls(float(shapes.var(dim=0).mean()), float(torch.stack(per_frame).mean()))
+        shapes = means - means.mean(axis=1, keepdims=True)
+        return cls(float(shapes.var(axis=0, ddof=1).mean()), float(np.mean(per_frame)))
 
 
 # Ratios of placebo to real variance at which the factor leaves 1 and reaches 0. Those per recording
@@ -147,40 +152,51 @@ def spectral_difference(
         matched = other.codebook.nearest_mean(folder.query_vectors(take), _NEIGHBOURS)
         difference = sign * (take.rows_db - matched)[:, take.audible]
         # Halves of a take share its room and microphone: their difference is the noise level.
-        first, second = difference.tensor_split(2, dim=1)
-        means.append(difference.mean(dim=1))
-        half_differences.append(first.mean(dim=1) - second.mean(dim=1))
-    frames = torch.tensor([float(take.audible.sum()) for take in takes])
-    return SpectralDifference(torch.stack(means), torch.stack(half_differences), frames)
+        first, second = np.array_split(difference, 2, axis=1)
+        means.append(difference.mean(axis=1))
+        half_differences.append(_mean_or_nan(first) - _mean_or_nan(second))
+    frames = np.array([take.audible.sum() for take in takes], dtype=np.float32)
+    return SpectralDifference(np.stack(means), np.stack(half_differences), frames)
 
 
-def cluster_sessions(differences: SpectralDifference) -> Tensor:
+def _mean_or_nan(rows_db: Levels) -> NDArray[np.float32]:
+    """Return the mean over frames [row]; NaN without any, as for the second half of one frame."""
+    if rows_db.shape[1] == 0:
+        return np.full(len(rows_db), np.nan, dtype=np.float32)
+    mean: NDArray[np.float32] = rows_db.mean(axis=1)
+    return mean
+
+
+def cluster_sessions(differences: SpectralDifference) -> NDArray[np.int64]:
     """Return the session number of each take [take], from 0.
 
     Recordings are cut into takes, and takes of one session share its room and microphone. Takes that
     differ little more than the halves of one take are linked (single linkage).
     """
+    from scipy.sparse.csgraph import connected_components  # takes long to load; only in training
+
     rows, half_rows = (
-        x - x.mean(dim=1, keepdim=True) for x in (differences.rows_db, differences.half_difference_db)
+        x - x.mean(axis=1, keepdims=True) for x in (differences.rows_db, differences.half_difference_db)
     )
-    # nanmedian, because a take of one audible frame has an empty half.
-    limit = _SAME_SESSION_RATIO * float(half_rows.square().mean(dim=1).nanmedian())
-    distance = (rows[:, None] - rows[None]).square().mean(dim=2)
-    _, label = connected_components((distance <= limit).numpy(), directed=False)
-    return torch.from_numpy(label).long()
+    # A take of one audible frame has an empty half.
+    spread = np.square(half_rows).mean(axis=1)
+    limit = _SAME_SESSION_RATIO * float(np.nanquantile(spread, 0.5, method="lower"))
+    distance = np.square(rows[:, None] - rows[None]).mean(axis=2)
+    _, label = connected_components(distance <= limit, directed=False)
+    return np.asarray(label, dtype=np.int64)
 
 
 def fit_static_mask(
     reference: SpectralDifference, source: SpectralDifference, penalty: float = 1.0
-) -> Tensor:
+) -> NDArray[np.float32]:
     """Return the static mask [row] in dB: the shrunk mean of both folders' differences.
 
     Each cosine component c is scaled by 1 - penalty · v / c², where v is the variance of its mean over
     sessions. Both v and c² are averaged over adjacent components. The overall level is not shrunk.
     """
     # Cosine components separate broad from fine differences, so that each is shrunk by its own variance.
-    basis = cosine_basis(reference.rows_db.shape[1])
-    noise = torch.zeros(len(basis))
+    basis = cosine_basis(reference.rows_db.shape[1]).astype(np.float32)
+    noise = np.zeros(len(basis), dtype=np.float32)
     sides = [
         side._replace(rows_db=side.rows_db @ basis.T)
         for side in (reference.merge_sessions(), source.merge_sessions())
@@ -192,24 +208,26 @@ def fit_static_mask(
         # A single take may vary as the other folder does; one session of many takes hardly varies.
         variance = other_variance if len(takes.frames) == 1 else own_variance
         if variance is not None:
-            noise = noise + (side.frames / side.frames.sum()).square().sum() * variance
+            noise = noise + np.square(side.frames / side.frames.sum()).sum() * variance
     shape = (sides[0].mean + sides[1].mean) / 2
-    noise_power, power = moving_average(torch.stack([noise, shape.square()])[:, 1:], _POOLED_SHAPES)
-    factor = 1 - penalty * noise_power / power.clamp_min(1e-9)
-    static: Tensor = torch.cat([shape[:1], factor.clamp_min(0) * shape[1:]]) @ basis
-    return static
+    noise_power, power = moving_average(np.stack([noise, np.square(shape)])[:, 1:], _POOLED_SHAPES)
+    factor = 1 - penalty * noise_power / power.clip(1e-9)
+    static: NDArray[np.float32] = np.concatenate([shape[:1], factor.clip(0) * shape[1:]]) @ basis
+    return static.astype(np.float32)
 
 
-def mean_over_audible(mask_db: Tensor, audible: Tensor) -> Tensor:
+def mean_over_audible(mask_db: Levels, audible: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return the mean [row] over the audible frames of [row, frame]."""
-    return mask_db[:, audible].mean(dim=1)
+    mean: NDArray[np.float32] = mask_db[:, audible].mean(axis=1)
+    return mean
 
 
-def _session_variance(side: SpectralDifference) -> Tensor | None:
+def _session_variance(side: SpectralDifference) -> NDArray[np.float32] | None:
     """Return the variance over sessions [component]; None for a single session."""
     weight = side.frames / side.frames.sum()
     # Bessel's correction for weighted observations.
-    unbiased = 1 - float(weight.square().sum())
+    unbiased = 1 - float(np.square(weight).sum())
     if unbiased < 1e-3:
         return None
-    return weight @ (side.rows_db - side.mean).square() / unbiased
+    variance: NDArray[np.float32] = weight @ np.square(side.rows_db - side.mean) / np.float32(unbiased)
+    return variance

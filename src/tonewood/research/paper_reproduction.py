@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from tonewood.dsp.chunking import TensorTimeSeries, split_segments
+from tonewood.dsp.chunking import ArrayTimeSeries, split_segments
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.analysis import ArraySource, analyse_source, score_array
@@ -42,8 +40,10 @@ from tonewood.scorer.saliency import class_activation_map, interpolate_cam
 from tonewood.setting_types import NoteShape
 from tonewood.settings import EnhanceSettings, ModelSettings, Settings, default_enhance_settings
 from tonewood.training.pipeline import TrainingProgress, train_model
+from tonewood.utils.arrays import Levels, Samples
 from tonewood.utils.atomic_write import prepare_report_folder, write_bytes, write_text
 from tonewood.utils.parallel import check_device
+from tonewood.utils.random_draws import RandomDraws
 
 REPRODUCTION_PAGE, REPRODUCTION_TABLE = "index.html", "table.json"
 FIGURE_FILES = ("figure-1.png", "figure-2.png", "figure-3.png")
@@ -338,7 +338,7 @@ def plot_transformation(
     return figure_png(figure)
 
 
-def plot_block_masks(waves: Sequence[Tensor], model: Model, seed: int) -> bytes:
+def plot_block_masks(waves: Sequence[Samples], model: Model, seed: int) -> bytes:
     """Plot figure 2: optimized blocks of two pieces [sample], before and after smoothing."""
     spectrum = model.settings.spectrum
     figure, panels = new_figure(2 * len(waves), 2)
@@ -354,35 +354,36 @@ def plot_block_masks(waves: Sequence[Tensor], model: Model, seed: int) -> bytes:
     return figure_png(figure)
 
 
-def optimize_blocks(wave: Tensor, model: Model, shape: NoteShape, seed: int) -> OptimizedBlocks:
+def optimize_blocks(wave: Samples, model: Model, shape: NoteShape, seed: int) -> OptimizedBlocks:
     """Optimize the gains of random blocks over a waveform [sample] by the paper's objective."""
     settings = default_enhance_settings("paper").replace(prior=dict(notes=dict(shape=shape)))
     layout, spectrum = settings.prior.notes, model.settings.spectrum
-    analysis = analyse_source(ArraySource(wave.numpy()[None], spectrum.rate), model)
+    analysis = analyse_source(ArraySource(wave[None], spectrum.rate), model)
     grid, frames = mask_grid(analysis, model, "paper"), analysis.rows_db.frames
     hop = spectrum.hop / spectrum.rate
-    row_hz = torch.from_numpy(grid.hz).float()
-    frame_s = torch.arange(frames) * hop
-    generator = torch.Generator().manual_seed(seed)
-    notes = scatter_sticky_notes(layout, len(frame_s) * hop, spectrum.rate / 2, generator)
+    row_hz = grid.hz.astype(np.float32)
+    frame_s = np.arange(frames, dtype=np.float32) * np.float32(hop)
+    draws = RandomDraws(seed)
+    notes = scatter_sticky_notes(layout, frames * hop, spectrum.rate / 2, draws)
     start = StickyNoteGains(notes, row_hz, frame_s, layout.smooth_hz, layout.smooth_ms / 1000)
     # The paper optimizes a recording as a whole: one segment, without a prior.
-    flat = PriorMask(TensorTimeSeries(torch.zeros(len(grid.hz), frames)), analysis.levels.mean_db)
+    zeros = np.zeros((len(grid.hz), frames), dtype=np.float32)
+    flat = PriorMask(ArrayTimeSeries(zeros), analysis.levels.mean_db)
     (segment,) = split_segments(frames, frames)
-    *_, last = MaskSearch(model, settings, analysis, grid, flat).steps(segment, start, generator)
+    *_, last = MaskSearch(model, settings, analysis, grid, flat).steps(segment, start, draws)
     # The optimised gains, rendered without smoothing.
-    optimized = replace(notes, gain_db=start.values.detach())
-    sharp = StickyNoteGains(optimized, row_hz, frame_s, 0.0, 0.0).mask().detach()
+    optimized = replace(notes, gain_db=start.values)
+    sharp = StickyNoteGains(optimized, row_hz, frame_s, 0.0, 0.0).mask()
     return OptimizedBlocks(
         shape,
         *(
-            Mask(gain.numpy(), grid.hz, hop, spectrum.rate / 2).clip(settings.render.max_gain_db)
+            Mask(gain, grid.hz, hop, spectrum.rate / 2).clip(settings.render.max_gain_db)
             for gain in (sharp, last.mask_db)
         ),
     )
 
 
-def plot_saliency(waves: Sequence[Tensor], model: Model) -> bytes:
+def plot_saliency(waves: Sequence[Samples], model: Model) -> bytes:
     """Plot figure 3: reference recordings [sample], and the evidence for the reference."""
     spectrum = model.settings.spectrum
     figure, panels = new_figure(2, len(waves))
@@ -393,7 +394,7 @@ def plot_saliency(waves: Sequence[Tensor], model: Model) -> bytes:
         evidence = interpolate_cam(model.scorer, -activation, *rows.shape)
         # A mask interpolates rows to the frequencies of the spectrogram, so that both panels line up.
         hz = center_frequencies(model.settings.scorer.bands, spectrum)
-        weight = Mask(evidence.numpy(), hz, spectrum.hop / spectrum.rate, spectrum.rate / 2)
+        weight = Mask(evidence, hz, spectrum.hop / spectrum.rate, spectrum.rate / 2)
         plot_levels(panels[0][column], levels, spectrum, f"reference recording {column + 1}")
         plot_gains(
             panels[1][column],
@@ -407,7 +408,6 @@ def plot_saliency(waves: Sequence[Tensor], model: Model) -> bytes:
     return figure_png(figure)
 
 
-def _spectrogram_levels(wave: Tensor, model: Model) -> NDArray[np.float32]:
+def _spectrogram_levels(wave: Samples, model: Model) -> Levels:
     spectrum = model.settings.spectrum
-    levels: NDArray[np.float32] = log_magnitude(stft(wave, spectrum), spectrum).numpy()
-    return levels
+    return log_magnitude(stft(wave, spectrum), spectrum)

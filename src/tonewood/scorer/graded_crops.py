@@ -11,20 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tonewood.dsp.features import (
-    RowLevels,
-    audible_frames,
-    band_levels,
-    center_frequencies,
-    interpolate_noise,
-    mean_level,
-)
+from tonewood.dsp.features import audible_frames, band_levels, center_frequencies, mean_level
 from tonewood.settings import BandSettings, SpectrumSettings
+from tonewood.stats.sampling import interpolate_noise
+from tonewood.utils.arrays import Levels
 
-WayPair = tuple[RowLevels, RowLevels]
+WayPair = tuple[Levels, Levels]
 """Start and end of a way to the reference: levels [row, frame] in dB of one take, and of its correction."""
 
 # Targets stay off 0 and 1, where the slope of the sigmoid vanishes: it is at least 1/13 of its maximum.
@@ -138,13 +134,15 @@ class GradedCropSource:
     @cached_property
     def _mean_difference_db(self) -> Tensor:
         """Return the mean correction [row, 1] of all pairs: a fixed EQ."""
-        means = [(end - start)[:, _audible(end)].mean(dim=1) for start, end in self.pairs]
+        ways = (_as_tensors(pair) for pair in self.pairs)
+        means = [(end - start)[:, _audible(end)].mean(dim=1) for start, end in ways]
         return torch.stack(means).mean(dim=0)[:, None]
 
     @cached_property
     def _typical_distance_db(self) -> float:
         """Return the mean length of a way, dB."""
-        lengths = [_rms_over_rows(end - start, _audible(end)) for start, end in self.pairs]
+        ways = (_as_tensors(pair) for pair in self.pairs)
+        lengths = [_rms_over_rows(end - start, _audible(end)) for start, end in ways]
         # The floor keeps distances finite if start and end are the same throughout.
         return max(math.fsum(lengths) / len(lengths), 1e-3)
 
@@ -208,13 +206,13 @@ class GradedCropSource:
         size = 4 + self._integer(6), 2
         return crop + self._uniform(10, 20) * interpolate_noise(1, size, (rows, frames), self.generator)[0]
 
-    def _crop(self, start: RowLevels, end: RowLevels) -> WayPair:
+    def _crop(self, start: Levels, end: Levels) -> tuple[Tensor, Tensor]:
         repeats = -(-self.frames // start.shape[1])
         if repeats > 1:
-            start, end = start.repeat(1, repeats), end.repeat(1, repeats)
+            start, end = np.tile(start, repeats), np.tile(end, repeats)
         first = self._integer(start.shape[1] - self.frames + 1)
         window = slice(first, first + self.frames)
-        return start[:, window], end[:, window]
+        return _as_tensors((start[:, window], end[:, window]))
 
     def _integer(self, limit: int) -> int:
         return int(torch.randint(limit, (1,), generator=self.generator))
@@ -264,7 +262,8 @@ def synthetic_rows(
         ).sum(dim=0)
     # At -26 dBFS, over noise at -100 dBFS as recordings have it.
     wave = 0.05 * wave / wave.square().mean().sqrt() + 1e-5 * torch.randn(count, generator=generator)
-    return band_levels(wave, rate, bands, spectrum)[:, :frames]
+    rows_db: Tensor = band_levels(wave, rate, bands, spectrum)
+    return rows_db[:, :frames]
 
 
 def _add_power(first_db: Tensor, second_db: Tensor) -> Tensor:
@@ -274,7 +273,12 @@ def _add_power(first_db: Tensor, second_db: Tensor) -> Tensor:
     return total / _NEPERS_PER_DB
 
 
-def _audible(rows_db: RowLevels) -> Tensor:
+def _as_tensors(pair: WayPair) -> tuple[Tensor, Tensor]:
+    start, end = map(torch.tensor, pair)
+    return start, end
+
+
+def _audible(rows_db: Tensor) -> Tensor:
     return audible_frames(rows_db, _AUDIBLE_DB)
 
 

@@ -3,7 +3,6 @@
 Waveforms at other rates are resampled by windowed-sinc polyphase filters, which are differentiable.
 """
 
-import copy
 import math
 from fractions import Fraction
 from typing import Literal, NamedTuple, cast, get_args
@@ -11,8 +10,8 @@ from typing import Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from tonewood.dsp.features import filterbank_levels, filterbank_matrix
-from tonewood.dsp.stft import log_magnitude, stft
+from tonewood.dsp.features import filterbank_matrix
+from tonewood.dsp.stft import power_spectrum, stft
 from tonewood.errors import CallError
 from tonewood.scorer.network import Scorer
 
@@ -66,6 +65,28 @@ def resample_polyphase(wave: Tensor, kernel: Tensor, stride: int, reach: int) ->
     return phases.transpose(1, 2).reshape(wave.shape[0], -1)[:, :length]
 
 
+class _FrozenScorer(nn.Module):
+    """A scorer's weights as buffers, so that they follow the module to a device or precision."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__()
+        self._settings, self._spectrum = scorer.settings, scorer.spectrum
+        # Copied tensors: moving or converting the module leaves the scorer alone.
+        for name, weight in scorer.as_arrays().as_tensors().weights.items():
+            # Names of buffers have no dots, but those of modules in modules do.
+            *path, last = name.split(".")
+            module: nn.Module = self
+            for part in path:
+                if part not in dict(module.named_children()):
+                    module.add_module(part, nn.Module())
+                module = module.get_submodule(part)
+            module.register_buffer(last, weight)
+
+    def forward(self) -> Scorer:
+        """Return the scorer with the buffers as they are now."""
+        return Scorer(self._settings, self._spectrum, dict(self.named_buffers()))
+
+
 class _ScorerFrontEnd(nn.Module):
     """A frozen scorer and its analysis of waveforms at one rate."""
 
@@ -78,17 +99,17 @@ class _ScorerFrontEnd(nn.Module):
             raise CallError(f"the rate is {rate} Hz; give one from {_MIN_LOSS_RATE} Hz")
         if reduction not in get_args(Reduction):
             raise CallError(f"reduction is {reduction!r}; choose 'mean', 'sum' or 'none'")
-        # A copy, so that moving or converting the loss leaves the model alone.
-        self.scorer = copy.deepcopy(scorer).requires_grad_(False).eval()
+        self.scorer = _FrozenScorer(scorer)
         self.rate, self.reduction = rate, cast("Reduction", reduction)
         spectrum, bands = scorer.spectrum, scorer.settings.bands
+        self.spectrum = spectrum
         self.stride = self.reach = 0
         kernel = weights = None
         if rate != spectrum.rate:
             kernel, self.stride, self.reach = design_polyphase(rate, spectrum.rate)
             kernel = kernel.float()
         if bands.scale == "mel":
-            weights = filterbank_matrix(bands, spectrum).clone()
+            weights = torch.tensor(filterbank_matrix(bands, spectrum))
         # Buffers, to follow the module to a device; not stored, since the settings determine them.
         self.register_buffer("kernel", kernel, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
@@ -97,7 +118,7 @@ class _ScorerFrontEnd(nn.Module):
         """Return levels [batch, row, frame] in dB of waveforms [batch, channels, samples]."""
         if waveform.ndim != 3:
             raise CallError(f"waveform has shape {tuple(waveform.shape)}; give [batch, channels, samples]")
-        spectrum = self.scorer.spectrum
+        spectrum = self.spectrum
         wave = waveform.mean(dim=1)
         if wave.shape[-1] * spectrum.rate < spectrum.window * self.rate:
             raise CallError(
@@ -106,11 +127,12 @@ class _ScorerFrontEnd(nn.Module):
             )
         if self.kernel is not None:
             wave = resample_polyphase(wave, self.kernel, self.stride, self.reach)
-        return filterbank_levels(log_magnitude(stft(wave, spectrum), spectrum), self.weights)
+        power = power_spectrum(stft(wave, spectrum), spectrum)
+        return 10 * torch.log10(power if self.weights is None else self.weights @ power)
 
     def _to_loss_precision(self, waveform: Tensor) -> Tensor:
         """Convert a waveform to the precision of the loss: half precision cannot hold 140 dB."""
-        return waveform.to(self.scorer.row_mean.dtype)
+        return waveform.to(self.scorer.get_buffer("row_mean").dtype)
 
     def _reduce(self, loss: Tensor) -> Tensor:
         if self.reduction == "none":
@@ -131,9 +153,10 @@ class ScorerLoss(_ScorerFrontEnd):
 
     Examples
     --------
+    >>> from tonewood.scorer.training_loop import initial_scorer
     >>> from tonewood.settings import ScorerSettings, SpectrumSettings
     >>> generator = torch.Generator().manual_seed(0)
-    >>> loss = ScorerLoss(Scorer(ScorerSettings(), SpectrumSettings(), generator), rate=22_050)
+    >>> loss = ScorerLoss(initial_scorer(ScorerSettings(), SpectrumSettings(), generator), rate=22_050)
     >>> wave = torch.randn(2, 1, 22_050, generator=generator, requires_grad=True)
     >>> value = loss(wave)
     >>> value.backward()
@@ -144,7 +167,7 @@ class ScorerLoss(_ScorerFrontEnd):
     def forward(self, waveform: Tensor) -> Tensor:
         """Score waveforms [batch, channels, samples], mixed to mono; autocast is disabled."""
         with torch.autocast(waveform.device.type, enabled=False):
-            return self._reduce(self.scorer.score(self.rows(self._to_loss_precision(waveform))))
+            return self._reduce(self.scorer().score(self.rows(self._to_loss_precision(waveform))))
 
 
 class ScorerFeatureLoss(_ScorerFrontEnd):
@@ -170,9 +193,10 @@ class ScorerFeatureLoss(_ScorerFrontEnd):
                 f"{tuple(target.shape)}; give the same batch size and length"
             )
         with torch.autocast(waveform.device.type, enabled=False):
-            output = self._layers(waveform)
+            scorer = self.scorer()
+            output = self._layers(scorer, waveform)
             with torch.no_grad():
-                reference = self._layers(target)
+                reference = self._layers(scorer, target)
             # Relative to the target, so that layers with large activations do not dominate.
             ratios = [
                 (a - b).abs().mean(dim=(1, 2, 3)) / (b.abs().mean(dim=(1, 2, 3)) + 1e-6)
@@ -180,6 +204,5 @@ class ScorerFeatureLoss(_ScorerFrontEnd):
             ]
             return self._reduce(torch.stack(ratios).mean(dim=0))
 
-    def _layers(self, waveform: Tensor) -> list[Tensor]:
-        rows = self.rows(self._to_loss_precision(waveform))
-        return self.scorer.layers(self.scorer.normalize(rows))
+    def _layers(self, scorer: Scorer, waveform: Tensor) -> list[Tensor]:
+        return scorer.layers(scorer.normalize(self.rows(self._to_loss_precision(waveform))))

@@ -5,19 +5,36 @@ plus the bias is exactly the logit. Levels are relative to the clip's own, weigh
 the score does not depend on the recording's level.
 """
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from tonewood.dsp.features import apply_filterbank, center_frequencies, mean_level
+from tonewood.dsp.features import apply_filterbank, center_frequencies, mean_level, power_of_db
 from tonewood.settings import ScorerSettings, SpectrumSettings
+from tonewood.utils.arrays import Array, FloatArray, Levels
+from tonewood.utils.layers import (
+    Network,
+    apply_dropout,
+    check_shapes,
+    convolve,
+    convolve_maps_gradient,
+    pad_edges,
+    pad_edges_gradient,
+    sigmoid,
+    silu,
+    silu_slope,
+)
+
+if TYPE_CHECKING:
+    from torch import Generator
 
 _SCALE_DB = 15.0  # brings levels to about unit spread
 
 
-class Scorer(nn.Module):
+class Scorer(Network):
     """Fully convolutional scorer of log spectrograms.
 
     Parameters
@@ -25,93 +42,119 @@ class Scorer(nn.Module):
     settings : ScorerSettings
     spectrum : SpectrumSettings
         Analysis of the input.
-    generator : torch.Generator
-        For the initial weights.
+    weights : dict of Array
+        Named and shaped as in `scorer_shapes`; KeyError or ValueError if not.
     """
 
+    constants = frozenset({"row_mean", "loud_row"})
+
     def __init__(
-        self, settings: ScorerSettings, spectrum: SpectrumSettings, generator: torch.Generator
+        self, settings: ScorerSettings, spectrum: SpectrumSettings, weights: Mapping[str, Any]
     ) -> None:
-        super().__init__()
+        super().__init__(weights)
         self.settings, self.spectrum = settings, spectrum
-        hz = torch.from_numpy(center_frequencies(settings.bands, spectrum)).float()
-        self.register_buffer("row_mean", torch.zeros(len(hz)))
-        self.loud_row: Tensor
-        self.row_mean: Tensor
-        # First-order high-pass at 60 Hz, after that of BS.1770: rumble must not determine the level.
-        self.register_buffer("loud_row", 10 * torch.log10(hz.square() / (hz.square() + 60.0**2)))
-        channels = [1] + [settings.width * (1 if i == 0 else 2) for i in range(settings.depth)]
-        with torch.random.fork_rng(devices=[]):  # nn.Conv2d draws weights that are replaced
-            self.convolutions = nn.ModuleList(
-                nn.Conv2d(a, b, 5 if i == 0 else 3, stride=2 if i < 2 else (2, 1), padding="valid")
-                for i, (a, b) in enumerate(pairwise(channels))
-            )
-            self.linear = nn.Linear(channels[-1], 1)
-        # He initialisation, drawn from the generator instead of the global state.
-        for layer in (*self.convolutions, self.linear):
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-        with torch.no_grad():
-            self.linear.weight.mul_(0.1)  # first scores near 0.5, where the sigmoid is not flat
+        check_shapes(self.weights, scorer_shapes(settings, spectrum))
 
-    def forward(self, magnitude_db: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, magnitude_db: Array) -> Array:
         """Return scores [batch] in (0, 1) of log magnitudes [batch, bin, frame] in dBFS."""
-        return torch.sigmoid(self.logit(self.rows(magnitude_db), generator))
+        return self.score(self.rows(magnitude_db))
 
-    def rows(self, magnitude_db: Tensor) -> Tensor:
+    def rows(self, magnitude_db: Array) -> Array:
         """Return the scorer's input rows [batch, row, frame] in dB from log magnitudes in dBFS."""
         return apply_filterbank(magnitude_db, self.settings.bands, self.spectrum)
 
-    def score(self, rows_db: Tensor) -> Tensor:
+    def score(self, rows_db: Array) -> Array:
         """Return scores [batch] of rows [batch, row, frame] in dB."""
-        return torch.sigmoid(self.logit(rows_db))
+        return sigmoid(self.logit(rows_db))
 
-    def logit(self, rows_db: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def logit(self, rows_db: Array, generator: "Generator | None" = None) -> Array:
         """Return logits [batch] of rows [batch, row, frame] in dB; a generator enables dropout."""
         return self.logit_from_normalized(self.normalize(rows_db), generator)
 
-    def logit_from_normalized(self, normalized: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def logit_from_normalized(self, normalized: Array, generator: "Generator | None" = None) -> Array:
         """Return logits [batch] of the output of `normalize`; zeros are the mean row throughout."""
-        pooled = self.features(normalized).mean(dim=(2, 3))
-        pooled = apply_dropout(pooled, self.settings.dropout, generator)
-        return self.linear(pooled).squeeze(1)  # type: ignore[no-any-return]
+        return self.logit_from_features(self.features(normalized), generator)
 
-    def activations(self, rows_db: Tensor) -> Tensor:
+    def logit_from_features(self, maps: Array, generator: "Generator | None" = None) -> Array:
+        """Return logits [batch] of the last feature maps [batch, channel, row', frame']."""
+        pooled = apply_dropout(maps.mean((2, 3)), self.settings.dropout, generator)
+        logit: Array = (pooled @ self.weights["linear.weight"].T + self.weights["linear.bias"])[:, 0]
+        return logit
+
+    def score_gradient(self, rows_db: Levels) -> Levels:
+        """Return the gradient [batch, row, frame] of the mean score of rows [batch, row, frame] in dB."""
+        normalized = self.normalize(rows_db)
+        sums = self._layer_sums(normalized)
+        score = sigmoid(self.logit_from_features(silu(sums[-1])))
+        slope = score * (1 - score) / len(rows_db)
+        batch, channels, *cells = sums[-1].shape
+        per_cell = (slope[:, None] * self.weights["linear.weight"])[..., None, None] / math.prod(cells)
+        back = np.broadcast_to(per_cell, (batch, channels, *cells))
+        for number in reversed(range(self.settings.depth)):
+            weight = self.weights[f"convolutions.{number}.weight"]
+            reach = weight.shape[-1] // 2
+            inputs = sums[number - 1] if number > 0 else normalized
+            size = tuple(length + 2 * reach for length in inputs.shape[-2:])
+            back = back * silu_slope(sums[number])
+            padded = convolve_maps_gradient(back, weight, self.strides[number], size)
+            back = pad_edges_gradient(padded, reach)
+        return self._normalization_gradient(back[:, 0], rows_db)
+
+    def _normalization_gradient(self, gradient: Levels, rows_db: Levels) -> Levels:
+        """Return the gradient of the rows in dB, of that of the output of `normalize`."""
+        weighted_db = rows_db + self.weights["loud_row"][:, None]
+        relative = rows_db - self.level(rows_db)
+        inside = gradient / np.float32(_SCALE_DB) * (relative >= -self.settings.range_db)
+        # Each cell raises the level by its share of the power.
+        share = power_of_db(weighted_db - weighted_db.max(axis=(1, 2), keepdims=True))
+        share /= share.sum(axis=(1, 2), keepdims=True)
+        result: Levels = inside - inside.sum(axis=(1, 2), keepdims=True) * share
+        return result
+
+    def activations(self, rows_db: Array) -> Array:
         """Return the last feature maps [batch, channel, row', frame'] of rows [batch, row, frame] in dB."""
         return self.features(self.normalize(rows_db))
 
-    def features(self, normalized: Tensor) -> Tensor:
+    def features(self, normalized: Array) -> Array:
         """Return the last feature maps [batch, channel, row', frame'] of the output of `normalize`."""
-        return self.layers(normalized)[-1]
+        return silu(self._layer_sums(normalized)[-1])
 
-    def layers(self, normalized: Tensor) -> list[Tensor]:
+    def layers(self, normalized: Array) -> list[Array]:
         """Return the feature maps [batch, channel, row', frame'] of every layer."""
-        x, maps = normalized.unsqueeze(1), []
-        for layer in self.convolutions:
-            assert isinstance(layer, nn.Conv2d)
-            reach = layer.kernel_size[0] // 2
-            # Edges repeat: with zero padding, every border would look like an onset.
-            x = _pad_replicate(x, reach)
-            x = nn.functional.silu(layer(x))
-            maps.append(x)
-        return maps
+        return [silu(sums) for sums in self._layer_sums(normalized)]
 
-    def normalize(self, rows_db: Tensor, level_db: Tensor | None = None) -> Tensor:
+    def _layer_sums(self, normalized: Array) -> list[Array]:
+        """Return the output of every layer's convolution, before its SiLU."""
+        x, sums = normalized[:, None], []
+        for number in range(self.settings.depth):
+            x = self.convolve_layer(number, x if number == 0 else silu(x))
+            sums.append(x)
+        return sums
+
+    def convolve_layer(self, number: int, maps: Array) -> Array:
+        """Return the output of a layer's convolution [batch, channel, row', frame'], before its SiLU."""
+        weight, bias = (self.weights[f"convolutions.{number}.{part}"] for part in ("weight", "bias"))
+        # Edges repeat: with zero padding, every border would look like an onset.
+        padded = pad_edges(maps, weight.shape[-1] // 2)
+        sums: Array = convolve(padded, weight, bias, stride=self.strides[number])
+        return sums
+
+    def normalize(self, rows_db: Array, level_db: Array | None = None) -> Array:
         """Return rows relative to the clip's level and the mean row, scaled to about unit variance."""
         level = self.level(rows_db) if level_db is None else level_db
-        relative = (rows_db - level).clamp_min(-self.settings.range_db)
-        return (relative - self.row_mean[:, None]) / _SCALE_DB
+        relative = (rows_db - level).clip(-self.settings.range_db)
+        normalized: Array = (relative - self.weights["row_mean"][:, None]) / _SCALE_DB
+        return normalized
 
-    def level(self, rows_db: Tensor) -> Tensor:
+    def level(self, rows_db: Array) -> Array:
         """Return the mean level of each clip [batch, 1, 1] in dB, without rumble."""
-        return mean_level(rows_db + self.loud_row[:, None])[..., None, None]
+        level: Array = mean_level(rows_db + self.weights["loud_row"][:, None])[..., None, None]
+        return level
 
     @property
-    def parameter_count(self) -> int:
-        """Number of trained parameters."""
-        return sum(p.numel() for p in self.parameters())
+    def strides(self) -> list[tuple[int, int]]:
+        """Rows and frames from one value of each layer's output to the next, in those of its input."""
+        return [(2, 2) if number < 2 else (2, 1) for number in range(self.settings.depth)]
 
     @property
     def crop_frames(self) -> int:
@@ -119,26 +162,21 @@ class Scorer(nn.Module):
         return self.spectrum.to_frames(self.settings.crop_seconds)
 
 
-def tensors_below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names start with a prefix, under the rest of their names."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def scorer_shapes(settings: ScorerSettings, spectrum: SpectrumSettings) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of a scorer."""
+    rows = len(center_frequencies(settings.bands, spectrum))
+    channels = [1] + [settings.width * (1 if i == 0 else 2) for i in range(settings.depth)]
+    shapes: dict[str, tuple[int, ...]] = {"row_mean": (rows,), "loud_row": (rows,)}
+    for number, (inputs, outputs) in enumerate(pairwise(channels)):
+        size = 5 if number == 0 else 3
+        shapes[f"convolutions.{number}.weight"] = (outputs, inputs, size, size)
+        shapes[f"convolutions.{number}.bias"] = (outputs,)
+    return shapes | {"linear.weight": (1, channels[-1]), "linear.bias": (1,)}
 
 
-def apply_dropout(x: Tensor, probability: float, generator: torch.Generator | None) -> Tensor:
-    """Set values to 0 with a probability, and scale the others to keep the mean; no-op without generator."""
-    if generator is None or probability == 0:
-        return x
-    keep = 1 - probability
-    uniform = torch.rand(x.shape, generator=generator, device=generator.device)
-    return x * (uniform < keep).to(x) / keep
-
-
-def _pad_replicate(x: Tensor, reach: int) -> Tensor:
-    """Repeat the edges of maps [..., row, frame] on every side."""
-    if not torch.compiler.is_compiling():
-        return nn.functional.pad(x, (reach,) * 4, mode="replicate")
-    # torch 2.13's inductor computes wrong strides for the gradient of replicate padding.
-    for axis in (-2, -1):
-        index = torch.arange(-reach, x.shape[axis] + reach, device=x.device)
-        x = x.index_select(axis, index.clamp(0, x.shape[axis] - 1))
-    return x
+def loudness_row(settings: ScorerSettings, spectrum: SpectrumSettings) -> FloatArray:
+    """Return the weighting of the rows [row] in dB with which a clip's level is measured."""
+    # First-order high-pass at 60 Hz, after that of BS.1770: rumble must not determine the level.
+    hz = center_frequencies(settings.bands, spectrum).astype(np.float32)
+    with np.errstate(divide="ignore"):  # 0 Hz does not count at all
+        return 10 * np.log10(hz**2 / (hz**2 + np.float32(60.0**2)))

@@ -10,17 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tonewood.dsp.features import RowLevels, cut_windows
+from tonewood.dsp.features import cut_windows
 from tonewood.scorer.network import Scorer
+from tonewood.scorer.scoring import audible_windows
 from tonewood.scorer.training import (
     LabelledTakes,
     TrainedScorer,
     ValidationCheck,
-    audible_windows,
     augment_crops,
     draw_crops,
     evaluate_scorer,
@@ -28,6 +30,8 @@ from tonewood.scorer.training import (
 )
 from tonewood.scorer.training_loop import TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
+from tonewood.stats.sampling import weighted_mean
+from tonewood.utils.arrays import Levels
 
 _LOGIT_PENALTY = 0.01  # pairs do not fix the mean logit; this keeps it near 0
 
@@ -38,7 +42,7 @@ class ListenerData:
 
     Parameters
     ----------
-    rows : sequence of Tensor [row, frame]
+    rows : sequence of array [row, frame]
     groups : sequence of str
         Recordings of one group are versions of one moment, or of one piece.
     better, worse : Tensor [pair] of int
@@ -51,7 +55,7 @@ class ListenerData:
         By all answers together.
     """
 
-    rows: Sequence[RowLevels]
+    rows: Sequence[Levels]
     groups: Sequence[str]
     better: Tensor
     worse: Tensor
@@ -79,7 +83,7 @@ class ListenerData:
 
     def split_by_preference(self) -> LabelledTakes:
         """Return the better half as reference, the worse as source."""
-        halves: tuple[list[RowLevels], list[RowLevels]] = ([], [])
+        halves: tuple[list[Levels], list[Levels]] = ([], [])
         for rows, is_better in zip(self.rows, self.in_better_half.tolist(), strict=True):
             halves[0 if is_better else 1].append(rows)
         return LabelledTakes(*halves)
@@ -121,19 +125,19 @@ def train_preference_scorer(
         _training_loss, scorer, train, folders, training, run.generator, device, run.local_batch
     )
     for loss in run.iterate_checks(draw_loss):
-        logits = torch.stack([mean_logit(scorer, rows.to(device)).cpu() for rows in held_out.rows])
+        used = scorer.as_arrays()
+        logits = torch.tensor([mean_logit(used, rows) for rows in held_out.rows])
         held_out_loss, agreed = preference_loss(logits, held_out), agreement(logits, held_out)
         yield ValidationCheck(run.step, training.steps, loss, agreed, held_out_loss, run)
-    scorer.cpu().requires_grad_(False).eval()
     evaluation_takes = labels[1] if labels else held_out.split_by_preference()
-    yield evaluate_scorer(scorer, evaluation_takes, training.steps, time.perf_counter() - start_time)
+    seconds = time.perf_counter() - start_time
+    yield evaluate_scorer(scorer.as_arrays(), evaluation_takes, training.steps, seconds)
 
 
-def mean_logit(scorer: Scorer, rows: RowLevels) -> Tensor:
-    """Return the mean logit of a recording's audible windows."""
+def mean_logit(scorer: Scorer, rows: Levels) -> float:
+    """Return the mean logit of the audible windows of a recording [row, frame] in dB."""
     windows = cut_windows(rows, scorer.crop_frames)
-    with torch.no_grad():
-        return scorer.logit(windows[audible_windows(windows)]).mean()
+    return float(scorer.logit(windows[audible_windows(windows)]).mean())
 
 
 def preference_loss(logits: Tensor, data: ListenerData) -> float:
@@ -212,7 +216,7 @@ def _draw_pair_crops(
         first, second = data.rows[a], data.rows[b]
         if data.groups[a] == data.groups[b] and first.shape == second.shape:
             # Stacked along the rows, so that both sides are cut at the same moment.
-            joint = draw_crops([torch.cat([first, second])], 1, scorer.crop_frames, generator)
+            joint = draw_crops([np.concatenate([first, second])], 1, scorer.crop_frames, generator)
             crops = joint.chunk(2, dim=1)
         else:
             crops = tuple(draw_crops([rows], 1, scorer.crop_frames, generator) for rows in (first, second))
@@ -223,10 +227,10 @@ def _draw_pair_crops(
     return better + change, worse + change
 
 
-def _recordings_row_mean(data: ListenerData, labels: LabelledTakes | None, scorer: Scorer) -> Tensor:
+def _recordings_row_mean(
+    data: ListenerData, labels: LabelledTakes | None, scorer: Scorer
+) -> NDArray[np.float32]:
     """Return the mean relative level of each row [row], recordings weighted by their length."""
     recordings = [*data.rows, *(labels.reference if labels else ()), *(labels.source if labels else ())]
-    relative = [
-        (rows - scorer.level(rows[None])[0]).clamp_min(-scorer.settings.range_db) for rows in recordings
-    ]
-    return torch.cat(relative, dim=1).mean(dim=1)
+    relative = ((rows - scorer.level(rows[None])[0]).clip(-scorer.settings.range_db) for rows in recordings)
+    return weighted_mean(relative)

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
 from tonewood.errors import CallError, MissingExtraError
 from tonewood.scorer.network import Scorer
+from tonewood.utils.arrays import FloatArray
+from tonewood.utils.layers import silu
+from tonewood.utils.random_draws import RandomDraws
 
 SaliencyMethod = Literal["cam", "integrated", "gradcam"]
-ValueFunction = Callable[[Tensor], Tensor]
+ValueFunction = Callable[[FloatArray], FloatArray]
 """Maps clips [clip, row, frame] to the explained values [clip]."""
 
 _PATH_STEPS = 64  # on the path from the mean row to the clip
@@ -39,25 +41,25 @@ class Saliency:
 
     Parameters
     ----------
-    cells : Tensor [clip, row, frame]
+    cells : float array [clip, row, frame]
         Positive is source-like, negative reference-like. Their mean plus `base` is the logit.
     base : float
         Logit without input: the bias, or the logit of the mean row throughout.
-    logits : Tensor [clip]
+    logits : float array [clip]
         Of the scorer.
     """
 
-    cells: Tensor
+    cells: FloatArray
     base: float
-    logits: Tensor
+    logits: FloatArray
 
     @property
     def residual(self) -> float:
         """Largest difference between the logit and the sum of the cells and the base."""
-        return float((self.cells.mean(dim=(1, 2)) + self.base - self.logits).abs().max())
+        return float(np.abs(self.cells.mean(axis=(1, 2)) + self.base - self.logits).max())
 
 
-def compute_saliency(scorer: Scorer, rows_db: Tensor, method: SaliencyMethod = "cam") -> Saliency:
+def compute_saliency(scorer: Scorer, rows_db: FloatArray, method: SaliencyMethod = "cam") -> Saliency:
     """Compute the saliency of clips [clip, row, frame] in dB, each as long as a training crop.
 
     Parameters
@@ -71,19 +73,19 @@ def compute_saliency(scorer: Scorer, rows_db: Tensor, method: SaliencyMethod = "
     CallError
         The method does not exist.
     MissingExtraError
-        Methods other than `cam` need captum.
+        The method `integrated` needs captum.
     """
     check_saliency_method(method)
-    methods: dict[SaliencyMethod, Callable[[Scorer, Tensor], Saliency]] = {
+    methods: dict[SaliencyMethod, Callable[[Scorer, FloatArray], Saliency]] = {
         "cam": _cam_saliency,
         "integrated": _integrated_gradients,
         "gradcam": _grad_cam,
     }
-    batches = [methods[method](scorer, clips) for clips in torch.split(rows_db, _CLIP_BATCH)]
+    batches = [methods[method](scorer, clips) for clips in _split_clips(rows_db)]
     return Saliency(
-        torch.cat([batch.cells for batch in batches]),
+        np.concatenate([batch.cells for batch in batches]),
         batches[0].base,
-        torch.cat([batch.logits for batch in batches]),
+        np.concatenate([batch.logits for batch in batches]),
     )
 
 
@@ -91,14 +93,14 @@ def check_saliency_method(method: str) -> None:
     """Raise the errors of `compute_saliency`, before any work is done."""
     if method not in get_args(SaliencyMethod):
         raise CallError(f"--method is {method!r}: choose {', '.join(get_args(SaliencyMethod))}")
-    if method != "cam":
+    if method == "integrated":
         try:
             import captum  # noqa: F401
         except ImportError:
             raise MissingExtraError(f"--method {method} needs captum: pip install '.[captum]'") from None
 
 
-def attribution_by_band(scorer: Scorer, rows_db: Tensor) -> Tensor:
+def attribution_by_band(scorer: Scorer, rows_db: FloatArray) -> FloatArray:
     """Return the contribution [clip, row] of each row's average level to the logits of clips.
 
     Integrated gradients on the path from the clip with its long-term spectrum replaced by the mean
@@ -107,22 +109,22 @@ def attribution_by_band(scorer: Scorer, rows_db: Tensor) -> Tensor:
 
     Parameters
     ----------
-    rows_db : Tensor [clip, row, frame]
+    rows_db : float array [clip, row, frame]
         Clips, dB.
     """
-    return torch.cat([_band_attribution(scorer, clips) for clips in torch.split(rows_db, _CLIP_BATCH)])
+    return np.concatenate([_band_attribution(scorer, clips) for clips in _split_clips(rows_db)])
 
 
-def class_activation_map(scorer: Scorer, rows_db: Tensor) -> Tensor:
+def class_activation_map(scorer: Scorer, rows_db: FloatArray) -> FloatArray:
     """Return the map [row', frame'] of a clip [row, frame] in dB; its mean plus the bias is the logit.
 
     Positive is source-like, negative reference-like.
     """
-    with torch.no_grad():
-        return _weight_maps(scorer, scorer.activations(rows_db[None]))[0]
+    activation: FloatArray = _weight_maps(scorer, scorer.activations(rows_db[None]))[0]
+    return activation
 
 
-def interpolate_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tensor:
+def interpolate_cam(scorer: Scorer, activation: FloatArray, rows: int, frames: int) -> FloatArray:
     """Interpolate a class activation map on the clip's grid [row, frame], for plots.
 
     With odd kernels padded by half their size, cell i of the map is centred on row or frame i times
@@ -132,7 +134,7 @@ def interpolate_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) 
     return _interpolate_last_axis(_interpolate_last_axis(activation, frames, frame_step).T, rows, row_step).T
 
 
-def upsample_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> Tensor:
+def upsample_cam(scorer: Scorer, activation: FloatArray, rows: int, frames: int) -> FloatArray:
     """Interpolate class activation maps [clip, row', frame'] on the clips' grid, and keep their means.
 
     Each cell is distributed over its rows, so that the sum over rows is kept. The first and last cells
@@ -141,89 +143,100 @@ def upsample_cam(scorer: Scorer, activation: Tensor, rows: int, frames: int) -> 
     row_step, frame_step = _cell_strides(scorer)
     cells = activation.shape[1]
     # Interpolation weights of each cell, normalised: the first cell covers fewer rows, the last one more.
-    hats = _interpolate_last_axis(torch.eye(cells, dtype=activation.dtype), rows, row_step)  # [cell, row]
-    shares = hats / hats.sum(dim=1, keepdim=True) * (rows / cells)
+    hats = _interpolate_last_axis(np.eye(cells, dtype=activation.dtype), rows, row_step)  # [cell, row]
+    shares = hats / hats.sum(axis=1, keepdims=True) * (rows / cells)
     grid = _interpolate_last_axis(shares.T @ activation, frames, frame_step)
     # The mean carries the logit, so it must survive the interpolation exactly.
-    before, after = (values.mean(dim=(1, 2), keepdim=True) for values in (activation, grid))
-    return grid + (before - after)
+    before, after = (values.mean(axis=(1, 2), keepdims=True) for values in (activation, grid))
+    corrected: FloatArray = grid + (before - after)
+    return corrected
 
 
-def _cam_saliency(scorer: Scorer, rows_db: Tensor) -> Saliency:
-    with torch.no_grad():
-        activation = _weight_maps(scorer, scorer.activations(rows_db))
-        logits = scorer.logit(rows_db)
-    cells = upsample_cam(scorer, activation, *rows_db.shape[1:])
-    return Saliency(cells, float(scorer.linear.bias), logits)
+def _split_clips(rows_db: FloatArray) -> list[FloatArray]:
+    return [rows_db[start : start + _CLIP_BATCH] for start in range(0, len(rows_db), _CLIP_BATCH)]
 
 
-def _integrated_gradients(scorer: Scorer, rows_db: Tensor) -> Saliency:
+def _bias(scorer: Scorer) -> float:
+    return float(scorer.weights["linear.bias"][0])
+
+
+def _cam_saliency(scorer: Scorer, rows_db: FloatArray) -> Saliency:
+    maps = scorer.activations(rows_db)
+    cells = upsample_cam(scorer, _weight_maps(scorer, maps), *rows_db.shape[1:])
+    return Saliency(cells, _bias(scorer), scorer.logit_from_features(maps))
+
+
+def _integrated_gradients(scorer: Scorer, rows_db: FloatArray) -> Saliency:
+    import torch
     from captum.attr import IntegratedGradients
 
-    clips = scorer.normalize(rows_db).detach()
-    attribution = IntegratedGradients(lambda z: scorer.logit_from_normalized(z), multiply_by_inputs=True)
+    network, clips = scorer.as_tensors(), torch.tensor(scorer.normalize(rows_db))
+    attribution = IntegratedGradients(lambda z: network.logit_from_normalized(z), multiply_by_inputs=True)
     shares = [
         attribution.attribute(clip[None], torch.zeros_like(clip[None]), n_steps=_PATH_STEPS)[0]
         for clip in clips  # one by one: the path is a batch of 64 already
     ]
-    with torch.no_grad():
-        base = float(scorer.logit_from_normalized(torch.zeros_like(clips[:1])))
-        logits = scorer.logit_from_normalized(clips)
+    base = float(network.logit_from_normalized(torch.zeros_like(clips[:1])))
     # Contributions sum to the logit; times the number of cells, their mean does.
-    return Saliency(torch.stack(shares).detach() * clips[0].numel(), base, logits)
+    cells = torch.stack(shares) * clips[0].numel()
+    return Saliency(cells.numpy(), base, network.logit_from_normalized(clips).numpy())
 
 
-def _grad_cam(scorer: Scorer, rows_db: Tensor) -> Saliency:
-    """Compute Grad-CAM (Selvaraju et al. 2017) at the first convolution; at the last it is the CAM."""
-    from captum.attr import LayerGradCam
+def _grad_cam(scorer: Scorer, rows_db: FloatArray) -> Saliency:
+    """Compute Grad-CAM (Selvaraju et al. 2017) at the first convolution, before its SiLU."""
+    import torch
 
-    clips = scorer.normalize(rows_db).detach().requires_grad_()
-    layer = scorer.convolutions[0]
-    assert isinstance(layer, nn.Conv2d)
-    maps = LayerGradCam(lambda z: scorer.logit_from_normalized(z), layer).attribute(clips).detach()[:, 0]
-    # captum weights by a cell's mean gradient; with the sum, the map is in logits.
-    maps = maps * maps[0].numel()
-    size = maps.shape[-2:]
-    for axis, count, step in zip((-2, -1), rows_db.shape[1:], layer.stride, strict=True):
-        maps = _interpolate_last_axis(maps.transpose(axis, -1), count, step).transpose(axis, -1)
-    assert size[0] <= rows_db.shape[1]
-    with torch.no_grad():
-        logits = scorer.logit_from_normalized(clips)
-    return Saliency(maps, float(scorer.linear.bias), logits)
+    network, clips = scorer.as_tensors(), torch.tensor(scorer.normalize(rows_db))
+    first = network.convolve_layer(0, clips[:, None]).requires_grad_()
+    maps = silu(first)
+    for number in range(1, scorer.settings.depth):
+        maps = silu(network.convolve_layer(number, maps))
+    logits = network.logit_from_features(maps)
+    (gradient,) = torch.autograd.grad(logits.sum(), first)
+    # A channel's weight is its gradient, summed over cells: that makes the map one in logits.
+    weighted = (gradient.sum(dim=(2, 3), keepdim=True) * first).sum(dim=1)
+    cells: FloatArray = weighted.detach().numpy()
+    for axis, count, step in zip((-2, -1), rows_db.shape[1:], scorer.strides[0], strict=True):
+        cells = _interpolate_last_axis(cells.swapaxes(axis, -1), count, step).swapaxes(axis, -1)
+    return Saliency(cells, _bias(scorer), logits.detach().numpy())
 
 
-def _band_attribution(scorer: Scorer, rows_db: Tensor) -> Tensor:
-    clips = scorer.normalize(rows_db).detach()
+def _band_attribution(scorer: Scorer, rows_db: FloatArray) -> FloatArray:
+    import torch
+
+    network, clips = scorer.as_tensors(), torch.tensor(scorer.normalize(rows_db))
     mean = clips.mean(dim=2, keepdim=True)
     # Gauss-Legendre quadrature on [0, 1], exact for polynomials of degree 2 · 24 - 1.
     nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_NODES)
     gradient = torch.zeros_like(clips)  # mean over the path
     for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
         point = (clips - (1 - node) * mean).requires_grad_()
-        (at_point,) = torch.autograd.grad(scorer.logit_from_normalized(point).sum(), point)
+        (at_point,) = torch.autograd.grad(network.logit_from_normalized(point).sum(), point)
         gradient += weight * at_point
-    return (gradient.sum(dim=2, keepdim=True) * mean).squeeze(2)
+    attribution: FloatArray = (gradient.sum(dim=2) * mean[:, :, 0]).numpy()
+    return attribution
 
 
-def _weight_maps(scorer: Scorer, activations: Tensor) -> Tensor:
+def _weight_maps(scorer: Scorer, activations: FloatArray) -> FloatArray:
     """Weight and sum feature maps [clip, channel, row', frame'] to [clip, row', frame']."""
-    return (scorer.linear.weight[0, :, None, None] * activations).sum(dim=1)
+    maps: FloatArray = (scorer.weights["linear.weight"][0, :, None, None] * activations).sum(axis=1)
+    return maps
 
 
 def _cell_strides(scorer: Scorer) -> tuple[int, int]:
     """Return rows and frames from one cell of the last feature map to the next."""
-    strides = [layer.stride for layer in scorer.convolutions if isinstance(layer, nn.Conv2d)]
-    row_step, frame_step = (math.prod(stride[axis] for stride in strides) for axis in (0, 1))
-    return row_step, frame_step
+    rows, frames = zip(*scorer.strides, strict=True)
+    return math.prod(rows), math.prod(frames)
 
 
-def _interpolate_last_axis(values: Tensor, count: int, step: int) -> Tensor:
+def _interpolate_last_axis(values: FloatArray, count: int, step: int) -> FloatArray:
     """Interpolate the last axis at 0, 1/step, 2/step …, and hold its last value."""
     last = values.shape[-1] - 1
-    position = (torch.arange(count, dtype=values.dtype) / step).clamp_max(last)
-    left = position.long()
-    fraction = position - left
-    return values[..., left] * (1 - fraction) + values[..., (left + 1).clamp_max(last)] * fraction
+    position = (np.arange(count) / step).clip(max=last)
+    left = position.astype(np.int64)
+    fraction = (position - left).astype(values.dtype)
+    right = (left + 1).clip(max=last)
+    return values[..., left] * (1 - fraction) + values[..., right] * fraction
 
 
 class DeletionBlock(NamedTuple):
@@ -242,19 +255,19 @@ class Faithfulness:
 
     Parameters
     ----------
-    share : Tensor [step]
+    share : float array [step]
         Of the blocks that are deleted or inserted, from 0 to 1.
-    deletion, insertion : Tensor [step]
+    deletion, insertion : float array [step]
         Values, most salient blocks first.
-    random_deletion, random_insertion : Tensor [draw, step]
+    random_deletion, random_insertion : float array [draw, step]
         Values in random orders.
     """
 
-    share: Tensor
-    deletion: Tensor
-    insertion: Tensor
-    random_deletion: Tensor
-    random_insertion: Tensor
+    share: FloatArray
+    deletion: FloatArray
+    insertion: FloatArray
+    random_deletion: FloatArray
+    random_insertion: FloatArray
 
     @property
     def deletion_area(self) -> float:
@@ -280,12 +293,12 @@ class Faithfulness:
         """Shares of random orders that are worse than the map: deletion, insertion."""
         deletion = _curve_area(self.random_deletion, self.share) > self.deletion_area
         insertion = _curve_area(self.random_insertion, self.share) < self.insertion_area
-        return float(deletion.float().mean()), float(insertion.float().mean())
+        return float(deletion.mean()), float(insertion.mean())
 
     @property
     def is_faithful(self) -> bool:
-        """True if the map is better than 95 % of random orders in both curves."""
-        return min(self.fraction_beaten) >= _CONFIDENT_FRACTION
+        """True if the map is better than more than 95 % of random orders in both curves."""
+        return min(self.fraction_beaten) > _CONFIDENT_FRACTION
 
     @property
     def line(self) -> str:
@@ -299,10 +312,10 @@ class Faithfulness:
 
 def measure_faithfulness(
     value: ValueFunction,
-    clips: Tensor,
-    fill: Tensor,
-    saliency: Tensor,
-    generator: torch.Generator,
+    clips: FloatArray,
+    fill: FloatArray,
+    saliency: FloatArray,
+    generator: RandomDraws,
     *,
     block: DeletionBlock = DELETION_BLOCK,
     steps: int = _CURVE_STEPS,
@@ -314,53 +327,56 @@ def measure_faithfulness(
     ----------
     value : callable
         The explained function of clips.
-    clips, fill : Tensor [clip, row, frame]
+    clips, fill : float array [clip, row, frame]
         Input, and the replacement of deleted blocks.
-    saliency : Tensor [clip, row, frame]
+    saliency : float array [clip, row, frame]
     """
     assert clips.shape == fill.shape == saliency.shape
-    selected = torch.linspace(0, len(clips) - 1, min(len(clips), _MAX_CLIPS)).round().long()
-    share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    selected = np.linspace(0, len(clips) - 1, min(len(clips), _MAX_CLIPS)).round().astype(np.int64)
+    share = np.linspace(0, 1, steps + 1)
     curves = [
         _clip_curves(value, clips[i], fill[i], saliency[i], share, block, draws, generator)
         for i in selected.tolist()
     ]
-    deletion, insertion = torch.stack(curves).mean(dim=0)  # [order, step], the map first
+    deletion, insertion = np.stack(curves).mean(axis=0)  # [order, step], the map first
     return Faithfulness(share, deletion[0], insertion[0], deletion[1:], insertion[1:])
 
 
 def _clip_curves(
     value: ValueFunction,
-    clip: Tensor,
-    fill: Tensor,
-    saliency: Tensor,
-    share: Tensor,
+    clip: FloatArray,
+    fill: FloatArray,
+    saliency: FloatArray,
+    share: FloatArray,
     block: DeletionBlock,
     draws: int,
-    generator: torch.Generator,
-) -> Tensor:
+    generator: RandomDraws,
+) -> FloatArray:
     """Return the curves [deletion or insertion, order, step] of one clip [row, frame]."""
-    rows, frames = clip.shape
-    across = -(-frames // block.frames)
-    block_index = (torch.arange(rows) // block.rows)[:, None] * across
-    block_index = block_index + torch.arange(frames) // block.frames  # [row, frame]
-    count = int(block_index.max()) + 1
-    size = torch.bincount(block_index.ravel(), minlength=count)
-    total = torch.zeros(count, dtype=saliency.dtype)
-    mean = total.index_add(0, block_index.ravel(), saliency.ravel()) / size
-    orders = [mean.argsort(descending=True)]
-    orders += [torch.randperm(count, generator=generator) for _ in range(draws)]
+    index = _block_indices(clip.shape, block)
+    cells = np.bincount(index.ravel())
+    mean = np.bincount(index.ravel(), saliency.ravel()) / cells
+    orders = [np.argsort(-mean, kind="stable")]
+    orders += [generator.permutation(len(cells)) for _ in range(draws)]
     # Deleted at step k: the first share[k] of the blocks in each order.
-    number = (share * count).round()[:, None, None]
+    number = (share * len(cells)).round()[:, None, None]
     curves = []
     for order in orders:
-        rank = torch.empty(count, dtype=torch.long)
-        rank[order] = torch.arange(count)
-        deleted = rank[block_index] < number  # [step, row, frame]
-        both = torch.cat([torch.where(deleted, fill, clip), torch.where(deleted, clip, fill)])
-        curves.append(value(both).detach().double().reshape(2, -1))
-    return torch.stack(curves, dim=1)
+        rank = np.argsort(order)
+        deleted = rank[index] < number  # [step, row, frame]
+        both = np.concatenate([np.where(deleted, fill, clip), np.where(deleted, clip, fill)])
+        curves.append(value(both).astype(np.float64).reshape(2, -1))
+    return np.stack(curves, axis=1)
 
 
-def _curve_area(values: Tensor, share: Tensor) -> Tensor:
-    return torch.trapezoid(values, share)
+def _block_indices(shape: tuple[int, ...], block: DeletionBlock) -> NDArray[np.int64]:
+    """Return the number of each cell's block [row, frame]."""
+    rows, frames = shape
+    across = -(-frames // block.frames)
+    return (np.arange(rows) // block.rows * across)[:, None] + np.arange(frames) // block.frames
+
+
+def _curve_area(values: FloatArray, share: FloatArray) -> FloatArray:
+    # The trapezoidal rule; NumPy's function has another name since 2.0.
+    area: FloatArray = ((values[..., 1:] + values[..., :-1]) / 2 * np.diff(share)).sum(axis=-1)
+    return area

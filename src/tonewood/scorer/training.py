@@ -12,29 +12,25 @@ from itertools import repeat
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tonewood.dsp.chunking import TensorTimeSeries, TimeSeries, read_segments, split_segments
-from tonewood.dsp.features import (
-    AUDIBLE_RANGE_DB,
-    WINDOW_BATCH,
-    RowLevels,
-    frame_levels,
-    interpolate_noise,
-    is_audible,
-    mean_power_db,
-    window_batches,
-)
+from tonewood.dsp.chunking import ArrayTimeSeries, TimeSeries, read_segments, split_segments
+from tonewood.dsp.features import frame_levels, mean_power_db
 from tonewood.scorer.graded_crops import MIN_CROPS, GradedCrops, GradedCropSource, WayPair
 from tonewood.scorer.network import Scorer
+from tonewood.scorer.scoring import score_windows
 from tonewood.scorer.training_loop import TrainingRun, TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.stats.classification import balanced_accuracy
-from tonewood.stats.sampling import TakeWeights, weighted_mean
-from tonewood.utils.parallel import parallel_map
+from tonewood.stats.sampling import TakeWeights, interpolate_noise, weighted_mean
+from tonewood.utils.arrays import Levels
 
 _VALIDATION_WINDOWS = 400  # per side: enough for early stopping
 _VALIDATION_CROPS = 200
+
+Scores = NDArray[np.float32]
+"""Scores [window] in (0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +39,16 @@ class LabelledTakes:
 
     Parameters
     ----------
+    reference, source : sequence of array [row, frame]
+        Levels of the takes, dB.
     take_weights : TakeWeights
         Of the reference takes.
     pairs : sequence of WayPair
         Empty if only the labels are known.
     """
 
-    reference: Sequence[RowLevels]
-    source: Sequence[RowLevels]
+    reference: Sequence[Levels]
+    source: Sequence[Levels]
     take_weights: TakeWeights = None
     pairs: Sequence[WayPair] = ()
 
@@ -69,7 +67,7 @@ class ValidationCheck:
 
 @dataclass(frozen=True)
 class TrainedScorer:
-    """A trained scorer, and its results on held-out takes."""
+    """A trained scorer of arrays, and its results on held-out takes."""
 
     scorer: Scorer
     accuracy: float
@@ -77,8 +75,8 @@ class TrainedScorer:
     windows: int
     takes: int
     calibration: "Calibration"
-    reference_scores: Tensor  # [window]
-    source_scores: Tensor
+    reference_scores: Scores
+    source_scores: Scores
     steps: int
     seconds: float
 
@@ -91,34 +89,6 @@ class Calibration:
     mean_score: tuple[float, ...]
     share_source: tuple[float, ...]
     count: tuple[int, ...]
-
-
-def audible_windows(windows: Tensor, range_db: float = AUDIBLE_RANGE_DB) -> Tensor:
-    """Mark windows [n] whose loudest cell is within `range_db` of the loudest of all."""
-    return is_audible(windows.amax(dim=(1, 2)), range_db)
-
-
-def score_windows(scorer: Scorer, rows: RowLevels) -> Tensor:
-    """Score the audible windows [n] of a take, each as long as a training crop."""
-    return score_recording(scorer, TensorTimeSeries(rows))
-
-
-def score_recording(scorer: Scorer, rows_db: TimeSeries) -> Tensor:
-    """Score the audible windows [n] of a recording [row, frame] of any length."""
-    score, batches = partial(_score_batch, scorer), window_batches(rows_db, scorer.crop_frames)
-    # A short recording is one batch, not worth a thread.
-    is_one_batch = rows_db.frames <= WINDOW_BATCH * scorer.crop_frames
-    scores, loudest = zip(
-        *(map(score, batches) if is_one_batch else parallel_map(score, batches)), strict=True
-    )
-    return torch.cat(scores)[is_audible(torch.cat(loudest))]
-
-
-def _score_batch(scorer: Scorer, windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores [n] of windows, and the levels [n] of their loudest cells."""
-    with torch.no_grad():
-        scores = scorer.score(windows.to(scorer.row_mean.device)).to(windows.device)
-    return scores, windows.amax(dim=(1, 2))
 
 
 def train_scorer(
@@ -145,7 +115,7 @@ def train_scorer(
     seed : int
         Of weights, crops, augmentation and dropout.
     device : str
-        Device of the training; the scorer is returned on the CPU.
+        Device of the training.
     state : TrainingState, optional
         Of a `ValidationCheck.run`, to resume; all other arguments must be the same.
     """
@@ -163,7 +133,7 @@ def train_scorer(
     validation = _validation_excerpts(held_out, scorer.crop_frames)
     graded_validation = _graded_validation(held_out, scorer, seed) if is_graded else None
     for loss in run.iterate_checks(draw_loss):
-        reference, source = map(torch.cat, _score_takes(scorer, validation, device))
+        reference, source = map(np.concatenate, _score_takes(scorer.as_arrays(), validation))
         validation_loss = euclidean_loss(reference, source)
         if graded_validation is not None:
             validation_loss += _graded_error(scorer, graded_validation, None, device).item()
@@ -171,8 +141,7 @@ def train_scorer(
         accuracy = _window_accuracy(reference, source)
         yield ValidationCheck(run.step, training.steps, loss, accuracy, validation_loss, run)
     run.load_best()
-    scorer.cpu().requires_grad_(False).eval()
-    yield evaluate_scorer(scorer, held_out, run.step, time.perf_counter() - start_time)
+    yield evaluate_scorer(scorer.as_arrays(), held_out, run.step, time.perf_counter() - start_time)
 
 
 def label_loss(
@@ -238,9 +207,9 @@ def _graded_validation(held_out: LabelledTakes, scorer: Scorer, seed: int) -> Gr
 
 
 def evaluate_scorer(scorer: Scorer, held_out: LabelledTakes, steps: int, seconds: float) -> TrainedScorer:
-    """Measure a trained scorer on held-out takes."""
-    scores = _score_takes(scorer, held_out, "cpu")
-    reference, source = map(torch.cat, scores)
+    """Measure a trained scorer of arrays on held-out takes."""
+    scores = _score_takes(scorer, held_out)
+    reference, source = map(np.concatenate, scores)
     accuracy = _window_accuracy(reference, source)
     return TrainedScorer(
         scorer=scorer,
@@ -257,7 +226,7 @@ def evaluate_scorer(scorer: Scorer, held_out: LabelledTakes, steps: int, seconds
 
 
 def draw_crops(
-    takes: Sequence[RowLevels],
+    takes: Sequence[Levels],
     count: int,
     frames: int,
     generator: torch.Generator,
@@ -276,10 +245,10 @@ def draw_crops(
     for index in indices.tolist():
         take = takes[index]
         if take.shape[-1] < frames:
-            take = take.repeat(1, -(-frames // take.shape[-1]))
+            take = np.tile(take, -(-frames // take.shape[-1]))
         start = int(torch.randint(take.shape[-1] - frames + 1, (1,), generator=generator))
         crops.append(take[:, start : start + frames])
-    return torch.stack(crops)
+    return torch.from_numpy(np.stack(crops))
 
 
 def augment_crops(crops: Tensor, training: TrainingSettings, generator: torch.Generator) -> Tensor:
@@ -294,17 +263,17 @@ def augment_crops(crops: Tensor, training: TrainingSettings, generator: torch.Ge
     return crops + tilt + strength * mask
 
 
-def euclidean_loss(reference: Tensor, source: Tensor) -> float:
+def euclidean_loss(reference: Scores, source: Scores) -> float:
     """Return the paper's loss of scores [window], both sides weighted equally."""
-    return 0.5 * float(reference.square().mean() + (1 - source).square().mean())
+    return 0.5 * float(np.square(reference).mean() + np.square(1 - source).mean())
 
 
-def measure_calibration(reference: Tensor, source: Tensor, bins: int = 10) -> Calibration:
+def measure_calibration(reference: Scores, source: Scores, bins: int = 10) -> Calibration:
     """Compare scores with the share of source windows among those that have them."""
-    score = torch.cat([reference, source])
-    label = torch.cat([torch.zeros_like(reference), torch.ones_like(source)])
-    index = (score * bins).long().clamp_max(bins - 1)  # a score of 1 belongs to the last bin
-    used = [index == b for b in range(bins) if (index == b).any()]
+    score = np.concatenate([reference, source])
+    label = np.repeat([0.0, 1.0], [len(reference), len(source)])
+    index = (score * bins).astype(np.int64).clip(max=bins - 1)  # a score of 1 belongs to the last bin
+    used = [index == b for b in np.unique(index)]
     mean = [float(score[m].mean()) for m in used]
     share = [float(label[m].mean()) for m in used]
     count = [int(m.sum()) for m in used]
@@ -326,46 +295,45 @@ def _validation_excerpts(held_out: LabelledTakes, frames: int) -> LabelledTakes:
     return LabelledTakes(sides[0], sides[1], held_out.take_weights)
 
 
-def _score_takes(scorer: Scorer, held_out: LabelledTakes, device: str) -> tuple[list[Tensor], list[Tensor]]:
+def _score_takes(scorer: Scorer, held_out: LabelledTakes) -> tuple[list[Scores], list[Scores]]:
     """Return the scores [window] of every take of both sides."""
     reference, source = (
-        [score_windows(scorer, take.to(device)).cpu() for take in side]
-        for side in (held_out.reference, held_out.source)
+        [score_windows(scorer, take) for take in side] for side in (held_out.reference, held_out.source)
     )
     return reference, source
 
 
 def _accuracy_interval(
-    accuracy: float, reference: Sequence[Tensor], source: Sequence[Tensor]
+    accuracy: float, reference: Sequence[Scores], source: Sequence[Scores]
 ) -> tuple[float, float]:
     """Return the 95 % interval of the accuracy, each take one observation."""
-    shares = [float((take < 0.5).float().mean()) for take in reference]
-    shares += [float((take >= 0.5).float().mean()) for take in source]
+    shares = [float((take < 0.5).mean()) for take in reference]
+    shares += [float((take >= 0.5).mean()) for take in source]
     interval = balanced_accuracy(np.array(shares), np.arange(len(shares)) >= len(reference))
     # The accuracy counts windows, the interval takes; it must contain the accuracy.
     return min(interval.low, accuracy), max(interval.high, accuracy)
 
 
-def _window_accuracy(reference: Tensor, source: Tensor) -> float:
+def _window_accuracy(reference: Scores, source: Scores) -> float:
     """Return the balanced accuracy, independent of how long each folder is."""
-    reference_accuracy = (reference < 0.5).float().mean()
-    return 0.5 * float(reference_accuracy + (source >= 0.5).float().mean())
+    return 0.5 * float((reference < 0.5).mean() + (source >= 0.5).mean())
 
 
-def _folders_row_mean(takes: LabelledTakes, scorer: Scorer) -> Tensor:
+def _folders_row_mean(takes: LabelledTakes, scorer: Scorer) -> NDArray[np.float32]:
     """Return the mean relative level of each row [row], both folders weighted equally."""
     means = []
     for side, weights in ((takes.reference, takes.take_weights), (takes.source, None)):
-        relative = (chunk for take in side for chunk in _relative_chunks(scorer, TensorTimeSeries(take)))
+        relative = (chunk for take in side for chunk in _relative_chunks(scorer, ArrayTimeSeries(take)))
         weighted = zip(side, weights or repeat(1.0), strict=False)
         chunk_weights = [weight for take, weight in weighted for _ in split_segments(take.shape[1])]
         means.append(weighted_mean(relative, chunk_weights))
-    return torch.stack(means).mean(dim=0)
+    mean: NDArray[np.float32] = np.stack(means).mean(axis=0)
+    return mean
 
 
-def _relative_chunks(scorer: Scorer, rows_db: TimeSeries) -> Iterator[Tensor]:
+def _relative_chunks(scorer: Scorer, rows_db: TimeSeries) -> Iterator[Levels]:
     """Return rows relative to their recording's level in dB, chunk by chunk."""
     # Level of the whole take first: the chunks must not be normalised one by one.
-    levels = [frame_levels(chunk + scorer.loud_row[:, None]) for chunk in read_segments(rows_db)]
-    level = mean_power_db(torch.cat(levels))
-    return ((chunk - level).clamp_min(-scorer.settings.range_db) for chunk in read_segments(rows_db))
+    loud_row = scorer.weights["loud_row"][:, None]
+    level = mean_power_db(np.concatenate([frame_levels(x + loud_row) for x in read_segments(rows_db)]))
+    return ((chunk - level).clip(-scorer.settings.range_db) for chunk in read_segments(rows_db))

@@ -8,12 +8,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed
 
 from tonewood.errors import CallError, DeviceError
-from tonewood.scorer.network import Scorer, tensors_below
+from tonewood.scorer.network import Scorer, loudness_row, scorer_shapes
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
+from tonewood.utils.layers import check_shapes, tensors_below
 
 _MIN_LOSS_GAIN = 1e-4  # of the held-out loss; a smaller improvement does not count
 _RANK_SEED_STRIDE = 7_919  # the judge's seed is the next number, so processes must be further apart
@@ -30,7 +33,7 @@ class TrainingRun:
     Parameters
     ----------
     scorer : Scorer
-        On the device of the training.
+        Tensors on the device of the training.
     training : TrainingSettings
     generator : torch.Generator
         Source of all random numbers after the initial weights.
@@ -38,8 +41,9 @@ class TrainingRun:
 
     def __init__(self, scorer: Scorer, training: TrainingSettings, generator: torch.Generator) -> None:
         self.scorer, self.training, self.generator = scorer, training, generator
+        self._trained: list[Tensor] = [weight.requires_grad_() for weight in scorer.trained_weights()]
         self._optimiser = torch.optim.AdamW(
-            scorer.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+            self._trained, lr=training.learning_rate, weight_decay=training.weight_decay
         )
         self._scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, training.steps)
         self.step = self.checks_without_gain = 0
@@ -74,7 +78,7 @@ class TrainingRun:
         loss.backward()  # type: ignore[no-untyped-call]
         # The mean of the processes' gradients is that of the whole batch.
         if world_size() > 1:
-            for parameter in self.scorer.parameters():
+            for parameter in self._trained:
                 assert parameter.grad is not None
                 distributed.all_reduce(parameter.grad)
                 parameter.grad /= world_size()
@@ -94,7 +98,7 @@ class TrainingRun:
 
     def load_best(self) -> None:
         """Load the best weights into the scorer."""
-        self.scorer.load_state_dict(self._best)
+        self._load_weights(self._best)
 
     def state(self) -> dict[str, Tensor]:
         """Return a checkpoint: all that the next step depends on."""
@@ -104,14 +108,14 @@ class TrainingRun:
         # Keys are part of the file format of checkpoints.
         state = {"told": torch.tensor(progress, dtype=torch.float64)}
         state["generator"] = self.generator.get_state()
-        for name, weights in (("scorer", self.scorer.state_dict()), ("best", self._best)):
+        for name, weights in (("scorer", self.scorer.weights), ("best", self._best)):
             state |= {f"{name}.{key}": value.detach().cpu().clone() for key, value in weights.items()}
         for number, moments in self._optimiser.state_dict()["state"].items():
             state |= {f"optimiser.{number}.{key}": value.cpu().clone() for key, value in moments.items()}
         return state
 
     def resume(self, state: TrainingState) -> None:
-        """Continue from a checkpoint; KeyError or RuntimeError if it does not match."""
+        """Continue from a checkpoint; KeyError or ValueError if it does not match."""
         step, checks_without_gain, finished, self.best_loss, rate = state["told"].tolist()
         self.step, self.checks_without_gain, self.finished = (
             int(step),
@@ -119,7 +123,7 @@ class TrainingRun:
             bool(finished),
         )
         self.generator.set_state(state["generator"])
-        self.scorer.load_state_dict(tensors_below("scorer.", state))
+        self._load_weights(tensors_below("scorer.", state))
         self._best = tensors_below("best.", state)
         optimiser = self._optimiser.state_dict()
         optimiser["state"] = {}
@@ -132,12 +136,19 @@ class TrainingRun:
         position = {"last_epoch": self.step, "_step_count": self.step + 1, "_last_lr": [rate]}
         self._scheduler.load_state_dict({**self._scheduler.state_dict(), **position})
 
+    def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        check_shapes(weights, scorer_shapes(self.scorer.settings, self.scorer.spectrum))
+        # In place: the optimiser holds the same tensors.
+        with torch.no_grad():
+            for name, weight in self.scorer.weights.items():
+                weight.copy_(weights[name])
+
 
 def start_run(
     settings: ScorerSettings,
     spectrum: SpectrumSettings,
     training: TrainingSettings,
-    row_mean: Callable[[Scorer], Tensor],
+    row_mean: Callable[[Scorer], NDArray[np.float32]],
     *,
     seed: int,
     device: str,
@@ -148,15 +159,30 @@ def start_run(
     Parameters
     ----------
     row_mean : callable
-        Mean relative level of each row [row] of the training data.
+        Mean relative level of each row [row] of the training data, for a scorer of arrays.
     """
     generator = torch.Generator().manual_seed(seed)
-    scorer = Scorer(settings, spectrum, generator)
-    scorer.row_mean.copy_(row_mean(scorer))
-    run = TrainingRun(scorer.to(device), training, generator)
+    scorer = initial_scorer(settings, spectrum, generator)
+    scorer.weights["row_mean"] = row_mean(scorer)
+    run = TrainingRun(scorer.as_tensors(device), training, generator)
     if state is not None:
         run.resume(state)
     return run
+
+
+def initial_scorer(
+    settings: ScorerSettings, spectrum: SpectrumSettings, generator: torch.Generator
+) -> Scorer:
+    """Return a scorer of arrays with random weights and a mean row of 0 dB."""
+    weights: dict[str, NDArray[np.float32]] = {}
+    for name, shape in scorer_shapes(settings, spectrum).items():
+        tensor = torch.zeros(shape)
+        if name.endswith(".weight"):  # He initialisation
+            torch.nn.init.kaiming_normal_(tensor, nonlinearity="relu", generator=generator)
+        weights[name] = tensor.numpy()
+    weights["linear.weight"] *= np.float32(0.1)  # first scores near 0.5, where the sigmoid is not flat
+    weights["loud_row"] = loudness_row(settings, spectrum).astype(np.float32)
+    return Scorer(settings, spectrum, weights)
 
 
 def process_rank() -> int:
@@ -180,7 +206,7 @@ def _is_distributed() -> bool:
 
 
 def _clone_weights(scorer: Scorer) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in scorer.state_dict().items()}
+    return {name: value.detach().clone() for name, value in scorer.weights.items()}
 
 
 @contextmanager

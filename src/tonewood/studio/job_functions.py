@@ -217,7 +217,7 @@ def _enhance_session(request: JobData, session: StudioSession, model: Model) -> 
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
     # Playback estimates loudness from these levels until an edit is rendered.
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
-    save_band_power(session.folder, scorer_input(to_analysis_rate(samples, rate, model), model).numpy(), hz)
+    save_band_power(session.folder, scorer_input(to_analysis_rate(samples, rate, model), model), hz)
     yield from _follow_search(enhance_array(samples, rate, model, settings), request, session, model, ())
 
 
@@ -248,7 +248,7 @@ def _follow_search(
         if isinstance(event, Enhancement):
             enhancement = event
             continue
-        steps.append({"number": event.number, "score": event.score, "total": event.total})
+        steps.append({"number": event.number, "score": event.objective.score, "total": event.objective.total})
         # The rendering and the certificate follow the last step.
         is_last = event.number == request["settings"]["search"]["steps"] or event.stopped
         yield {"phase": "checking" if is_last else "searching", "steps": list(steps)}
@@ -293,7 +293,7 @@ def _explain_session(request: JobData, session: StudioSession, model: Model) -> 
         session.open_samples(), session.recording.rate, model, parts=False, draws=20
     )
     # Frames outside all scored windows are NaN; they get no colour.
-    evidence = explanation.evidence.nan_to_num(0.0).float().numpy()
+    evidence = np.nan_to_num(explanation.evidence).astype(np.float32)
     # A quantile instead of the maximum: a few outliers must not make the image pale.
     reach = float(np.quantile(np.abs(evidence), 0.995)) or 1.0
     save_array(saliency_path(session, request["digest"]), evidence)

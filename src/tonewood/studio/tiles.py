@@ -10,10 +10,10 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from tonewood.dsp.features import hz_to_mel, mel_to_hz
+from tonewood.dsp.stft import hann_window, tapered_fft
 from tonewood.mask.mask import Mask
 from tonewood.utils.arrays import FloatArray
 
@@ -97,10 +97,9 @@ def spectrogram_tile(samples: NDArray[np.float32], address: TileAddress) -> NDAr
     # Later columns show only silence.
     inside = centres[:, 0] * rate < samples.shape[1] + window
     power = np.zeros((TILE_COLUMNS, fft_size // 2 + 1), np.float32)
-    hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
     if inside.any():
         starts = np.round(centres[inside] * rate).astype(np.int64) - window // 2
-        spectra = scipy.fft.rfft(_gather_windows(samples, starts, window) * hann, fft_size, axis=-1)
+        spectra = tapered_fft(_gather_windows(samples, starts, window), hann_window(window), fft_size)
         power[inside] = np.mean(spectra.real**2 + spectra.imag**2, axis=1)
     # A sine of amplitude 1 has the magnitude window / 4 under a Hann window, hence the factor.
     rows = _tile_row_weights(axis, rate, window, fft_size) @ (power.T * np.float32((4 / window) ** 2))

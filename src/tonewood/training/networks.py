@@ -32,7 +32,8 @@ from tonewood.model.card import PredictorCard
 from tonewood.model.model import Model
 from tonewood.priors.fitting import blended_prior, cycle_distance
 from tonewood.priors.nearest_neighbours import back_translate
-from tonewood.priors.predictor import DistillationExample, Predictor, prediction_error_db, train_predictor
+from tonewood.priors.network_training import DistillationExample, prediction_error_db, train_predictor
+from tonewood.priors.predictor import Predictor
 from tonewood.scorer.graded_crops import WayPair
 from tonewood.scorer.preference_training import ListenerData, train_preference_scorer
 from tonewood.scorer.training import LabelledTakes, TrainedScorer, ValidationCheck, train_scorer
@@ -257,15 +258,10 @@ def _training_key(
         for take in side_takes:
             hasher.update(f"{side} {take.digest} {take.group} {take.weight}\n".encode())
     if listener_data is not None:
-        for tensor in (
-            listener_data.better,
-            listener_data.worse,
-            listener_data.rated,
-            listener_data.target,
-            *listener_data.rows,
-        ):
-            # Hashed whole: unlike folders, tables have no digest per recording.
-            hasher.update(tensor.contiguous().numpy().tobytes())
+        answers = listener_data.better, listener_data.worse, listener_data.rated, listener_data.target
+        # Hashed whole: unlike folders, tables have no digest per recording.
+        for array in (*(answer.numpy() for answer in answers), *listener_data.rows):
+            hasher.update(array.tobytes())
     return [settings.model_dump_json(), hasher.hexdigest()]
 
 
@@ -297,7 +293,7 @@ def distill_predictor(
     predictor = train_predictor(
         train_examples,
         model.priors.static_db,
-        model.guide.energy,
+        model.guide.as_tensors().energy,
         center_frequencies(model.settings.scorer.bands, spectrum),
         settings,
         spectrum.hop_ms,
@@ -339,7 +335,7 @@ def _distillation_example(source: AudioSource, model: Model, steps: int) -> Dist
     # Step 0 is the prior alone; the last step includes the search.
     events = list(find_mask(analysis, model, settings))
     prior_db, mask_db = (
-        torch.cat([event.mask_db for event in events if event.number == number], dim=1)
+        np.concatenate([event.mask_db for event in events if event.number == number], axis=1)
         for number in (0, steps)
     )
     labels = mask_db, mask_db - prior_db
@@ -347,12 +343,12 @@ def _distillation_example(source: AudioSource, model: Model, steps: int) -> Dist
         return DistillationExample(analysis.rows_db.read(0, analysis.rows_db.frames), *labels)
 
     # Streaming analyses a recording at its own rate: bring the labels to that frame grid.
-    rows = torch.cat(list(iter_features(source, model)), dim=1)
+    rows = np.concatenate(list(iter_features(source, model)), axis=1)
     _, hop, _ = scale_to_rate(spectrum, source.rate)
     seconds = np.arange(rows.shape[1]) * (hop / source.rate)
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
-    masks = (Mask(label.numpy(), hz, spectrum.hop / spectrum.rate, spectrum.rate / 2) for label in labels)
-    return DistillationExample(rows, *(torch.from_numpy(mask.gain_at(hz, seconds)) for mask in masks))
+    masks = (Mask(label, hz, spectrum.hop / spectrum.rate, spectrum.rate / 2) for label in labels)
+    return DistillationExample(rows, *(mask.gain_at(hz, seconds) for mask in masks))
 
 
 def _predictor_card(
@@ -361,12 +357,12 @@ def _predictor_card(
     held_out: Sequence[DistillationExample],
     reference: list[TrainingRecording],
 ) -> PredictorCard:
-    audible_db = torch.cat([example.mask_db[:, example.audible] for example in held_out], dim=1)
+    audible_db = np.concatenate([example.mask_db[:, example.audible] for example in held_out], axis=1)
     return PredictorCard(
         parameters=predictor.parameter_count,
         takes=len(held_out),
         missed_db=prediction_error_db(predictor, held_out),
-        spread_db=float((audible_db - model.priors.static_db[:, None]).square().mean().sqrt()),
+        spread_db=float(np.sqrt(np.square(audible_db - model.priors.static_db[:, None]).mean())),
         cycle_db=_cycle_distances(model, predictor, reference),
     )
 
@@ -384,7 +380,7 @@ def _cycle_distances(
         take = priors.reference.prior_features(features)
         pseudo = back_translate(take, priors.reference, priors.source, priors.hop_ms)
         masks = (
-            torch.zeros_like(pseudo.rows_db),
+            np.zeros_like(pseudo.rows_db),
             blended_prior(priors, pseudo),
             predictor.predict(pseudo.rows_db).mask_db,
         )

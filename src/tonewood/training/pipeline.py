@@ -42,7 +42,8 @@ from tonewood.model.card import (
 from tonewood.model.model import Model, load_model
 from tonewood.priors.fitting import PriorFit, Ways, fit_priors
 from tonewood.scorer.graded_crops import WayPair
-from tonewood.scorer.guide import Guide, select_guide_weight, train_guide, validation_gains
+from tonewood.scorer.guide import Guide
+from tonewood.scorer.guide_training import select_guide_weight, train_guide, validation_gains
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
 from tonewood.settings import ModelSettings, Normalization, PredictorSettings

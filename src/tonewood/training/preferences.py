@@ -186,7 +186,7 @@ def load_listener_answers(
     rows, seconds = [], []
     for number, path in enumerate(paths, start=1):
         recording = read_recording(path)
-        wave = torch.from_numpy(recording.at_rate(spectrum.rate))
+        wave = recording.at_rate(spectrum.rate)
         rows.append(band_levels(wave, spectrum.rate, settings.scorer.bands, spectrum))
         seconds.append(recording.duration)
         yield ListenerAudioProgress(number, len(paths), path)
@@ -252,7 +252,7 @@ def measure_listener_agreement(scorer: Scorer, data: ListenerData, split: Listen
     that were compared several times count once.
     """
     held_out = split.held_out
-    logits = torch.stack([mean_logit(scorer, rows) for rows in held_out.rows])
+    logits = torch.tensor([mean_logit(scorer, rows) for rows in held_out.rows])
     agreed = agreement(logits, held_out)
     if len(held_out.better):
         ends = torch.stack([held_out.better, held_out.worse]).sort(dim=0).values

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tonewood.errors import OutputError, failure_reason, printable
 from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
@@ -40,9 +38,9 @@ class DiskArray:
         self._frame_bytes = self._dtype.itemsize * (rows or 1)
         self.frames = 0
 
-    def append(self, values: Tensor | NDArray[np.generic]) -> None:
+    def append(self, values: NDArray[np.generic]) -> None:
         """Append frames [row, frame] or [frame]."""
-        array = np.asarray(values).astype(self._dtype, copy=False)
+        array = values.astype(self._dtype, copy=False)
         assert array.shape[:-1] == (() if self.rows is None else (self.rows,))
         try:
             with self._lock:
@@ -59,14 +57,14 @@ class DiskArray:
             raise
         self.frames += array.shape[-1]
 
-    def read(self, start: int, stop: int) -> Tensor:
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the values from `start` to before `stop`."""
         content = bytearray((min(stop, self.frames) - start) * self._frame_bytes)
         with self._lock:
             self._file.seek(start * self._frame_bytes)
             self._file.readinto(content)
-        flat = torch.from_numpy(np.frombuffer(content, self._dtype))
-        return flat if self.rows is None else flat.reshape(-1, self.rows).T.contiguous()
+        flat = np.frombuffer(content, self._dtype)
+        return flat if self.rows is None else np.ascontiguousarray(flat.reshape(-1, self.rows).T)
 
     def copy_to(self, file: BinaryIO) -> None:
         """Copy the values to a file, frame by frame."""

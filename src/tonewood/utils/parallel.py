@@ -9,16 +9,17 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
-from threading import Event
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tonewood.errors import CallError, DeviceError
 from tonewood.utils.optional_torch import explain_missing_torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from numpy.typing import NDArray
 
 Item = TypeVar("Item")
+Owner = TypeVar("Owner")
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -67,8 +68,8 @@ def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     """Yield `work(item)` in the order of the items, computed by one thread per core.
 
     At most one item per thread is ahead of the one that is waited for, so memory does not grow
-    with their number. torch and numpy release the interpreter while they compute. Each thread's
-    share is small enough that torch's own threads would only wait for each other
+    with their number. NumPy and SciPy release the interpreter while they compute. Each thread's
+    share is small enough that further threads of BLAS would only wait for each other
     (docs/performance.md).
     """
     return _run_in_order(lambda pool, item: pool.submit(work, item), items, Event())
@@ -94,6 +95,7 @@ def _run_in_order(
     threads = available_cores()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="tonewood")
     pending: deque[_PendingResult[Result]] = deque()
+    _SINGLE_BLAS_THREAD.enter()
     try:
         for item in items:
             pending.append(submit(pool, item))
@@ -105,6 +107,34 @@ def _run_in_order(
     finally:
         closed.set()  # first: the shutdown waits for threads that are running
         pool.shutdown(cancel_futures=True)
+        _SINGLE_BLAS_THREAD.leave()
+
+
+class _SingleBlasThread:
+    """Limit BLAS to one thread while any threads of ours run."""
+
+    def __init__(self) -> None:
+        self._lock, self._users = Lock(), 0
+        self._limit: Any = None  # threadpoolctl comes without types
+
+    def enter(self) -> None:
+        """Set the limit, unless others have done so."""
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                from threadpoolctl import threadpool_limits  # every command imports this module
+
+                self._limit = threadpool_limits(1, "blas")
+
+    def leave(self) -> None:
+        """Restore the number of threads after the last user."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.restore_original_limits()
+
+
+_SINGLE_BLAS_THREAD = _SingleBlasThread()
 
 
 def available_cores() -> int:
@@ -116,6 +146,24 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+class lazy_property(Generic[Owner, Result]):  # noqa: N801 - used as a decorator, like cached_property
+    """Property that is computed once for an object, when it is first read.
+
+    Like `functools.cached_property`, whose lock all objects of a class share until Python 3.12: with it,
+    threads that compute properties of different objects would wait for each other.
+    """
+
+    def __init__(self, compute: Callable[[Owner], Result]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __get__(self, instance: Owner, owner: type[Owner]) -> Result:
+        """Compute the property of an object."""
+        result = self._compute(instance)
+        # From now on, the attribute of the object is found before this property of its class.
+        instance.__dict__[self._compute.__name__] = result
+        return result
 
 
 # --- Memory
@@ -145,15 +193,18 @@ def trim_malloc() -> None:
         trim(0)
 
 
-def page_out(*tensors: "Tensor") -> None:
-    """Drop the memory of tensors mapped from files until they are read again (Linux only)."""
+def page_out(*arrays: "NDArray[Any]") -> None:
+    """Drop the memory of arrays mapped from files until they are read again (Linux only).
+
+    Each array covers its memory without gaps, in either order.
+    """
     advise = getattr(_LIBC, "madvise", None)
     if advise is None:
         return
-    for tensor in tensors:
+    for array in arrays:
         # Whole pages only: the first one may hold other data.
-        first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        size = tensor.data_ptr() + tensor.nbytes - first
+        first = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = array.ctypes.data + array.nbytes - first
         if size > 0:
             advise(ctypes.c_void_p(first), ctypes.c_size_t(size), _PAGEOUT)
 

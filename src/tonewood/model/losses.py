@@ -1,10 +1,9 @@
-"""Python interface to differentiable losses: a model's scorer in the training of other networks (torch)."""
+"""A model's scorer as a loss over waveforms, for the training of other networks."""
 
 from pathlib import Path
 
-from tonewood.api import as_model
-from tonewood.model.model import Model
-from tonewood.scorer import losses
+from tonewood.model.model import Model, load_model
+from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
 
 
 class _ModelLoss:
@@ -16,11 +15,12 @@ class _ModelLoss:
         rate: int = 16_000,
         reduction: str = "mean",
     ) -> None:
+        loaded = model if isinstance(model, Model) else load_model(model)
         # The next class in the order of resolution is the loss of a scorer, which mypy cannot know here.
-        super().__init__(as_model(model).scorer, rate, reduction)  # type: ignore[call-arg]
+        super().__init__(loaded.scorer, rate, reduction)  # type: ignore[call-arg]
 
 
-class NeuralLoss(_ModelLoss, losses.ScorerLoss):
+class NeuralLoss(_ModelLoss, ScorerLoss):
     """A model's frozen scorer as a differentiable loss over [batch, channels, samples].
 
     Parameters
@@ -32,7 +32,7 @@ class NeuralLoss(_ModelLoss, losses.ScorerLoss):
     """
 
 
-class FeatureLoss(_ModelLoss, losses.ScorerFeatureLoss):
+class FeatureLoss(_ModelLoss, ScorerFeatureLoss):
     """Distance from a target in the features of a model's scorer, over [batch, channels, samples].
 
     It has the parameters of `NeuralLoss`, and is called with waveform and target.

@@ -1,0 +1,154 @@
+"""Training of the guide: its negative gradient becomes the correction that a sound still needs.
+
+The training pairs are pseudo-source under the prior's mask, and the reference take that it was made of.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from tonewood.dsp.features import frame_levels, is_audible, mean_level
+from tonewood.scorer.guide import RANGE_DB, Guide, guide_shapes
+from tonewood.settings import GuideSettings
+from tonewood.stats.sampling import TakeWeights, interpolate_noise, sample_takes
+from tonewood.utils.arrays import Levels
+
+GuidePair = tuple[Levels, Levels]
+"""(input, target) levels [row, frame] in dB of one take."""
+
+_MAX_CORRECTION_DB = 25.0
+_CANDIDATE_WEIGHTS = (0.3, 0.6, 1.0)
+_MIN_GUIDE_GAIN = 0.005
+
+
+def train_guide(
+    pairs: Sequence[GuidePair],
+    settings: GuideSettings,
+    generator: torch.Generator,
+    take_weights: TakeWeights = None,
+) -> Guide:
+    """Train the gradient of a guide on pairs; returns a guide of arrays.
+
+    The loss is the mean over audible frames of the RMS error of the direction. In some crops the input
+    is the target, so that the minimum is learnt; random smooth masks on all inputs widen the
+    neighbourhood in which the gradient is valid.
+    """
+    guide = _initial_guide(pairs, settings, generator).as_tensors()
+    trained = [weight.requires_grad_() for weight in guide.trained_weights()]
+    optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.steps
+    )
+    for _ in range(settings.steps):
+        inputs, targets = _draw_batch(pairs, settings, generator, take_weights)
+        correction, audible = target_correction(inputs, targets)
+        error = (_direction(guide, inputs, create_graph=True) - correction).square().mean(dim=1)
+        # 0.1 dB² keeps the gradient of the root finite where the error vanishes.
+        loss = ((error + 0.1).sqrt() * audible).sum() / audible.sum().clamp_min(1)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    return guide.as_arrays()
+
+
+def _initial_guide(pairs: Sequence[GuidePair], settings: GuideSettings, generator: torch.Generator) -> Guide:
+    weights: dict[str, NDArray[np.float32]] = {}
+    for name, shape in guide_shapes(len(pairs[0][0]), settings).items():
+        tensor = torch.zeros(shape)
+        if name.endswith(".weight"):
+            torch.nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=generator)
+        weights[name] = tensor.numpy()
+    # Energy |own · x + f(x)|²: a quadratic around the mean row, bent by the convolutions f.
+    weights["own"] += np.float32(0.2)
+    weights["row_weight"] += np.float32(0.3)
+    # Around the mean of the targets, where the energy must be small.
+    frames = np.concatenate([y - mean_level(y) for _, y in pairs], axis=1).clip(-RANGE_DB)
+    weights["row_mean"] = frames.mean(axis=1, dtype=np.float64).astype(np.float32)
+    weights["spread"] = np.array(frames.std(ddof=1, dtype=np.float64), dtype=np.float32)
+    return Guide(settings, weights)
+
+
+def validation_gains(
+    guide: Guide, held_out: Sequence[GuidePair], smooth_frames: int = 9
+) -> tuple[tuple[float, float], ...]:
+    """Return each candidate weight, and the share of the cycle distance that a step of it removes."""
+    after = dict.fromkeys(_CANDIDATE_WEIGHTS, 0.0)
+    before, network = 0.0, guide.as_tensors()
+    for pair in held_out:
+        rows_db, target = map(torch.tensor, pair)
+        # The level depends on the rows here, as in training; `energy_and_gradient` holds it fixed.
+        step = _average_frames(_direction(network, rows_db[None])[0], smooth_frames)
+        before += _correction_distance_db(rows_db, target)
+        for weight in _CANDIDATE_WEIGHTS:
+            after[weight] += _correction_distance_db(rows_db + weight * step, target)
+    return tuple((weight, 1 - after[weight] / before) for weight in _CANDIDATE_WEIGHTS)
+
+
+def select_guide_weight(gains: Sequence[tuple[float, float]]) -> float:
+    """Return the weight of the largest gain; 0 if that is below 0.005, which is noise."""
+    weight, gain = max(gains, key=lambda pair: pair[1])
+    return weight if gain >= _MIN_GUIDE_GAIN else 0.0
+
+
+def target_correction(rows_db: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the correction [batch, row, frame] in dB, and the target's audible frames [batch, frame].
+
+    The overall level is removed from the correction.
+    """
+    audible = is_audible(frame_levels(target)).to(target)
+    difference = (target - rows_db).clamp(-_MAX_CORRECTION_DB, _MAX_CORRECTION_DB)
+    weight = audible[:, None, :]
+    mean = (difference * weight).sum(dim=(1, 2), keepdim=True)
+    # + 1 keeps the quotient defined if no frame is audible.
+    return difference - mean / (weight.sum(dim=(1, 2), keepdim=True) * target.shape[1] + 1), audible
+
+
+def _direction(guide: Guide, rows_db: Tensor, *, create_graph: bool = False) -> Tensor:
+    """Return the negative gradient of the energy [batch, row, frame], in dB."""
+    x = rows_db.detach().requires_grad_()
+    return -torch.autograd.grad(guide.energy(x).sum(), x, create_graph=create_graph)[0]
+
+
+def _draw_batch(
+    pairs: Sequence[GuidePair], settings: GuideSettings, generator: torch.Generator, weights: TakeWeights
+) -> tuple[Tensor, Tensor]:
+    """Draw crops [batch, row, frame] of inputs, with masks on them, and of targets."""
+    crop = min([settings.crop_frames, *(y.shape[1] for _, y in pairs)])
+    crops = [_draw_pair_crop(pairs, crop, generator, weights) for _ in range(settings.batch)]
+    inputs, targets = (torch.from_numpy(np.stack(side)) for side in zip(*crops, strict=True))
+    is_target = torch.rand(settings.batch, 1, 1, generator=generator) < settings.done_share
+    masks = _random_smooth_masks(inputs, settings.mask_db, generator)
+    return torch.where(is_target, targets, inputs) + masks, targets
+
+
+def _draw_pair_crop(
+    pairs: Sequence[GuidePair], frames: int, generator: torch.Generator, take_weights: TakeWeights
+) -> GuidePair:
+    (index,) = sample_takes([target.shape[1] for _, target in pairs], 1, generator, take_weights)
+    rows_db, target = pairs[index]
+    start = int(torch.randint(target.shape[1] - frames + 1, (1,), generator=generator))
+    return rows_db[:, start : start + frames], target[:, start : start + frames]
+
+
+def _random_smooth_masks(like: Tensor, spread_db: float, generator: torch.Generator) -> Tensor:
+    batch, rows, frames = like.shape
+    shape = interpolate_noise(batch, (rows // 6 + 1, frames // 30 + 2), (rows, frames), generator)
+    return torch.rand(batch, 1, 1, generator=generator) * spread_db * shape
+
+
+def _correction_distance_db(rows_db: Tensor, target: Tensor) -> float:
+    """Return the mean over audible frames of the RMS correction, dB."""
+    correction, audible = target_correction(rows_db[None], target[None])
+    return float((correction.square().mean(dim=1).sqrt() * audible).sum() / audible.sum())
+
+
+def _average_frames(gain: Tensor, frames: int) -> Tensor:
+    half = frames // 2
+    padded = functional.pad(gain[None], (half, half), mode="replicate")
+    return functional.avg_pool1d(padded, 2 * half + 1, stride=1)[0]
