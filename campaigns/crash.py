@@ -97,7 +97,7 @@ def kill_function(name: str, inputs: Path, root: Path, fork_server: ForkServer) 
     """Return the function that kills a command at a share of its processor time."""
     work = root / "work"
     if name.startswith("listen serve"):
-        test = make_test(inputs, root / "test")
+        test = make_test(inputs, root / f"test for {name}")  # each starts from a test without answers
         start, end = run_listening(test, work)
         if name == "listen serve":  # the start takes most of its time
             return lambda at: kill_listening(test, work, at * (start + (end - start) / 10), at)
