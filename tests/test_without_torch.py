@@ -4,6 +4,7 @@ Each test runs a fresh process in which torch cannot be imported, as after a pla
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -160,6 +161,28 @@ def test_command_loads_no_torch_where_it_is_installed(
 
 
 # --- Python interface
+
+
+def test_evaluate_needs_no_torch(command: Process, enhanced: Path, take: Path, tmp_path: Path) -> None:
+    """A pair of the take and its enhancement, which are simultaneous."""
+    for folder, path in (("source", take), ("reference", enhanced)):
+        (tmp_path / folder).mkdir()
+        shutil.copy(path, tmp_path / folder / "take.wav")
+    sides = (tmp_path / "source", tmp_path / "reference")
+    ran = command("evaluate", "--pairs", *sides, "-m", MODEL, "-o", tmp_path / "report")
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+def test_audit_needs_no_torch(command: Process, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(EXAMPLE)
+    for folder, gain in (("reference", 1.0), ("source", 0.5)):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            part = gain * np.roll(samples, number * rate)[: 4 * rate]
+            soundfile.write(tmp_path / folder / f"{number}.wav", part, rate)
+    ran = command("audit", "--reference", tmp_path / "reference", "--source", tmp_path / "source", "--json")
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_enhance_and_score_in_python(python: Callable[[str], str]) -> None:
