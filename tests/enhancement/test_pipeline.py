@@ -142,6 +142,16 @@ def test_models_of_earlier_versions_refuse_what_is_unlike_the_source(reference: 
     assert "source folder" in result.certificate.line
 
 
+def test_adversarial_control_is_computed_on_request(source: Any, model: Model) -> None:
+    """Free pixels, searched against the scorer, lower the judge's score too."""
+    assert enhanced(source, model, FORCED).certificate.judge_fooled is None
+    requested = FORCED.replace(certificate=dict(control_steps=30))
+    certificate = enhanced(source, model, requested).certificate
+    assert certificate.judge is not None
+    assert certificate.judge_fooled is not None
+    assert 0 <= certificate.judge_fooled < certificate.judge.before
+
+
 def test_verdict_of_the_reference_needs_a_graded_scorer(reference: Any, model: Model) -> None:
     """Wide limits and a scorer that is sure: only the age of the model makes the difference."""
     sure = deepcopy(model.scorer)

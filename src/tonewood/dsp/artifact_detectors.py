@@ -118,8 +118,7 @@ class FrameSplitter:
         self._pending = samples[count * self._hop :]
         if count == 0:
             return np.zeros((0, self._window), np.float32)
-        # torch.from_numpy warns about arrays that are not writeable.
-        windows = np.lib.stride_tricks.sliding_window_view(samples, self._window, writeable=True)
+        windows = np.lib.stride_tricks.sliding_window_view(samples, self._window)
         frames: Samples = windows[:: self._hop][:count]
         return frames
 

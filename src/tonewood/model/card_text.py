@@ -6,7 +6,7 @@ from tonewood.errors import printable
 from tonewood.model.card import ListenerCard, PredictorCard, ScorerCard, summarize_audit
 from tonewood.model.model_file import ModelFile
 
-if TYPE_CHECKING:  # a card is shown without loading torch
+if TYPE_CHECKING:  # a card is shown without loading the networks
     from tonewood.model.model import Model
 
 ModelOrFile = Union["Model", ModelFile]

@@ -1,7 +1,7 @@
 """Model file: a safetensors file whose metadata hold settings, card and a checksum.
 
 Tensors are data and metadata are JSON, so reading a file executes no code in it. This module does not load
-torch, so that commands which only show a card start fast.
+the networks, so that commands which only show a card start fast.
 """
 
 import hashlib

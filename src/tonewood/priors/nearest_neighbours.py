@@ -7,7 +7,7 @@ folder's mean is subtracted from its own frames, so that a fixed filter does not
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from tonewood.dsp.features import Features, ReferenceLevels, frame_levels, mean_
 from tonewood.mask.mask import moving_average
 from tonewood.settings import NeighbourSettings
 from tonewood.utils.arrays import FloatArray, Levels
+from tonewood.utils.parallel import lazy_property
 
 AUDIBLE_DB = 50.0  # below the loudest frame, within which frames are compared
 _QUERY_BATCH = 512  # frames whose distances to all codes fit into the CPU cache
@@ -77,7 +78,7 @@ class Codebook:
             means[batch] = self.rows_db[_smallest(distance, min(count, len(self.key)))].mean(axis=1)
         return means.T
 
-    @cached_property
+    @lazy_property
     def _half_norm(self) -> NDArray[np.float32]:
         half: NDArray[np.float32] = np.square(self.key).sum(axis=1) / np.float32(2)
         return half

@@ -115,16 +115,20 @@ class _SingleBlasThread:
 
     def __init__(self) -> None:
         self._lock, self._users = Lock(), 0
-        self._limit: Any = None  # threadpoolctl comes without types
+        # threadpoolctl comes without types. Its controller searches all loaded libraries, so it is kept.
+        self._controller: Any = None
+        self._limit: Any = None
 
     def enter(self) -> None:
         """Set the limit, unless others have done so."""
         with self._lock:
             self._users += 1
             if self._users == 1:
-                from threadpoolctl import threadpool_limits  # every command imports this module
+                if self._controller is None:
+                    from threadpoolctl import ThreadpoolController  # every command imports this module
 
-                self._limit = threadpool_limits(1, "blas")
+                    self._controller = ThreadpoolController()
+                self._limit = self._controller.limit(limits=1, user_api="blas")
 
     def leave(self) -> None:
         """Restore the number of threads after the last user."""
@@ -158,8 +162,10 @@ class lazy_property(Generic[Owner, Result]):  # noqa: N801 - used as a decorator
     def __init__(self, compute: Callable[[Owner], Result]) -> None:
         self._compute, self.__doc__ = compute, compute.__doc__
 
-    def __get__(self, instance: Owner, owner: type[Owner]) -> Result:
+    def __get__(self, instance: Owner | None, owner: type[Owner]) -> Result:
         """Compute the property of an object."""
+        if instance is None:  # read from the class, as `help` does
+            return self  # type: ignore[return-value]
         result = self._compute(instance)
         # From now on, the attribute of the object is found before this property of its class.
         instance.__dict__[self._compute.__name__] = result

@@ -1,6 +1,6 @@
-"""Random numbers of a search: those of torch's CPU generator with the same seed.
+"""Random numbers of searches and random maps: those of torch's CPU generator with the same seed.
 
-Earlier versions searched with torch. With equal draws, a seed still leads to the same mask, and no torch
+Earlier versions drew them with torch. With equal draws, a seed still leads to the same mask, and no torch
 is needed.
 """
 
