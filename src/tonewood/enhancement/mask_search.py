@@ -170,11 +170,9 @@ class MaskSearch:
             yield replace(step, mask_db=core_db, offset=segment.start, total_frames=self.frames)
 
     def _guide_energy(self) -> EnergyFunction | None:
-        return (
-            None
-            if self.guide is None
-            else partial(self.guide.energy_and_gradient, level_db=self.prior.level_db)
-        )
+        if self.guide is None:
+            return None
+        return partial(self.guide.energy_and_gradient, level_db=self.prior.level_db)
 
     def _render_feedback(self, start: int, stop: int) -> RenderFeedback | None:
         """Return the rendering of a range of frames; None if the search does not use it."""

@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse
 from pydantic import Field
 
 from tonewood.audio_io.reader import read_recording, write_recording
+from tonewood.data.loading import check_distinct_folders
 from tonewood.errors import CallError, OutputError, printable
 from tonewood.settings import EnhanceSettings, Settings
 from tonewood.studio.database import NotFoundError
@@ -18,7 +19,6 @@ from tonewood.studio.registries import FolderRegistry
 from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES, PLAYBACK_FORMAT
 from tonewood.studio.routes_sessions import JobResponse, StudioDependency, responds_with
 from tonewood.studio.state import StudioState
-from tonewood.utils.optional_torch import explain_missing_torch
 from tonewood.web.errors import declare_media
 
 folder_routes = APIRouter()
@@ -143,7 +143,5 @@ def get_batch_audio(
 def _resolve_sides(studio: StudioState, sides: ChosenFolders) -> dict[str, Any]:
     folders = require_folders(studio)
     reference, source = folders.resolve(sides.reference), folders.resolve(sides.source)
-    with explain_missing_torch("training"):
-        from tonewood.data.loading import check_distinct_folders
     check_distinct_folders(reference, source)
     return {"reference": str(reference), "source": str(source)}
