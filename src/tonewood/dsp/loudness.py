@@ -212,8 +212,8 @@ class _SpanMatrices(NamedTuple):
     state at the end; carries[k] is the same over 2^k spans, as long as the filter remembers.
     """
 
-    forced: NDArray[np.float32]  # [sample, sample]
-    free: NDArray[np.float32]  # [state, sample]
+    forced: NDArray[np.float64]  # [sample, sample]
+    free: NDArray[np.float64]  # [state, sample]
     drive: NDArray[np.float64]  # [state, sample]
     carries: tuple[NDArray[np.float64], ...]  # [state, state]
 
@@ -231,15 +231,13 @@ def _span_matrices(rate: int) -> _SpanMatrices:
             state[:, 0] = b1 * x - a1 * y + state[:, 1]
             state[:, 1] = b2 * x - a2 * y
             x[:] = y
-    # States of the direct form cancel one another in single precision; an orthonormal basis does not.
+    # States of the direct form are large and cancel one another; those of an orthonormal basis do not.
     free, basis = np.linalg.qr(signal[_SPAN:].T)
     drive, carry = np.split(basis @ states.T, [_SPAN], axis=1)
     carries = [carry @ np.linalg.inv(basis)]
     while np.abs(carries[-1]).max() > _NEGLIGIBLE:
         carries.append(carries[-1] @ carries[-1])
-    return _SpanMatrices(
-        signal[:_SPAN].astype(np.float32), free.T.astype(np.float32), drive, tuple(carries[:-1])
-    )
+    return _SpanMatrices(signal[:_SPAN], free.T, drive, tuple(carries[:-1]))
 
 
 def _differenced_sos(rate: int) -> FloatArray:
@@ -252,36 +250,35 @@ def _differenced_sos(rate: int) -> FloatArray:
 class _KWeightingFilter:
     """K-weighting of audio that arrives in blocks, without a loop over samples.
 
-    Single precision is enough because the input is the difference of successive samples: a constant
-    or slow part of the signal, which the weighting removes, leaves no rounding errors. The states,
-    which sum over many samples, are in double precision.
+    The input of the matrices is the difference of successive samples, so that a constant or slow part
+    of the signal, which the weighting removes, leaves no rounding errors.
     """
 
     def __init__(self, rate: int, channels: int) -> None:
         self._matrices = _span_matrices(rate)
-        self._state = np.zeros((channels, 4))
-        self._last = np.zeros((channels, 1), np.float32)
+        self._state: FloatArray = np.zeros((channels, 4))
+        self._last: FloatArray = np.zeros((channels, 1))
 
-    def process(self, samples: Samples) -> Samples:
+    def process(self, samples: Samples) -> FloatArray:
         """Return the weighted samples (channels, samples).
 
         All blocks but the last must be whole spans.
         """
         channels, count = samples.shape
-        change = np.zeros((channels, -(-count // _SPAN) * _SPAN), np.float32)
+        change = np.zeros((channels, -(-count // _SPAN) * _SPAN))
         change[:, :1] = samples[:, :1] - self._last
-        np.subtract(samples[:, 1:], samples[:, :-1], out=change[:, 1:count])
+        np.subtract(samples[:, 1:], samples[:, :-1], out=change[:, 1:count], dtype=np.float64)
         spans = change.reshape(channels, -1, _SPAN)
         states = self._states(spans)
-        weighted: Samples = spans @ self._matrices.forced
-        weighted += states[..., :-1].astype(np.float32).transpose(0, 2, 1) @ self._matrices.free
-        self._last, self._state = samples[:, -1:], states[..., -1]
+        weighted: FloatArray = spans @ self._matrices.forced
+        weighted += states[..., :-1].transpose(0, 2, 1) @ self._matrices.free
+        self._last, self._state = samples[:, -1:].astype(np.float64), states[..., -1]
         return weighted.reshape(channels, -1)[:, :count]
 
-    def _states(self, spans: Samples) -> NDArray[np.float64]:
+    def _states(self, spans: FloatArray) -> FloatArray:
         """Return the states [channel, state, span] at the start of each span and the end of the last."""
         # Spans are the last axis, because products with small matrices are fast on long rows.
-        drive = self._matrices.drive @ spans.astype(np.float64).transpose(0, 2, 1)
+        drive = self._matrices.drive @ spans.transpose(0, 2, 1)
         states = np.concatenate([self._state[..., None], drive], axis=2)
         # Each pass doubles the number of earlier spans whose input a state contains.
         for power, carry in enumerate(self._matrices.carries):
