@@ -21,6 +21,20 @@ def wait_until(page: Any, holds: Callable[[], bool], seconds: float = LONGEST_WA
     raise AssertionError("it never came to hold")
 
 
+def press(page: Any, part: Any, position: dict[str, float] | None = None) -> None:
+    """Press the pointer on an element and hold it. Try again if the element moved before the press."""
+
+    def presses() -> bool:
+        part.hover(position=position)  # waits until it stops moving
+        page.mouse.down()
+        pressed: bool = part.evaluate("it => it === document.activeElement")
+        if not pressed:
+            page.mouse.up()
+        return pressed
+
+    wait_until(page, presses)
+
+
 def wait_for_change(page: Any, part: Any) -> None:
     """Wait until the text of an element changes."""
     text = part.inner_text()

@@ -200,8 +200,8 @@ def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="module")
-def enhanced_session(live: Live) -> str:
-    """Return the id of an enhanced session."""
+def shared_session(live: Live) -> str:
+    """Return the id of a session that is enhanced once for all tests of a module."""
     with live.client() as client:
         session = upload_recording(client, EXAMPLE, "phrase.flac")
         job = client.post(f"/api/sessions/{session['id']}/enhance", json={}).json()
@@ -209,7 +209,15 @@ def enhanced_session(live: Live) -> str:
     return str(session["id"])
 
 
-def change_edit(client: TestClient, session: dict[str, Any], **changes: Any) -> dict[str, Any]:
+@pytest.fixture
+def enhanced_session(live: Live, shared_session: str) -> str:
+    """Return the id of an enhanced session without edits, whatever the test before left."""
+    with live.client() as client:
+        change_edit(client, {"id": shared_session}, notes=[], areas=[], amount=1.0)
+    return shared_session
+
+
+def change_edit(client: Any, session: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Change parts of a session's edit and return its state."""
     state = client.get(f"/api/sessions/{session['id']}/state").json()
     answer = client.put(f"/api/sessions/{session['id']}/edit", json={**state["edit"], **changes})

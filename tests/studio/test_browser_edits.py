@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.studio.browser_page import position, state, wait_for_change, wait_until
+from tests.studio.browser_page import position, press, state, wait_for_change, wait_until
 from tests.studio.conftest import Live
 
 
@@ -25,8 +25,6 @@ def test_note_is_edited_by_keyboard(visit: Callable[..., Any], live: Live, enhan
     assert reported[1].split(",")[1] != reported[0].split(",")[1]
     note.press("Delete")
     wait_until(page, lambda: page.locator(".note").count() == 0)
-    # The next test opens the same session, so the server must know as well.
-    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"] == [])
 
 
 def test_region_is_moved_by_label_and_edited_by_keyboard(
@@ -59,30 +57,55 @@ def test_region_is_moved_by_label_and_edited_by_keyboard(
     wait_until(page, lambda: page.locator(".area").count() == 0)
 
 
+def press_slider(page: Any) -> Any:
+    """Press the slider of a note at +6 dB, without moving it, and return it."""
+    slider = page.locator(".notes input").first
+    press(page, slider, {"x": 0.6 * slider.bounding_box()["width"], "y": 5})
+    return slider
+
+
+def move_slider(page: Any, slider: Any) -> None:
+    """Move a pressed slider to about +15 dB."""
+    box = slider.bounding_box()
+    page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + box["height"] / 2, steps=3)
+
+
 def test_slider_keeps_focus_during_updates(
     visit: Callable[..., Any], live: Live, enhanced_session: str
 ) -> None:
     page = visit()
     page.goto(f"{live.url}#/s/{enhanced_session}")
     page.get_by_role("button", name="Add a note").click()
-    slider = page.locator(".notes input")
-    width = slider.bounding_box()["width"]
-    slider.hover(position={"x": 0.6 * width, "y": 5})  # waits until it stops moving
-    page.mouse.down()
-    node, box = slider.element_handle(), slider.bounding_box()
-    middle = box["y"] + box["height"] / 2
+    slider = press_slider(page)
+    node = slider.element_handle()
     # Meanwhile the previous edit is rendered and reported.
     wait_until(page, lambda: (now := state(live, enhanced_session))["whole"] and now["edit"]["notes"])
     wait_until(page, lambda: "being checked" not in page.inner_text(".certificate"))
-    page.mouse.move(box["x"] + 0.75 * box["width"], middle, steps=3)
+    move_slider(page, slider)
     assert page.evaluate("it => it === document.querySelector('.notes input')", node)
     page.mouse.up()
-    note = page.locator(".note")
-    wait_until(page, lambda: "+1" in note.get_attribute("aria-label"))
-    note.press("Delete")
-    wait_until(page, lambda: page.locator(".note").count() == 0)
-    # The next test opens the same session, so the server must know as well.
-    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"] == [])
+    wait_until(page, lambda: "+1" in page.locator(".note").get_attribute("aria-label"))
+
+
+def test_change_by_slider_outlasts_an_edit_of_another_tab(
+    visit: Callable[..., Any], live: Live, enhanced_session: str
+) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page.get_by_role("button", name="Add a note").click()
+    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"])
+    other = page.context.new_page()
+    other.goto(page.url)
+    slider = press_slider(page)
+    move_slider(page, slider)
+    asked = f"/api/sessions/{enhanced_session}/state"
+    with page.expect_response(lambda response: response.url.endswith(asked)):
+        other.get_by_role("button", name="Add an area").click()
+    page.wait_for_timeout(500)  # for the page to apply the answer
+    assert float(slider.input_value()) > 10
+    page.mouse.up()
+    wait_until(page, lambda: "+1" in page.locator(".note").get_attribute("aria-label"))
+    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"][0]["gain_db"] > 10)
 
 
 def test_two_tabs_show_the_same_edit(visit: Callable[..., Any], live: Live, enhanced_session: str) -> None:
@@ -112,8 +135,6 @@ def test_search_again_keeps_pinned_notes(
     assert page.locator(".note").count() == 1
     page.locator(".note").press("Delete")
     wait_until(page, lambda: page.locator(".note").count() == 0)
-    # The next test opens the same session, so the server must know as well.
-    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"] == [])
 
 
 def test_cancel_button_keeps_focus_during_progress(
@@ -129,8 +150,7 @@ def test_cancel_button_keeps_focus_during_progress(
     figure = page.locator(".progress-slot .figure")
     wait_until(page, lambda: figure.count() == 1 and "score" in figure.inner_text())
     cancel = page.get_by_role("button", name="Cancel")
-    cancel.hover()  # waits until it stops moving
-    page.mouse.down()
+    press(page, cancel)
     node = cancel.element_handle()
     for _ in range(3):
         wait_for_change(page, figure)

@@ -58,7 +58,6 @@ const EDGES = ["n", "e", "s", "w", "ne", "nw", "se", "sw"];
 
 export class Blocks<T extends Item> {
   private elements = new Map<string, HTMLElement>();
-  private dragging = false;
 
   constructor(
     private kind: Kind<T>,
@@ -94,10 +93,6 @@ export class Blocks<T extends Item> {
 
   focus(id: string): void {
     this.elements.get(id)?.focus({ preventScroll: true });
-  }
-
-  get busy(): boolean {
-    return this.dragging;
   }
 
   private place(element: HTMLElement, box: Box): void {
@@ -150,7 +145,7 @@ export class Blocks<T extends Item> {
       const dx = now.clientX - from.x;
       const dy = now.clientY - from.y;
       if (!moved && Math.hypot(dx, dy) < 3) return;
-      moved = this.dragging = true;
+      moved = true;
       const box = this.dragged(before, edge, dx, dy);
       this.desk.preview(altered(this.kind, this.desk.edit, id, () => this.kind.boxed(item, box, this.scale)));
     };
@@ -158,7 +153,6 @@ export class Blocks<T extends Item> {
       element.removeEventListener("pointermove", move);
       element.removeEventListener("pointerup", end);
       element.removeEventListener("pointercancel", end);
-      this.dragging = false;
       if (moved) this.desk.keep(this.desk.edit);
     };
     element.addEventListener("pointermove", move);

@@ -12,8 +12,8 @@ export class Edits {
 
   constructor(
     private session: Session,
-    /** Receives the state after an edit, and whether that edit is still the one shown. */
-    private accept: (state: State, mine: boolean) => void,
+    /** Receives a state, and whether it answers the edit that is shown. */
+    private accept: (state: State, mine?: boolean) => void,
   ) {
     this.now = session.state.edit;
     this.channel.onmessage = (event) => event.data === session.id && void this.look();
@@ -24,6 +24,11 @@ export class Edits {
     void this.send(); // send the pending edit now
     document.removeEventListener("visibilitychange", this.seen);
     this.channel.close();
+  }
+
+  /** Whether the edit is that of the server: none is being made, sent or waiting. */
+  get rest(): boolean {
+    return JSON.stringify(this.now) === JSON.stringify(this.session.state.edit);
   }
 
   keep(edit: Edit): void {
@@ -49,7 +54,8 @@ export class Edits {
         this.unsent = false;
         this.told(state, this.now === edit);
       } catch (error) {
-        this.unsent ||= error instanceof Refused && error.status === 0;
+        if (error instanceof Refused && error.status === 0) this.unsent = true;
+        else this.accept(this.session.state, this.now === edit); // refused: it is taken back
         throw error;
       }
     });
@@ -81,7 +87,7 @@ export class Edits {
     if (this.pending || this.unsent) return;
     await trying(async () => {
       const state = await get<State>(`/sessions/${this.session.id}/state`);
-      if (state.number !== this.session.state.number || state.key !== this.session.state.key) this.accept(state, true);
+      if (state.number !== this.session.state.number || state.key !== this.session.state.key) this.accept(state);
     });
   }
 }

@@ -30,11 +30,6 @@ export class Marks implements Desk {
     return this.edits.now;
   }
 
-  /** Returns whether an item is being dragged. */
-  get busy(): boolean {
-    return this.notes.busy || this.areas.busy;
-  }
-
   lay(): void {
     this.areas.lay();
     this.notes.lay();

@@ -203,12 +203,13 @@ export class SessionPage {
     void this.edits.send();
   };
 
-  /** Applies a state of the server, and its edit unless the user is changing it. */
-  private accept(state: State, edit = true): void {
+  /** Applies a state of the server. Its edit replaces that of the page if `mine`, or if the page has no change of its own. */
+  private accept(state: State, mine = false): void {
+    const edit = mine || this.edits.rest;
     const changed = state.key !== this.session.state.key;
     const curve = changed || state.found !== this.session.state.found;
     this.session.state = state;
-    if (edit && !this.marks.busy) {
+    if (edit) {
       this.edits.now = state.edit;
       this.player.amount = null;
     }
@@ -244,8 +245,7 @@ export class SessionPage {
     if (!job && this.edits.resend()) return;
     this.session.saliency = told.saliency;
     const first = this.session.state.found === null && told.state.found !== null;
-    const rests = JSON.stringify(this.edits.now) === JSON.stringify(this.session.state.edit);
-    this.accept(told.state, rests || job?.kind !== "whole");
+    this.accept(told.state);
     if (first) this.transport.listenTo("output");
     if (job?.kind === "explain") this.scope.draw();
   }
