@@ -87,13 +87,14 @@ def test_page_contains_verdicts_and_figures(
     ("name", "code", "message"),
     [
         ("report.txt", 2, "is not an HTML file: end the name in .html"),
-        ("no/report.html", 1, "is in a folder that does not exist"),
+        ("file/report.html", 1, "file is a file): name another output folder"),
         ("", 2, "is not an HTML file"),
     ],
 )
 def test_unwritable_page_is_refused_before_the_audit(
     run: Run, call: list[object], tmp_path: Path, name: str, code: int, message: str
 ) -> None:
+    (tmp_path / "file").write_bytes(b"")
     ran = run(*call, "-o", tmp_path / name)
     assert ran.code == code
     assert message in ran.err

@@ -102,7 +102,7 @@ def test_seed_determines_the_result_and_counts_up(run: Run, call: list[object]) 
     [
         ("ladder.jpg", "is not a PNG file: end the name in .png"),
         ("there.png", "exists: name another output or pass --overwrite"),
-        ("no/ladder.png", "is in a folder that does not exist"),
+        ("there.png/ladder.png", "there.png is a file): name another output folder"),
     ],
 )
 def test_invalid_picture_is_rejected_before_the_work(

@@ -68,7 +68,8 @@ def test_train_rejects_its_output_before_training(
 
     monkeypatch.setattr("tonewood.training.pipeline.train_model", unused)
     assert "is a folder, not a file" in call(tmp_path, "--overwrite")
-    assert "is in a folder that does not exist: create" in call(tmp_path / "no" / "m.tonewood")
+    (tmp_path / "file").write_bytes(b"")
+    assert "file is a file): name another output folder" in call(tmp_path / "file" / "m.tonewood")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "cannot be written (permission denied)" in call(tmp_path / "m.tonewood")
 

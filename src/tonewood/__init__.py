@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tonewood.model.losses import FeatureLoss, NeuralLoss
     from tonewood.model.model import Model
 
+    __version__: str
+
 __all__ = [
     "Enhancement",
     "FeatureLoss",
@@ -59,6 +61,10 @@ _EXPORT_MODULES = {
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tonewood")
     if name not in _EXPORT_MODULES:
         raise AttributeError(f"module 'tonewood' has no attribute {name!r}")
     try:

@@ -134,7 +134,7 @@ def test_unwritable_outputs_are_refused_before_the_work(
     monkeypatch.setattr(os, "access", lambda *_: False)
     ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file)
     assert ran.code == 1
-    assert "out cannot be written to (permission denied): name another output folder" in ran.err
+    assert "out/good.wav cannot be written (permission denied): name another output folder" in ran.err
 
 
 def test_output_folder_that_cannot_be_created_is_named(

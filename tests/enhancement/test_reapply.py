@@ -117,7 +117,7 @@ def test_wrong_recording_is_one_error(tmp_path: Path, output: Path, take: Path, 
     for arguments, code, reason in (
         ((recipe_path(output), take, "-o", take), 1, "is the input itself"),
         ((recipe_path(output), take, "-o", output), 1, "exists: name another output or pass --overwrite"),
-        ((recipe_path(output), take, "-o", tmp_path / "x.txt"), 1, "is not an audio file"),
+        ((recipe_path(output), take, "-o", tmp_path / "x.txt"), 2, "is not an audio file"),
         ((take, "-o", tmp_path / "x.wav"), 1, "is not a Tonewood recipe"),
         ((recipe_path(output), tmp_path / "no.wav", "-o", tmp_path / "x.wav"), 1, "no.wav"),
         ((recipe_path(output),), 2, "Missing option"),

@@ -312,7 +312,7 @@ def test_wrong_paths_and_corrections_are_refused(tmp_path: Path, enhanced_file: 
             2,
             "is not the name of an audio file: use a name such as",
         ),
-        (enhanced_file, ("--peq", "3"), tmp_path / "no" / "x.txt", 1, "is in a folder that does not exist"),
+        (enhanced_file, ("--peq", "3"), existing / "x.txt", 1, "is a file): name another output folder"),
         ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, whose correction does not change"),
         ("nobody", ("--peq", "3"), tmp_path / "x.txt", 1, "neither a model file nor a bundled"),
         (existing, ("--peq", "3"), tmp_path / "x.txt", 1, "is not a Tonewood model"),

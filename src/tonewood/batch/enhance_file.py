@@ -15,7 +15,6 @@ from tonewood.enhancement.output_files import (
     OutputKey,
     check_outputs,
     cleanup_on_error,
-    existing_parent,
     sidecar_path,
     write_output_audio,
 )
@@ -26,6 +25,7 @@ from tonewood.mask.certificate import Certificate
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
+from tonewood.utils.atomic_write import existing_parent
 
 if TYPE_CHECKING:
     from tonewood.enhancement.reapply import MaskTransfer

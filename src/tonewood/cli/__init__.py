@@ -7,8 +7,10 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -17,6 +19,8 @@ import typer.main
 from tonewood.cli import common
 from tonewood.errors import CallError, TonewoodError
 from tonewood.utils.optional_torch import explain_missing_torch
+
+_HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
 class LazyCommand(typer.core.TyperCommand):
@@ -36,11 +40,35 @@ class LazyCommand(typer.core.TyperCommand):
         if app is None:
             app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command(self.name)(getattr(module, f"{self.name}_command"))
-        return typer.main.get_command(app)
+        command = typer.main.get_command(app)
+        _refuse_empty_values(command)
+        return command
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as in typer
         """Parse the arguments of a call of the command itself."""
         return self.load().make_context(*args, **kwargs)
+
+
+def _refuse_empty_values(command: Any) -> None:  # noqa: ANN401 - the type depends on the version of typer
+    """Make a command, or each command of a group, refuse empty texts except where one is the default.
+
+    An empty variable of a shell gives such a text, and `Path("")` is the current folder.
+    """
+    for subcommand in getattr(command, "commands", {}).values():
+        _refuse_empty_values(subcommand)
+    for parameter in command.params:
+        if parameter.default != "":
+            parameter.process_value = partial(_process_non_empty, parameter, parameter.process_value)
+
+
+def _process_non_empty(parameter: Any, process: Callable[..., Any], context: Any, value: Any) -> Any:  # noqa: ANN401
+    """Convert the value of a parameter as typer does; CallError if it is an empty text, or contains one."""
+    if "" in (value if isinstance(value, list | tuple) else (value,)):
+        name = max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.metavar
+        raise CallError(
+            f"{name or parameter.name.upper()} is empty: give a name, or check the variable it is from"
+        )
+    return process(context, value)
 
 
 COMMANDS = (
@@ -102,11 +130,25 @@ cli_app = typer.Typer(
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings=_HELP_OPTIONS,
 )
 
 
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
+        from importlib.metadata import version
+
+        print(f"tonewood {version('tonewood')}")
+        raise typer.Exit
+
+
 @cli_app.callback()
-def _describe() -> None:
+def _describe(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
     """Change recordings toward a sound that is learnt from two folders of recordings."""
 
 

@@ -1,7 +1,6 @@
 """Options, checks, output and batch processing that several commands share."""
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -164,15 +163,9 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{printable(path)} is a folder, not a file: name a file in it")
     if path.exists() and not overwrite:
         raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise OutputError(
-            f"{printable(path)} is in a folder that does not exist: create {printable(folder)} first"
-        )
-    if not os.access(folder, os.W_OK):
-        raise OutputError(
-            f"{printable(path)} cannot be written (permission denied): name another output folder"
-        )
+    from tonewood.utils.atomic_write import check_parent
+
+    check_parent(path)
 
 
 class BatchOptions(NamedTuple):

@@ -75,7 +75,7 @@ def render_command(
     # Required; Python wants a default after the optional INPUT, and typer takes `...` for none.
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", readable=False, help="Output file, or an existing folder."),
+        typer.Option("-o", "--output", readable=False, help="Output file or folder."),
     ] = ...,  # type: ignore[assignment]
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,

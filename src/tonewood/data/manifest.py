@@ -19,7 +19,7 @@ from tonewood.audio_io.reader import MIN_RECORDING_SECONDS, AudioReader
 from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, failure_reason, printable
 from tonewood.utils.arrays import Samples
-from tonewood.utils.atomic_write import check_not_existing, write_text
+from tonewood.utils.atomic_write import check_not_existing, check_parent, write_text
 
 
 class ContentKey(NamedTuple):
@@ -104,10 +104,8 @@ def check_manifest_output(path: Path, overwrite: bool) -> None:
     """Raise OutputError if a manifest cannot be written to a path; checked before long work."""
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise OutputError(f"{printable(path)} is not a manifest: name a .csv or .jsonl, such as takes.csv")
-    if not path.resolve().parent.is_dir():
-        folder = printable(path.resolve().parent)
-        raise OutputError(f"{printable(path)} is in a folder that does not exist: create {folder} first")
     check_not_existing([path], overwrite)
+    check_parent(path)
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool = False) -> None:

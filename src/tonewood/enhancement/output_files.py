@@ -1,10 +1,11 @@
 """Plan output files, recognise finished ones, and write audio so that a failure leaves nothing behind."""
 
-import os
+import mimetypes
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io import remote
+from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES
 from tonewood.audio_io.libsndfile import (
     WRITABLE_SUFFIXES,
     AudioFormat,
@@ -34,7 +36,7 @@ from tonewood.errors import (
     printable,
 )
 from tonewood.settings import EnhanceSettings, RenderSettings
-from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.atomic_write import atomic_path, check_parent
 
 
 class FileJob(NamedTuple):
@@ -68,7 +70,7 @@ class OutputKind:
     suffixes : collection of str
         An output that ends in one of these is a file, not a folder.
     suffix_rule : str
-        Rest of the message about an output with another suffix.
+        Rest of the message about an output with the suffix of another kind of file.
     name : callable
         Returns the output's path below the output folder for an input's path below its folder.
     is_earlier_output : callable
@@ -79,6 +81,34 @@ class OutputKind:
     suffix_rule: str
     name: Callable[[Path], Path]
     is_earlier_output: Callable[[Path, Location], bool]
+
+    def is_file(self, out: Location) -> bool:
+        """Return whether an output is a file: it has a suffix of this kind, and is not an existing folder.
+
+        Any other output is a folder, which is made if it does not exist.
+
+        Raises
+        ------
+        CallError
+            `out` is an existing file, or has the suffix of another kind of file.
+        """
+        if isinstance(out, Path) and out.is_dir():
+            return False
+        # A URL has a suffix as a path has.
+        suffix = Path(str(out)).suffix.lower()
+        if suffix in self.suffixes:
+            return True
+        # A folder named by a URL may well contain a dot, as host names do.
+        if isinstance(out, Path) and (out.exists() or suffix in FFMPEG_SUFFIXES | _other_file_suffixes()):
+            raise CallError(f"{printable(out)} {self.suffix_rule}")
+        return False
+
+
+@lru_cache
+def _other_file_suffixes() -> frozenset[str]:
+    """Return suffixes that nobody gives a folder."""
+    # An instance of its own has the same table on every machine; the module reads that of the system.
+    return frozenset(mimetypes.MimeTypes().types_map[True])
 
 
 def sidecar_path(output: Path, suffix: str = RECIPE_SUFFIX) -> Path:
@@ -95,8 +125,7 @@ def _is_enhanced_file(path: Path, out: Location) -> bool:
 
 AUDIO_OUTPUTS = OutputKind(
     suffixes=WRITABLE_SUFFIXES,
-    suffix_rule="is not an audio file that can be written: name one such as .wav or .flac, or an "
-    "existing folder",
+    suffix_rule="is not an audio file that can be written: name one such as .wav or .flac, or a folder",
     name=default_output_name,
     is_earlier_output=_is_enhanced_file,
 )
@@ -117,17 +146,10 @@ def plan_jobs(
         Two recordings would become one file, or `out` is a file and a folder is needed.
     """
     single = len(inputs) == 1 and not _is_folder(inputs[0])
-    is_folder = isinstance(out, Path) and out.is_dir()
-    # A folder may be called `takes.wav`; a URL has a suffix as a path has.
-    names_file = Path(str(out)).suffix.lower() in kind.suffixes and not is_folder
-    exists_as_file = isinstance(out, Path) and out.exists() and not is_folder
-    if single and names_file:
-        return _without_conflicts([FileJob(inputs[0], out)])
-    if not single and (names_file or exists_as_file):
+    if kind.is_file(out):
+        if single:
+            return _without_conflicts([FileJob(inputs[0], out)])
         raise CallError(f"{printable(out)} is a file; several outputs need a folder: name a folder")
-    # A folder named by a URL may well contain a dot, as host names do.
-    if single and isinstance(out, Path) and not is_folder and (out.suffix or exists_as_file):
-        raise CallError(f"{printable(out)} {kind.suffix_rule}")
     planned: dict[Location, FileJob | FileFailure] = {}
     for location in inputs:
         for job in _plan_input(location, out, kind):
@@ -331,18 +353,7 @@ def check_outputs(source: Path, outputs: Sequence[Path], overwrite: bool) -> Non
             raise OutputError(f"{printable(path)} is a folder, not a file: name another output")
         if path.exists() and not overwrite:
             raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
-    # Missing folders are made in the nearest one that exists.
-    folder = existing_parent(outputs[0])
-    reason = "" if folder.is_dir() else f"{printable(folder)} is a file"
-    if not reason and not os.access(folder, os.W_OK | os.X_OK):
-        reason = "permission denied"
-    if reason:
-        raise _not_writable_error(outputs[0].parent, reason)
-
-
-def existing_parent(output: Path) -> Path:
-    """Return the nearest parent folder of an output that exists."""
-    return next(folder for folder in output.absolute().parents if folder.exists())
+    check_parent(outputs[0])
 
 
 @contextmanager

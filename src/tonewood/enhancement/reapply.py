@@ -29,7 +29,7 @@ from tonewood.enhancement.output_files import (
 from tonewood.enhancement.pipeline import StreamedEnhancement, render_and_certify
 from tonewood.enhancement.prior_mask import find_prior_mask, predict_mask
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, InputRecord, Recipe, TransferRecord, load_recipe
-from tonewood.errors import AudioError, CallError, OutputError, RecipeError, printable
+from tonewood.errors import AudioError, CallError, RecipeError, printable
 from tonewood.mask.components import mean_gain_db
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_blocks
@@ -190,7 +190,7 @@ def render_recipe(
     recording : Path, optional
         If None, the recording is looked for, by its name, beside the recipe and beside `out`.
     out : Path
-        A file, or an existing folder; there the output gets the recording's name.
+        A file, or a folder; there the output gets the recording's name.
 
     Raises
     ------
@@ -200,9 +200,14 @@ def render_recipe(
         The output cannot be written, or the recording cannot be read.
     """
     recipe = load_recipe(path)
-    output = out / default_output_name(Path(Path(recipe.input.name).name)) if out.is_dir() else out
-    if output.suffix.lower() not in WRITABLE_SUFFIXES:
-        raise OutputError(f"{printable(output)} {AUDIO_OUTPUTS.suffix_rule}")
+    output = out
+    if not AUDIO_OUTPUTS.is_file(out):
+        output = out / default_output_name(Path(Path(recipe.input.name).name))
+    if output.suffix.lower() not in WRITABLE_SUFFIXES:  # a recipe may come from anyone
+        raise RecipeError(
+            f"{printable(path)} was made from {printable(output.name)}, whose format cannot be written: "
+            "name an output such as take.wav"
+        )
     source = _find_recipe_input(path, recipe, recording, output)
     if source.resolve() == output.resolve():
         raise overwrites_input_error(source, output)

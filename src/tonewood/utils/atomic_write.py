@@ -101,6 +101,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     lock_path = path.parent / f"{_TEMPORARY_PREFIX}{name}.sole"
     while True:
         with _write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(lock_path, os.O_CREAT | os.O_WRONLY, 0o666)
         is_free = try_lock(lock)
         if os.fstat(lock).st_nlink:
@@ -227,6 +228,21 @@ def check_not_existing(paths: Iterable[Path], overwrite: bool) -> None:
             raise _exists_error(path)
 
 
+def check_parent(path: Path) -> None:
+    """Raise OutputError if a file cannot be written to its folder, which is made if it does not exist."""
+    folder = existing_parent(path)
+    reason = "" if folder.is_dir() else f"{printable(folder)} is a file"
+    if not reason and not os.access(folder, os.W_OK | os.X_OK):
+        reason = "permission denied"
+    if reason:
+        raise OutputError(f"{printable(path)} cannot be written ({reason}): name another output folder")
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the nearest folder above a path that exists."""
+    return next(folder for folder in path.absolute().parents if folder.exists())
+
+
 def prepare_report_folder(out: Path, names: Iterable[str], overwrite: bool) -> None:
     """Create the folder of a report; called before the work, so that its errors come first.
 
@@ -250,10 +266,8 @@ def _check_writable(path: str | os.PathLike[str], final: Path, overwrite: bool) 
         raise OutputError(f"{printable(path)} is a folder, not a file: name a file in it")
     if not overwrite and final.exists():
         raise _exists_error(path)
-    if not final.parent.is_dir():
-        raise OutputError(
-            f"{printable(path)} is in a folder that does not exist: create {printable(final.parent)} first"
-        )
+    with _write_errors(path):
+        final.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _publish(path: str | os.PathLike[str], temporary: Path, final: Path, overwrite: bool) -> None:
