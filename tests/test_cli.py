@@ -53,12 +53,12 @@ OPTIONS = {
     "--predictor --onto --fix --no-cache --resume --set "
     "--overwrite --json",
     "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
-    "--no-match --plot --set --workers --scheduler --retries --parquet --overwrite --json",
+    "--no-match --plot --set --workers --scheduler --retries --parquet --quiet --overwrite --json",
     "render": "-o --overwrite --json",
     "apply": "-m -o --static-only --same-mask --plot --overwrite --json",
     "diff": "--json",
     "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite --json",
-    "score": "-m --workers --scheduler --retries --parquet --overwrite --json",
+    "score": "-m --workers --scheduler --retries --parquet --quiet --overwrite --json",
     "info": "--json",
     "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
     "--overwrite --json",
@@ -232,14 +232,14 @@ WRONG_CALLS = {
     "--between nan:400": "--between is nan: .*finite",
     "--prior louder": r"'louder': .*'auto', 'none', 'random', 'blocks', 'static'",
     '--prior a"b': r"""'a"b': .*'none'""",
-    "--method magic": r"'magic': .*'search'",
-    "--seed -1": "seed is -1: .*greater than or equal to 0",
+    "--method magic": r"'magic': choose search",
+    "--seed -1": "seed is -1: give a whole number from 0",
     "--set nothing": "'nothing' is not an assignment: give NAME=VALUE",
     "--set search.nothing=1": "there is no setting 'search.nothing'",
     "--set search=1": "search is 1",
     "--set search.alpha=much": "alpha is 'much': .*number",
-    "--set search.optimiser=Magic": "optimiser is 'Magic': .*'Adam'",
-    "--set search.alpha=Infinity": "alpha is inf: .*finite",
+    "--set search.optimiser=Magic": "optimiser is 'Magic': choose Adam,",
+    "--set search.alpha=Infinity": "alpha is inf: give a number",
 }
 
 

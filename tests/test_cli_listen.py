@@ -166,7 +166,7 @@ def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Pa
     out = tmp_path / "m.tonewood"
     for more, reason in (
         ((), "there is nothing to train from"),
-        (("--reference", folders / "one"), "need each other"),
+        (("--reference", folders / "one"), "--source is missing"),
         (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
         (("--preferences", tmp_path / "no.csv"), "cannot be read"),
         (

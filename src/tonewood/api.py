@@ -1,5 +1,6 @@
 """Python interface: arrays in, results out. It runs the same workflows as the command line."""
 
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_RECORDING_SECONDS
+from tonewood.audio_io.recording import find_left_out_recordings
 from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
@@ -15,7 +17,8 @@ from tonewood.errors import AudioError, CallError
 from tonewood.model import hub
 from tonewood.model import model as modelfile
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
+from tonewood.setting_types import EnhanceMethod
+from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings, default_enhance_settings
 from tonewood.utils.optional_torch import explain_missing_torch
 
 
@@ -64,7 +67,7 @@ def train(
     # These modules import torch, which enhancing does not need.
     from tonewood.data.dataset import WeightedFolder
     from tonewood.data.feature_cache import NO_CACHE, FeatureCache
-    from tonewood.data.loading import check_folder_weights
+    from tonewood.data.loading import check_folder_weights, list_folders
     from tonewood.training.pipeline import train_model
 
     name = Path(output).stem if output else "model"
@@ -74,9 +77,13 @@ def train(
         check_folder_weights(reference_input)
     else:
         reference_input = None if reference is None else Path(reference)
+    source_input = None if source is None else Path(source)
+    for folder in (*list_folders(reference_input), *list_folders(source_input)):
+        for path, reason in find_left_out_recordings(folder):
+            warnings.warn(f"{path} is left out: it {reason}", stacklevel=2)
     events = train_model(
         reference_input,
-        None if source is None else Path(source),
+        source_input,
         settings or ModelSettings(),
         preferences=None if preferences is None else Path(preferences),
         ratings=None if ratings is None else Path(ratings),
@@ -96,6 +103,8 @@ def enhance(
     rate: int,
     model: Model | str | Path = "cello",
     *,
+    amount: float | None = None,
+    method: EnhanceMethod | None = None,
     settings: EnhanceSettings | None = None,
 ) -> Enhancement:
     """Change a recording toward the sound of the model's reference.
@@ -106,15 +115,29 @@ def enhance(
     rate : int
         Hz.
     model : Model, path or name
+    amount : float, optional
+        Strength of the change; it replaces that of `settings`.
+    method : {"search", "predicted", "paper"}, optional
+        Defaults of this method; not together with `settings`.
     settings : EnhanceSettings, optional
 
     Returns
     -------
     Enhancement
         `samples` (channels, samples) float32 at the same rate, the mask, scores before and after.
+
+    Raises
+    ------
+    TonewoodError
+        The recording or a setting is invalid; the text says why in one line.
     """
+    if method is not None and settings is not None:
+        raise CallError("method and settings cannot be used together: use settings.replace(method=…)")
+    used = settings or default_enhance_settings(method or "search")
+    if amount is not None:
+        used = used.replace(render=dict(amount=amount))
     wave = _validate_samples(samples, rate)
-    events = enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings())
+    events = enhance_array(wave, rate, _as_model(model), used)
     (result,) = deque(events, maxlen=1)
     assert isinstance(result, Enhancement)
     return result

@@ -4,11 +4,26 @@ A message is one line: what is wrong with which value, the limit, and what to do
 ``take.wav lasts 0.04 s; a score needs 0.25 s: give a longer recording``.
 """
 
+import errno
 from os import PathLike, fspath
+from typing import Self
 
 
 class TonewoodError(Exception):
-    """Base class of all errors for users; the text is written for them."""
+    """Base class of all errors for users; the text is written for them.
+
+    Attributes
+    ----------
+    is_temporary : bool
+        The same call may succeed later: a full disk, a lost worker, a network that does not answer.
+    """
+
+    is_temporary = False
+
+    def as_temporary(self) -> Self:
+        """Return this error, marked as temporary."""
+        self.is_temporary = True
+        return self
 
 
 class CallError(TonewoodError):
@@ -42,6 +57,8 @@ class DeviceError(TonewoodError):
 class ClusterError(TonewoodError):
     """Workers cannot be started or were lost."""
 
+    is_temporary = True
+
 
 class MissingExtraError(TonewoodError):
     """An optional dependency is not installed."""
@@ -53,6 +70,20 @@ def printable(path: str | PathLike[str]) -> str:
     File names may contain line breaks, escape sequences, and bytes that are not UTF-8.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in fspath(path))
+
+
+# What a later call meets again, unless somebody changes something.
+_LASTING_ERRNOS = frozenset({
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EROFS,
+    errno.ELOOP, errno.EINVAL, errno.EEXIST,
+})  # fmt: skip
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return True if an exception of the system or of Python may not occur again."""
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in _LASTING_ERRNOS
+    return isinstance(error, MemoryError)
 
 
 def failure_reason(error: Exception) -> str:

@@ -4,7 +4,11 @@ There is one dictionary type for each group of `tonewood.settings`, so that mypy
 `settings.replace(search=dict(steps=0))`. A test compares both modules field by field.
 """
 
-from typing import Literal, TypedDict
+from collections.abc import Iterator
+from typing import Any, Literal, TypedDict, get_args
+
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 PriorKind = Literal["auto", "none", "random", "blocks", "static", "neighbours", "network", "predicted"]
 EnhanceMethod = Literal["search", "paper", "predicted"]
@@ -221,3 +225,39 @@ class ModelChanges(TypedDict, total=False):
     priors: PriorsChanges
     guide: GuideChanges
     predictor: PredictorChanges
+
+
+_BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
+
+
+def setting_limits(field: FieldInfo) -> str:
+    """Return the bounds of a number, as in `from 0 to 1`, or the words to choose from."""
+    bounds = {key: getattr(item, key) for item in field.metadata for key in _BOUNDS if hasattr(item, key)}
+    if bounds:
+        return " ".join(f"{word} {bounds[key]}" for key, word in _BOUNDS.items() if key in bounds)
+    return ", ".join(_choices(field.annotation))
+
+
+def _choices(annotation: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield the words of a Literal type, also inside a tuple type."""
+    for item in get_args(annotation):
+        if isinstance(item, str):
+            yield item
+        else:
+            yield from _choices(item)
+
+
+def describe_invalid_value(error: ErrorDetails, field: FieldInfo | None) -> str:
+    """Return an invalid value and what to give instead, as in `50: give a number from 0 to 1`."""
+    value, error_type = error["input"], error["type"]
+    text = f"{value:g}" if isinstance(value, float) else repr(value)
+    limits = setting_limits(field) if field else ""
+    if limits and error_type == "literal_error":
+        return f"{text}: choose {limits}"
+    if error_type.startswith("int_"):
+        return f"{text}: give a whole number {limits}".rstrip()
+    if error_type.startswith(("float_", "finite_number", "less_than", "greater_than")):
+        return f"{text}: give a number {limits}".rstrip()
+    if error_type.startswith("bool_"):
+        return f"{text}: give true or false"
+    return f"{text}: {error['msg'][:1].lower()}{error['msg'][1:]}"

@@ -496,5 +496,5 @@ def validated_settings(group: type[SettingsT], tree: Mapping[str, Any]) -> Setti
             raise CallError(unknown_setting(group, name)) from None
         if first["type"] == "value_error":  # of several fields together, which the message names
             raise CallError(": ".join(filter(None, (name, str(first["ctx"]["error"]))))) from None
-        reason = first["msg"][:1].lower() + first["msg"][1:]
-        raise CallError(f"{name} is {first['input']!r}: {reason}") from None
+        field = dict(setting_fields(group)).get(".".join(key for key in first["loc"] if isinstance(key, str)))
+        raise CallError(f"{name} is {changes_of.describe_invalid_value(first, field)}") from None

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 from tonewood.errors import CallError
+from tonewood.setting_types import setting_limits
 from tonewood.settings import Settings, SettingsT, Unit, setting_fields, unknown_setting, validated_settings
 
 
@@ -70,7 +71,7 @@ def list_settings(group: type[Settings]) -> Iterator[SettingInfo]:
     for name, field in setting_fields(group):
         unit = next(_units((field.annotation, *field.metadata)), "")
         default = list(field.default) if isinstance(field.default, tuple) else field.default
-        limits = _limits(field.annotation, field.metadata)
+        limits = setting_limits(field)
         yield SettingInfo(name, default, unit, limits, field.description or "")
 
 
@@ -81,23 +82,3 @@ def _units(annotations: Sequence[Any]) -> Iterator[str]:
             yield annotation.name
         else:
             yield from _units(get_args(annotation))
-
-
-_BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
-
-
-def _limits(annotation: Any, metadata: Sequence[Any]) -> str:  # noqa: ANN401
-    """Return the bounds of a number or the choices of a word."""
-    bounds = {key: getattr(item, key) for item in metadata for key in _BOUNDS if hasattr(item, key)}
-    if bounds:
-        return " ".join(f"{word} {bounds[key]}" for key, word in _BOUNDS.items() if key in bounds)
-    return ", ".join(_choices(annotation))
-
-
-def _choices(annotation: Any) -> Iterator[str]:  # noqa: ANN401
-    """Yield the words of a Literal type, also inside a tuple type."""
-    for item in get_args(annotation):
-        if isinstance(item, str):
-            yield item
-        else:
-            yield from _choices(item)

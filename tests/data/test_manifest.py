@@ -153,7 +153,7 @@ def test_train_reads_a_manifest(takes: Path, run: Run, small: Callable[..., Mode
     ("more", "code", "reason"),
     [
         ((), 2, "there is nothing to train from: give --reference and --source, a --manifest"),
-        (("--reference", "a"), 2, "--reference and --source need each other: give both"),
+        (("--reference", "a"), 2, "--source is missing: give both folders"),
         (("--manifest", "l.csv", "--source", "b"), 2, "--manifest names both sides"),
         (("--manifest", "nowhere.csv"), 1, "nowhere.csv cannot be read"),
     ],

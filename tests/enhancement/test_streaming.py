@@ -254,7 +254,7 @@ def test_wrong_calls_are_refused(predicting: Model, model: Model) -> None:
         ),
         (
             CallError,
-            r"amount is 1\.5: input should be less",
+            r"amount is 1\.5: give a number from 0 to 1",
             lambda: setattr(stream, "amount", 1.5),
         ),
         (ModelError, "has no predictor", lambda: StreamingEnhancer(model, 16_000)),

@@ -38,6 +38,9 @@ _COMMENT_OF_TAG = {
 _INTEGER_SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31}
 
 
+PYAV_REMEDY = "PyAV: pip install '.[media]'"
+
+
 def is_pyav_installed() -> bool:
     """Return True if PyAV is installed."""
     return find_spec("av") is not None
@@ -76,9 +79,7 @@ class MediaFile:
 
     def __init__(self, path: Path, container: str) -> None:
         if not is_pyav_installed():
-            raise MissingExtraError(
-                f"{printable(path)} needs PyAV: pip install '.[media]', or convert it to .wav or .flac"
-            )
+            raise MissingExtraError(f"{printable(path)} needs {PYAV_REMEDY}, or convert it to .wav or .flac")
         import av
 
         self._path, self._file = path, path.open("rb")

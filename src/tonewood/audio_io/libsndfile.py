@@ -19,7 +19,7 @@ from tonewood.audio_io import headers
 from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, MediaFile, detect_container, is_pyav_installed
 from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.tags import make_deterministic
-from tonewood.errors import AudioError, CallError, failure_reason, printable
+from tonewood.errors import AudioError, CallError, failure_reason, may_pass, printable
 from tonewood.utils.arrays import Samples
 
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
@@ -210,7 +210,8 @@ def read_error(path: Path, error: OSError) -> AudioError:
     if isinstance(error, FileNotFoundError):
         return AudioError(f"{printable(path)} does not exist: check its name")
     reason = failure_reason(error)
-    return AudioError(f"{printable(path)} cannot be read ({reason}): check the file and its permissions")
+    text = f"{printable(path)} cannot be read ({reason}): check the file and its permissions"
+    return AudioError(text).as_temporary() if may_pass(error) else AudioError(text)
 
 
 def _open_by_content(path: Path) -> SequentialFile | MediaFile:

@@ -101,6 +101,11 @@ class AudioReader:
         self.format, self.tracks = self._info.format, self._info.tracks
         self.clipped = False
 
+    @property
+    def declared_seconds(self) -> float | None:
+        """Duration that the header declares, in seconds; None if it declares none."""
+        return self._info.duration
+
     def blocks(self) -> Iterator[Samples]:
         """Decode from the start; yield blocks (channels, samples).
 

@@ -5,12 +5,13 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soxr
 
 from tonewood.audio_io import libsndfile
-from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES
+from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, PYAV_REMEDY, is_pyav_installed
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat, readable_suffixes
 from tonewood.errors import FolderError, printable
 from tonewood.utils.arrays import Samples, to_mono
@@ -163,11 +164,32 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
         raise FolderError(f"{printable(folder)} {problem}; a folder of recordings is needed: name one")
+    readable = readable_suffixes()
+    paths = [path for path in _walk_recordings(folder) if path.suffix.lower() in readable]
+    if not paths:
+        raise _no_audio_error(folder, [path.name for path in _walk_recordings(folder)])
+    return sorted(paths)  # os.walk lists the files of a folder before those of its sub-folders
+
+
+class LeftOutRecording(NamedTuple):
+    """Recording below a folder that is not read, and the reason."""
+
+    path: str | Path
+    reason: str
+
+
+def find_left_out_recordings(folder: str | os.PathLike[str]) -> list[LeftOutRecording]:
+    """List the recordings below a folder that `find_audio_files` does not list, because PyAV is missing."""
+    if is_pyav_installed():
+        return []
+    left_out = [path for path in _walk_recordings(Path(folder)) if path.suffix.lower() in FFMPEG_SUFFIXES]
+    return [LeftOutRecording(path, f"needs {PYAV_REMEDY}") for path in sorted(left_out)]
+
+
+def _walk_recordings(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder with a suffix of audio, each target of links once."""
     # Links may form loops, and a recording that is listed twice could be on both sides of a split.
     visited = {os.path.realpath(folder)}
-    paths: list[Path] = []
-    needs_pyav: list[str] = []
-    readable = readable_suffixes()
 
     def is_new(root: str, name: str) -> bool:
         real = os.path.realpath(Path(root) / name)
@@ -185,16 +207,9 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         folders[:] = [name for name in sorted(folders) if name[0] != "." and is_new(root, name)]
         for name in sorted(files):
-            suffix = Path(name).suffix.lower()
-            if name.startswith(".") or suffix not in WRITABLE_SUFFIXES | FFMPEG_SUFFIXES:
-                continue
-            if suffix not in readable:
-                needs_pyav.append(name)
-            elif is_new(root, name):
-                paths.append(Path(root) / name)
-    if not paths:
-        raise _no_audio_error(folder, needs_pyav)
-    return sorted(paths)  # os.walk lists the files of a folder before those of its sub-folders
+            has_audio_suffix = Path(name).suffix.lower() in WRITABLE_SUFFIXES | FFMPEG_SUFFIXES
+            if has_audio_suffix and not name.startswith(".") and is_new(root, name):
+                yield Path(root) / name
 
 
 def _no_audio_error(folder: Path, needs_pyav: list[str]) -> FolderError:
@@ -202,7 +217,7 @@ def _no_audio_error(folder: Path, needs_pyav: list[str]) -> FolderError:
     if needs_pyav:
         return FolderError(
             f"{printable(folder)} contains only recordings such as {printable(min(needs_pyav))}, which "
-            "need PyAV: pip install '.[media]'"
+            f"need {PYAV_REMEDY}"
         )
     formats = " ".join(sorted(readable_suffixes()))
     return FolderError(f"no audio file below {printable(folder)}; {formats} are read: add some")

@@ -164,10 +164,14 @@ def _remote_errors(url: str, error_type: type[TonewoodError]) -> Iterator[None]:
             free = shutil.disk_usage(tempfile.gettempdir()).free >> 20
             raise OutputError(
                 f"no space for a copy of {printable(url)} ({free} MB free): free some or set TMPDIR"
-            ) from error
-        raise error_type(
+            ).as_temporary() from error
+        unreachable = error_type(
             f"{printable(url)} cannot be reached ({_first_error_line(error)}): check its name and your access"
-        ) from error
+        )
+        # Only an error that names a lasting cause is not tried again: networks fail in many ways.
+        if not isinstance(error, FileNotFoundError | PermissionError):
+            unreachable.as_temporary()
+        raise unreachable from error
 
 
 def _first_error_line(error: Exception) -> str:

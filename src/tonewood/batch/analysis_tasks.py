@@ -41,16 +41,25 @@ class ExplainTask:
         """Options and seed."""
         return {**self.options._asdict(), "seed": self.seed}
 
-    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[ItemResult]:
-        """Explain a recording, unless `previous` is of the same bytes and its page exists."""
+    def find_finished(self, item: FileJob, model: Model, previous: ResultRow | None) -> ItemResult | None:
+        """Return the figures of `previous` if it is of the same bytes and its page exists."""
         source, page = item.input, item.output
         assert isinstance(source, Path)
         assert isinstance(page, Path)
         # The table has the figures of the summary page, but the page itself may have been removed.
-        if previous is not None and page.exists() and previous.sha256 == file_sha256(source):
-            figures = ExplanationFigures.model_validate(json.loads(previous.details or "{}")["figures"])
-            yield ItemResult(previous, (SkippedExplanation(source, page), figures))
+        if previous is None or not page.exists() or previous.sha256 != file_sha256(source):
+            return None
+        figures = ExplanationFigures.model_validate(json.loads(previous.details or "{}")["figures"])
+        return ItemResult(previous, (SkippedExplanation(source, page), figures), from_earlier_run=True)
+
+    def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[ItemResult]:
+        """Explain a recording, unless an earlier run did."""
+        if (finished := self.find_finished(item, model, previous)) is not None:
+            yield finished
             return
+        source, page = item.input, item.output
+        assert isinstance(source, Path)
+        assert isinstance(page, Path)
         result = explain_file(source, page, model, self.options, overwrite=self.overwrite, seed=self.seed)
         explanation = result.explanation
         hop_seconds = model.settings.spectrum.hop / model.settings.spectrum.rate
@@ -96,18 +105,25 @@ class MeasureTask:
         """Seed."""
         return {"seed": self.seed}
 
+    def find_finished(self, item: PairItem, model: Model, previous: ResultRow | None) -> ItemResult | None:
+        """Return the measurements of `previous` if both files are the same and no audio is kept."""
+        # The table does not contain audio, so a pair whose audio is needed is measured again.
+        if previous is None or item.keep_audio or previous.sha256 != file_sha256(item.files.source):
+            return None
+        summary = json.loads(previous.details or "{}")
+        # The row has one hash only, that of the source; the reference's is among the details.
+        if summary.get("reference_sha256") != file_sha256(item.files.reference):
+            return None
+        return ItemResult(previous, PairResult.from_summary(item.files, summary), from_earlier_run=True)
+
     def run(
         self, item: PairItem, model: Model, previous: ResultRow | None
     ) -> Iterator[MeasureProgress | ItemResult]:
-        """Measure a pair, unless both files are those of `previous` and no audio is kept."""
+        """Measure a pair, unless an earlier run did."""
+        if (finished := self.find_finished(item, model, previous)) is not None:
+            yield finished
+            return
         digest, reference_digest = file_sha256(item.files.source), file_sha256(item.files.reference)
-        # The table does not contain audio, so a pair whose audio is needed is measured again.
-        if previous is not None and previous.sha256 == digest and not item.keep_audio:
-            summary = json.loads(previous.details or "{}")
-            # The row has one hash only, that of the source; the reference's is among the details.
-            if summary.get("reference_sha256") == reference_digest:
-                yield ItemResult(previous, PairResult.from_summary(item.files, summary))
-                return
         for event in measure_pair(item.files, model, self.seed, item.keep_audio):
             if isinstance(event, PairResult):
                 pair = event

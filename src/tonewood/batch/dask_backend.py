@@ -5,12 +5,14 @@ import importlib.util
 import logging
 import os
 import secrets
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import lru_cache
+from contextlib import contextmanager, suppress
+from functools import cached_property, lru_cache
 from itertools import count
+from multiprocessing import resource_tracker
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -66,7 +68,7 @@ class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # Dask comes without typ
 
 
 class DaskWorkers:
-    """Dask workers that share a model; on entry ClusterError if they cannot be reached.
+    """Dask workers that share a model; they start when they are used first.
 
     Parameters
     ----------
@@ -74,13 +76,27 @@ class DaskWorkers:
         Processes to start on this machine.
     scheduler : str or None
         Address of a scheduler whose workers are used instead, such as tcp://host:8786.
+    on_start : callable
+        Called once they are started.
     """
 
-    def __init__(self, workers: int | None = None, scheduler: str | None = None) -> None:
-        self.workers, self.scheduler = workers, scheduler
+    def __init__(
+        self,
+        workers: int | None = None,
+        scheduler: str | None = None,
+        on_start: Callable[["DaskWorkers"], None] = lambda _: None,
+    ) -> None:
+        self.workers, self.scheduler, self._on_start = workers, scheduler, on_start
         self._cluster: LocalCluster | None = None
 
     def __enter__(self) -> Self:
+        if self.scheduler is not None:
+            _check_scheduler_address(self.scheduler)
+        return self
+
+    @cached_property
+    def client(self) -> Client:
+        """Connection to the workers, which starts them; ClusterError if they cannot be reached."""
         if self.scheduler is None:
             try:
                 self._cluster = self._start_cluster()
@@ -88,17 +104,9 @@ class DaskWorkers:
                 raise ClusterError(
                     f"workers could not be started ({error}): run the same command again"
                 ) from error
-        try:
-            self.client = self._connect()
-        except BaseException:
-            if self._cluster is not None:
-                self._cluster.close(timeout=5)
-            raise
-        return self
+        return self._connect()
 
     def _connect(self) -> Client:
-        if self.scheduler is not None:
-            _check_scheduler_address(self.scheduler)
         try:
             return Client(self._cluster or self.scheduler, timeout=_CONNECT_TIMEOUT, set_as_default=False)
         except OSError:
@@ -111,7 +119,8 @@ class DaskWorkers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with suppress(OSError, asyncio.CancelledError):
-            self.client.close(timeout=2)
+            if "client" in self.__dict__:
+                self.client.close(timeout=2)
             if self._cluster is not None:
                 self._cluster.close(timeout=5)
 
@@ -126,7 +135,10 @@ class DaskWorkers:
         return sum(self.client.nthreads().values())
 
     def broadcast_model(self, model: Model) -> None:
-        """Send a model to every worker; ClusterError if they cannot use it."""
+        """Send a model to every worker; ClusterError if they cannot be started or cannot use it."""
+        if "client" not in self.__dict__:
+            _ = self.client
+            self._on_start(self)
         for trial in range(_BROADCAST_TRIES):
             try:
                 self.client.register_plugin(_ModelPlugin(model))
@@ -231,7 +243,7 @@ class DaskWorkers:
         )
 
     def _start_cluster(self) -> LocalCluster:
-        with dask.config.set(_DASK_CONFIG):
+        with dask.config.set(_DASK_CONFIG), _without_interrupts():
             return LocalCluster(
                 n_workers=self.workers,
                 threads_per_worker=1,
@@ -241,6 +253,25 @@ class DaskWorkers:
                 silence_logs=logging.CRITICAL,
                 env={"OMP_NUM_THREADS": "1", "TONEWOOD_CORES": "1"},
             )
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let the processes and threads that start in this block ignore Ctrl-C.
+
+    The terminal sends it to every process of a command, and a worker would print a traceback. Threads and
+    processes inherit the blocked signal; the main thread receives it when the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # The tracker of multiprocessing unblocks the signal when it starts, so it is started first.
+    resource_tracker.ensure_running()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _check_scheduler_address(address: str) -> None:

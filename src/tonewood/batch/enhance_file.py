@@ -19,7 +19,7 @@ from tonewood.enhancement.output_files import (
     write_output_audio,
 )
 from tonewood.enhancement.pipeline import StreamedEnhancement, build_recipe, enhance_stream
-from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe, TransferRecord
+from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError, OutputError, printable
 from tonewood.mask.certificate import Certificate
 from tonewood.mask.search import SearchStep
@@ -50,6 +50,7 @@ class FileEnhanced:
     warnings : tuple of str
     sha256 : str
         Of the input.
+    model : ModelRecord
     duration : float
         Of the audio, s.
     carried : TransferRecord, optional
@@ -69,6 +70,7 @@ class FileEnhanced:
     seconds: float
     warnings: tuple[str, ...]
     sha256: str
+    model: ModelRecord
     duration: float
     carried: TransferRecord | None = None
     from_earlier_run: bool = False
@@ -128,6 +130,23 @@ def enhance_file(
             if recipe is None:
                 raise
     yield result_from_recipe(recipe, source, *paths)
+
+
+def find_finished_file(
+    source: Path,
+    output: Path,
+    model: Model,
+    settings: EnhanceSettings,
+    options: EnhanceOptions,
+    transfer: "MaskTransfer | None" = None,
+) -> FileEnhanced | None:
+    """Return the result of an earlier run that made the same output; arguments as of `enhance_file`."""
+    picture_path = sidecar_path(output, ".png") if options.plot else None
+    paths = _OutputPaths(output, sidecar_path(output), picture_path)
+    record = transfer.record if transfer else None
+    key = OutputKey(file_sha256(source), model.digest, settings, record)
+    recipe = key.find_finished(output, picture_path)
+    return None if recipe is None else result_from_recipe(recipe, source, *paths)
 
 
 class _OutputPaths(NamedTuple):
@@ -208,7 +227,7 @@ def _build_file_recipe(
         raise AudioError(
             f"{printable(source)} changed while it was processed: wait until it is complete, then run "
             "the same command again"
-        )
+        ).as_temporary()
     return recipe
 
 
@@ -290,6 +309,7 @@ def result_from_recipe(
         seconds=0.0,
         warnings=(),
         sha256=recipe.input.sha256,
+        model=recipe.model,
         duration=recipe.input.samples / recipe.input.rate,
         carried=recipe.carried,
         from_earlier_run=True,

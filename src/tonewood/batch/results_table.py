@@ -70,12 +70,12 @@ class ResultRow:
     tries: int = 1
 
 
-def check_parquet_available() -> None:
-    """Raise MissingExtraError if pyarrow is not installed."""
+def check_parquet_available(option: str = "--parquet") -> None:
+    """Raise MissingExtraError, which names the option, if pyarrow is not installed."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise MissingExtraError("--parquet needs pyarrow: pip install '.[cluster]'") from None
+        raise MissingExtraError(f"{option} needs pyarrow: pip install '.[cluster]'") from None
 
 
 class ResultsTable:

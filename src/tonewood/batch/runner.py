@@ -3,6 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -38,9 +39,9 @@ class BatchProgress(NamedTuple):
     completed, failed, total : int
         Recordings; `completed` includes the failed ones.
     audio_hours, audio_hours_per_minute : float
-        Audio processed by this run.
+        Audio of this run; the pace is of the recordings that were not finished before.
     seconds_left : float
-        Estimated from the mean time per recording.
+        Estimated from the mean time per recording that was not finished before.
     """
 
     completed: int
@@ -51,8 +52,12 @@ class BatchProgress(NamedTuple):
     seconds_left: float
 
 
-def start_workers(workers: int | None, scheduler: str | None) -> "DaskWorkers | None":
+def start_workers(
+    workers: int | None, scheduler: str | None, on_start: "Callable[[DaskWorkers], None]" = lambda _: None
+) -> "DaskWorkers | None":
     """Return the requested workers as a context manager, or None for this process.
+
+    They start when the first item needs them; then `on_start` is called.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def start_workers(workers: int | None, scheduler: str | None) -> "DaskWorkers | 
         raise MissingExtraError("--workers and --scheduler need Dask: pip install '.[cluster]'") from None
     # By default a run with workers writes a table, which must not fail at its end.
     check_parquet_available()
-    return DaskWorkers(workers, scheduler)
+    return DaskWorkers(workers, scheduler, on_start)
 
 
 def run_batch(
@@ -89,8 +94,8 @@ def run_batch(
     """Run a task on items; yields progress, each item's result or `FileFailure`, and `BatchProgress`.
 
     In this process, `FileStarted` and the task's own progress events come before each result.
-    Failed items are retried after the others. A run that was stopped, even killed, and is started
-    again with the same arguments continues.
+    Items with a temporary error are retried after the others. A run that was stopped, even killed,
+    and is started again with the same arguments continues.
 
     Parameters
     ----------
@@ -145,8 +150,7 @@ def _run_items(
     finished: dict[str, ResultRow],
     add_row: Callable[[ResultRow], None],
 ) -> Iterator[Any]:
-    started, total = time.monotonic(), len(items)
-    completed, failed, audio_hours = 0, 0, 0.0
+    pace = _Pace(len(items))
     tries: Counter[tuple[str, str]] = Counter()
     pending = deque(PendingItem(item, finished.get(str(item.input))) for item in items)
     events = _run_here(task, model, pending) if workers is None else _run_on(workers, task, model, pending)
@@ -158,22 +162,43 @@ def _run_items(
         if not isinstance(item, FileFailure):
             name = str(item.input), str(item.output)
             tries[name] += 1
-            # Retried last, because what failed once (a full disk, a lost worker) may pass later.
-            if isinstance(event.event, FileFailure) and tries[name] <= retries:
+            # Retried last, because a full disk or a lost worker may pass later. A damaged file does not.
+            may_heal = isinstance(event.event, FileFailure) and event.event.error.is_temporary
+            if may_heal and tries[name] <= retries:
                 pending.append(pending_item)
                 continue
             row = replace(row, tries=tries.pop(name))
         add_row(row)
         yield event.event
-        completed += 1
-        failed += isinstance(event.event, FileFailure)
-        audio_hours += (row.seconds or 0.0) / 3600
-        elapsed = time.monotonic() - started
+        yield pace.count(event, row.seconds or 0.0)
+
+
+class _Pace:
+    """Counts results, and estimates the time left from those that took work."""
+
+    def __init__(self, total: int) -> None:
+        self._completed, self._failed, self._total = 0, 0, total
+        self._audio_seconds, self._processed_seconds = 0.0, 0.0
+        self._processed, self._work_time = 0, 0.0
+        self._last_time = time.monotonic()
+
+    def count(self, result: ItemResult, seconds: float) -> BatchProgress:
+        """Count the result of a recording that lasts some seconds."""
+        now = time.monotonic()
+        self._completed += 1
+        self._failed += isinstance(result.event, FileFailure)
+        self._audio_seconds += seconds
+        # A recording that was finished before takes no time, and says nothing of those that are left.
+        if not result.from_earlier_run:
+            self._processed += 1
+            self._processed_seconds += seconds
+            self._work_time += now - self._last_time
+        self._last_time = now
         # A coarse clock may not have advanced if the first input could not even be planned.
-        per_minute = 60 * audio_hours / elapsed if elapsed else 0.0
-        # Mean time per recording so far; the division is safe because one is completed.
-        seconds_left = (total - completed) * elapsed / completed
-        yield BatchProgress(completed, failed, total, audio_hours, per_minute, seconds_left)
+        hours_per_minute = self._processed_seconds / 60 / self._work_time if self._work_time else 0.0
+        left = (self._total - self._completed) * self._work_time / max(self._processed, 1)
+        hours = self._audio_seconds / 3600
+        return BatchProgress(self._completed, self._failed, self._total, hours, hours_per_minute, left)
 
 
 def _run_here(
@@ -196,20 +221,33 @@ def _run_here(
 def _run_on(
     workers: "DaskWorkers", task: Task, model: Model, pending: deque[PendingItem]
 ) -> Iterator[tuple[PendingItem, ItemResult]]:
-    """Run items on workers; what cannot be processed at all comes first."""
-    # Rotates the queue once: what stays in it can be sent to workers.
+    """Run items on workers; what cannot be processed, or is finished already, comes first."""
+    # Rotates the queue once: what stays in it is sent to workers.
     for _ in range(len(pending)):
         pending_item = pending.popleft()
-        if isinstance(pending_item.item, FileFailure):
-            yield pending_item, _planning_failure(pending_item.item)
+        known_result = _result_without_work(task, model, pending_item)
+        if known_result is not None:
+            yield pending_item, known_result
         else:
             pending.append(pending_item)
+    if not pending:
+        return
     workers.broadcast_model(model)
     for pending_item, result in workers.run(partial(_final_result, task), model.digest, pending):
         if isinstance(result, TonewoodError):  # the worker died, or could not be reached
             item = pending_item.item
             result = failed_item(item, type(result)(f"{printable(item.input)}: {result}"))
         yield pending_item, result
+
+
+def _result_without_work(task: Task, model: Model, pending_item: PendingItem) -> ItemResult | None:
+    """Return the result of an item that needs no worker: it failed in planning, or is finished."""
+    item, previous = pending_item
+    if isinstance(item, FileFailure):
+        return _planning_failure(item)
+    with suppress(TonewoodError):  # the worker meets the same error, and reports it
+        return task.find_finished(item, model, previous)
+    return None
 
 
 def _final_result(task: Task, model: Model, pending_item: PendingItem) -> ItemResult:

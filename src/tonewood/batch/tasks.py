@@ -16,13 +16,19 @@ from tonewood.audio_io import remote
 from tonewood.audio_io.reader import AudioReader
 from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
-from tonewood.batch.enhance_file import EnhanceOptions, FileEnhanced, enhance_file, result_from_recipe
+from tonewood.batch.enhance_file import (
+    EnhanceOptions,
+    FileEnhanced,
+    enhance_file,
+    find_finished_file,
+    result_from_recipe,
+)
 from tonewood.batch.results_table import ResultRow
 from tonewood.enhancement.analysis import Score, score_source
 from tonewood.enhancement.output_files import FileFailure, FileJob, OutputKey
 from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, parse_recipe
-from tonewood.errors import OutputError, RecipeError, TonewoodError, printable
+from tonewood.errors import OutputError, RecipeError, TonewoodError, may_pass, printable
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
@@ -51,6 +57,7 @@ class ItemResult(NamedTuple):
 
     row: ResultRow
     event: Any
+    from_earlier_run: bool = False
 
 
 class Task(Protocol):
@@ -66,11 +73,15 @@ class Task(Protocol):
         """Settings that decide the results, as JSON."""
         ...
 
-    def run(self, item: Any, model: Model, previous: ResultRow | None) -> Iterator[Any]:  # noqa: ANN401
-        """Process an item; yields progress events and, last, its `ItemResult`.
+    def find_finished(self, item: Any, model: Model, previous: ResultRow | None) -> ItemResult | None:  # noqa: ANN401
+        """Return the result of an earlier run for an item on this machine; None if it is to be processed.
 
         `previous` is the row of an earlier run with the same model and settings.
         """
+        ...
+
+    def run(self, item: Any, model: Model, previous: ResultRow | None) -> Iterator[Any]:  # noqa: ANN401
+        """Process an item unless it is finished; yields progress events and, last, its `ItemResult`."""
         ...
 
 
@@ -97,6 +108,7 @@ def run_guarded(
         unexpected = TonewoodError(
             f"{printable(str(item.input))} failed with an unexpected error ({reason}): please report it"
         )
+        unexpected.is_temporary = may_pass(error)
         yield failed_item(item, unexpected, time.perf_counter() - start_time)
 
 
@@ -143,8 +155,19 @@ class EnhanceTask:
         if kind == "predicted":
             require_predictor(model)
 
+    def find_finished(self, item: FileJob, model: Model, previous: ResultRow | None) -> ItemResult | None:
+        """Return the result of an earlier output, recognised by its recipe, not by `previous`."""
+        source, output = item.input, item.output
+        # The test for existence spares hashing the inputs of a new run.
+        if not isinstance(source, Path) or not isinstance(output, Path):
+            return None
+        if self.options.overwrite or not output.exists():
+            return None
+        result = find_finished_file(source, output, model, self.settings, self.options, self.transfer)
+        return None if result is None else ItemResult(_enhancement_row(result), result, from_earlier_run=True)
+
     def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[Any]:
-        """Enhance a recording; an earlier output is recognised by its recipe, not by `previous`."""
+        """Enhance a recording, unless an earlier run made the same output."""
         assert item.output is not None
         with remote.local_copy(item.input) as path, relabel_errors(item.input, path):
             if isinstance(item.output, Path):
@@ -156,7 +179,7 @@ class EnhanceTask:
                     result = replace(event, input=item.input)
                 else:
                     yield event
-        yield ItemResult(_enhancement_row(result), result)
+        yield ItemResult(_enhancement_row(result), result, result.from_earlier_run)
 
     def _enhance_to_url(self, source: Path, url: str, model: Model) -> Iterator[SearchStep | FileEnhanced]:
         """Write the outputs to a temporary folder, then upload them, the audio last."""
@@ -249,16 +272,19 @@ class ScoreTask:
         """Empty: the model alone decides scores."""
         return {}
 
+    def find_finished(self, item: FileJob, model: Model, previous: ResultRow | None) -> ItemResult | None:
+        """Return the score of `previous` if its bytes are those of the recording."""
+        if previous is None or not isinstance(item.input, Path):
+            return None
+        return _scored_earlier(item.input, file_sha256(item.input), previous)
+
     def run(self, item: FileJob, model: Model, previous: ResultRow | None) -> Iterator[ItemResult]:
         """Score a recording, unless its bytes are those of `previous`."""
         with remote.local_copy(item.input) as path:
             digest = file_sha256(path)
-            # By content, because a file may be replaced under the same name.
-            if previous is not None and previous.sha256 == digest:
-                earlier = _score_of_row(previous)
-                if earlier is not None:
-                    yield ItemResult(previous, FileScored(item.input, earlier))
-                    return
+            if (earlier := _scored_earlier(item.input, digest, previous)) is not None:
+                yield earlier
+                return
             reader = CountingReader(path)
             with relabel_errors(item.input, path):
                 score = score_source(reader, model)
@@ -271,6 +297,13 @@ class ScoreTask:
             details=json.dumps({"windows": score.windows, "unlikeness": score.unlikeness}),
         )
         yield ItemResult(row, FileScored(item.input, score))
+
+
+def _scored_earlier(location: Location, digest: str, previous: ResultRow | None) -> ItemResult | None:
+    # By content, because a file may be replaced under the same name.
+    if previous is None or previous.sha256 != digest or (score := _score_of_row(previous)) is None:
+        return None
+    return ItemResult(previous, FileScored(location, score), from_earlier_run=True)
 
 
 def _score_of_row(row: ResultRow) -> Score | None:
@@ -303,4 +336,6 @@ def relabel_errors(location: Location, copy: Path) -> Iterator[None]:
         if isinstance(location, Path):
             raise
         # The user does not know the temporary copy that the message names.
-        raise type(error)(str(error).replace(printable(copy), printable(location))) from error
+        relabelled = type(error)(str(error).replace(printable(copy), printable(location)))
+        relabelled.is_temporary = error.is_temporary
+        raise relabelled from error

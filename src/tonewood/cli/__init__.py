@@ -82,6 +82,8 @@ COMMANDS = (
     LazyCommand("live", "servers", "Process a microphone in real time, 40 ms later, until Ctrl-C."),
     LazyCommand("onnx", "inspect", "Write a model's scorer or predictor as an ONNX file."),
     LazyCommand("info", "inspect", "Show the card of a model."),
+    LazyCommand("inventory", "overview", "List recordings with format and loudness, and damaged ones."),
+    LazyCommand("doctor", "overview", "Show versions, extras, cores and cache, and test the installation."),
     LazyCommand("settings", "inspect", "List every setting of --set with default, unit and limits."),
     LazyCommand("render", "recipes", "Render the output of a recipe again, to the same bytes."),
     LazyCommand("apply", "recipes", "Apply the correction of a recipe to other takes or stems."),
@@ -111,8 +113,9 @@ class _CommandGroup(typer.core.TyperGroup):
         except TonewoodError as error:
             common.print_stderr(f"tonewood: {error}")
             raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
-        except KeyboardInterrupt:
-            common.print_stderr("tonewood: interrupted; finished outputs are kept")
+        except KeyboardInterrupt as interrupt:
+            # The error has a text if the command knows how to continue.
+            common.print_stderr("; ".join(("tonewood: interrupted", *map(str, interrupt.args))))
             raise typer.Exit(130) from None
 
     def _invoke_command(self, ctx: Any) -> Any:  # noqa: ANN401

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -15,7 +15,9 @@ import typer
 from tonewood.errors import CallError, OutputError, printable
 
 if TYPE_CHECKING:
+    from tonewood.audio_io.recording import LeftOutRecording
     from tonewood.audio_io.remote import Location
+    from tonewood.batch.dask_backend import DaskWorkers
     from tonewood.batch.tasks import Task, WorkItem
     from tonewood.cli.progress import BatchDisplay
     from tonewood.enhancement.output_files import FileFailure
@@ -149,12 +151,51 @@ def parse_time(text: str) -> float:
     return total
 
 
-def exit_if_failed(failed: int, total: int) -> None:
-    """Exit with 1 if some files of a batch failed."""
-    if failed:
-        if total > 1:
-            print_stderr(f"tonewood: {failed} of {total} failed, {total - failed} done")
-        raise typer.Exit(1)
+_MAX_NAMED = 20  # failures that are named again at the end of a run
+
+
+class Unfinished(NamedTuple):
+    """What a run did not do: recordings that failed, and recordings that were left out, with the reasons."""
+
+    failures: "Sequence[FileFailure]" = ()
+    left_out: "Sequence[LeftOutRecording]" = ()
+
+    @property
+    def skipped_json(self) -> list[dict[str, str]]:
+        """Recordings that were left out, for `--json`."""
+        return [{"input": str(path), "reason": reason} for path, reason in self.left_out]
+
+    def exit(self, total: int = 0, listed: str = "") -> None:
+        """Name what a run of `total` recordings did not do, and exit with 1; return if it did everything.
+
+        `listed` says where all failures are listed.
+        """
+        if self.failures and total > 1:
+            failed = len(self.failures)
+            print_stderr(f"tonewood: {failed} of {total} failed, {total - failed} done:")
+            for failure in self.failures[:_MAX_NAMED]:
+                print_stderr(f"  {failure.error}")
+            if failed > _MAX_NAMED:
+                print_stderr(f"  … and {failed - _MAX_NAMED} more")
+            if listed:
+                print_stderr(f"  {listed}")
+        by_reason: dict[str, list[str]] = {}
+        for path, reason in self.left_out:
+            by_reason.setdefault(reason, []).append(printable(path))
+        for reason, names in by_reason.items():
+            recordings = "1 recording" if len(names) == 1 else f"{len(names)} recordings"
+            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            print_stderr(f"tonewood: {recordings} left out ({shown}): {reason}")
+        if self.failures or self.left_out:
+            raise typer.Exit(1)
+
+
+def left_out_of_folders(*folders: "Path | None") -> Unfinished:
+    """Return the recordings below folders that a command does not read."""
+    from tonewood.audio_io.recording import find_left_out_recordings
+
+    existing = (folder for folder in folders if folder is not None and folder.is_dir())
+    return Unfinished(left_out=[item for folder in existing for item in find_left_out_recordings(folder)])
 
 
 def check_output_path(path: Path, overwrite: bool) -> None:
@@ -168,6 +209,9 @@ def check_output_path(path: Path, overwrite: bool) -> None:
     check_parent(path)
 
 
+CONTINUES = "what is done is kept, and the same command continues"
+
+
 class BatchOptions(NamedTuple):
     """Options of batch processing, which `with_batch_options` gives to a command."""
 
@@ -175,8 +219,16 @@ class BatchOptions(NamedTuple):
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Address of a running Dask cluster: tcp://….")
     ] = None
-    retries: Annotated[int, typer.Option(help="How often to retry a failed file.", min=0)] = 2
+    retries: Annotated[
+        int,
+        typer.Option(
+            help="How often to retry a file after a full disk or another error that may pass.", min=0
+        ),
+    ] = 2
     parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table for all results.")] = None
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print warnings and failures, but no progress and no results.")
+    ] = False
 
     @property
     def is_requested(self) -> bool:
@@ -251,32 +303,80 @@ def run_and_report(
     from tonewood.enhancement.output_files import FileFailure
 
     failures: list[FileFailure] = []
-    with start_workers(options.workers, options.scheduler) or nullcontext() as workers:
-        if workers is not None and workers.dashboard_link:
-            print_stderr(f"dashboard  {workers.dashboard_link}")
-        with display or BatchDisplay(task) as bars:
-            for event in run_batch(
-                items,
-                task,
-                model,
-                workers=workers,
-                table=options.table_location(folder),
-                retries=options.retries if options.is_requested else 0,
-                overwrite=overwrite,
-            ):
-                if bars.show(event):
-                    continue
-                bars.clear()
-                if isinstance(event, FileFailure):
-                    failures.append(event)
-                    print_failure(event, as_json)
-                else:
-                    on_result(event)
+    table = options.table_location(folder)
+    workers = start_workers(options.workers, options.scheduler, _print_dashboard)
+    bars = display or BatchDisplay(task)
+    bars.is_quiet = options.quiet
+    with _continued_if_interrupted(table, task), workers or nullcontext(), bars:
+        for event in run_batch(
+            items,
+            task,
+            model,
+            workers=workers,
+            table=table,
+            retries=options.retries if options.is_requested else 0,
+            overwrite=overwrite,
+        ):
+            if bars.show(event):
+                continue
+            bars.clear()
+            if isinstance(event, FileFailure):
+                failures.append(event)
+                print_failure(event, as_json)
+            else:
+                on_result(event)
     return failures
 
 
-def finish_batch(failed: "list[FileFailure]", total: int, table: "Location | None") -> None:
-    """Print the path of the table, and exit with 1 if some files failed."""
+def _print_dashboard(workers: "DaskWorkers") -> None:
+    if workers.dashboard_link:
+        print_stderr(f"dashboard  {workers.dashboard_link}")
+
+
+@contextmanager
+def _continued_if_interrupted(table: "Location | None", task: "Task") -> Iterator[None]:
+    """Say after an interrupt how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if table is not None or task.name == "enhance":
+            raise KeyboardInterrupt(CONTINUES) from None
+        raise KeyboardInterrupt(
+            "results are lost unless --parquet FILE keeps them, with which the same command continues"
+        ) from None
+
+
+def finish_batch(
+    failures: "Sequence[FileFailure]",
+    total: int,
+    table: "Location | None",
+    inputs: "Iterable[Location]" = (),
+    as_json: bool = False,
+) -> None:
+    """Print the path of the table and what was not done, and exit with 1 if that is anything.
+
+    Parameters
+    ----------
+    inputs : iterable of Path or URL
+        Files and folders of the call, of which some recordings may have been left out.
+    """
+    from tonewood.enhancement.output_files import find_left_out
+
+    failed_inputs = {failure.input for failure in failures}
+    # A folder without any readable recording is a failure already.
+    left_out = [
+        item for location in inputs if location not in failed_inputs for item in find_left_out(location)
+    ]
     if table is not None:
         print_stderr(f"table      {printable(table)}")
-    exit_if_failed(len(failed), total)
+    if as_json:
+        for path, reason in left_out:
+            print_json({"input": str(path), "skipped": reason})
+    Unfinished(failures, left_out).exit(total, where_failures_are_listed(table))
+
+
+def where_failures_are_listed(table: "Location | None") -> str:
+    """Return a line about the list of all failures of a batch."""
+    if table is None:
+        return "(--parquet FILE lists them in a table)"
+    return f"(listed in the column error of {printable(table)})"

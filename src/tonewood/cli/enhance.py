@@ -1,5 +1,6 @@
 """Command `enhance`: change recordings toward the reference of a model."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -75,6 +76,9 @@ def enhance_command(
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
     set_: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and for how long; write nothing.")
+    ] = False,
     batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
@@ -111,6 +115,9 @@ def enhance_command(
         settings = apply_assignments(settings, set_)
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite))
+    if dry_run:
+        _print_plan(inputs, output, task, loaded, batch, json_)
+        return
     run_enhancement(inputs, output, task, loaded, batch, json_)
 
 
@@ -128,7 +135,8 @@ def run_enhancement(
     from tonewood.enhancement.output_files import plan_jobs
 
     out = parse_location(str(output))
-    jobs = plan_jobs([parse_location(str(location)) for location in inputs], out)
+    locations = [parse_location(str(location)) for location in inputs]
+    jobs = plan_jobs(locations, out)
     task.check_requirements(model)
     # Results of a single output file have no folder for a table.
     folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
@@ -137,18 +145,70 @@ def run_enhancement(
         task,
         model,
         batch,
-        lambda result: _print_enhanced(result, as_json),
+        lambda result: _print_enhanced(result, as_json, batch.quiet),
         folder=folder,
         overwrite=task.options.overwrite,
         as_json=as_json,
     )
-    common.finish_batch(failed, len(jobs), batch.table_location(folder))
+    common.finish_batch(failed, len(jobs), batch.table_location(folder), locations, as_json)
 
 
-def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:
+def _print_plan(
+    inputs: "Sequence[str]",
+    output: str,
+    task: "EnhanceTask",
+    model: "Model",
+    batch: BatchOptions,
+    as_json: bool,
+) -> None:
+    """Print what a run would do with each recording, and exit with the code that it would have."""
+    from tonewood.audio_io.remote import parse_location
+    from tonewood.batch.dry_run import estimate_seconds, plan_files
+    from tonewood.enhancement.output_files import find_left_out, plan_jobs
+
+    locations = [parse_location(location) for location in inputs]
+    jobs = plan_jobs(locations, parse_location(output))
+    task.check_requirements(model)
+    counts = {"enhance": 0, "already": 0, "fail": 0, "skipped": 0}
+    audio_seconds, failed_inputs = 0.0, set()
+    for planned in plan_files(jobs, task, model):
+        counts[planned.action] += 1
+        audio_seconds += planned.seconds or 0.0
+        target = None if planned.output is None else str(planned.output)
+        if planned.action == "fail":
+            failed_inputs.add(planned.input)
+        if as_json:
+            common.print_json({**planned._asdict(), "input": str(planned.input), "output": target})
+        elif planned.action == "fail":
+            print(f"fail     {planned.reason}")
+        else:
+            print(f"{planned.action:<8} {printable(planned.input)} → {printable(target or '')}")
+    left_out = [item for place in locations if place not in failed_inputs for item in find_left_out(place)]
+    for path, reason in left_out:
+        counts["skipped"] += 1
+        if as_json:
+            common.print_json({"input": str(path), "action": "skipped", "reason": reason})
+        else:
+            print(f"skipped  {printable(path)}: {reason}")
+    work = estimate_seconds(audio_seconds, task, model, batch.workers or 1) if audio_seconds else 0.0
+    if as_json:
+        common.print_json({"plan": counts, "audio_seconds": audio_seconds, "estimated_seconds": work})
+    else:
+        audio, about = (timedelta(seconds=round(seconds)) for seconds in (audio_seconds, work))
+        print(
+            f"{counts['enhance']} to enhance ({audio} of audio, about {about} on this machine), "
+            f"{counts['already']} already done, {counts['fail']} would fail, {counts['skipped']} left out"
+        )
+    if counts["fail"] or counts["skipped"]:
+        raise typer.Exit(1)
+
+
+def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> None:
     """Print the outputs of one recording, its scores and its verdict."""
     for warning in result.warnings:
         common.print_stderr(f"warning: {printable(result.input)}: {warning}")
+    if is_quiet:
+        return
     if as_json:
         certificate_json = result.certificate.model_dump(mode="json")
         common.print_json(
@@ -157,6 +217,8 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:
                 "output": str(result.output),
                 "recipe": str(result.recipe),
                 "picture": str(result.picture) if result.picture else None,
+                "model": result.model.name,
+                "digest": result.model.digest,
                 "scorer": certificate_json["scorer"],
                 "judge": certificate_json["judge"],
                 "certificate": certificate_json,
@@ -173,7 +235,7 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:
     certificate = result.certificate
     print(printable(result.input))
     if result.from_earlier_run:
-        print(f"  already  {printable(result.output)}")
+        print(f"  already  {printable(result.output)}, by model {printable(result.model.name)}")
         return
     print(f"  sound    {printable(result.output)}")
     if result.picture:
@@ -187,8 +249,9 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:
         "   (1 sounds like the source, 0 like the reference)"
     )
     print(
-        f"  mask     prior {result.prior}, {_count_noun(result.steps, 'step')}; "
-        f"{certificate.rms_db:.1f} dB rms, {certificate.largest_db:.1f} dB at most; {result.seconds:.1f} s"
+        f"  mask     model {printable(result.model.name)}, prior {result.prior}, "
+        f"{_count_noun(result.steps, 'step')}; {certificate.rms_db:.1f} dB rms, "
+        f"{certificate.largest_db:.1f} dB at most; {result.seconds:.1f} s"
     )
     if result.carried:
         print(f"  carried  {_transfer_text(result.carried)}")

@@ -12,7 +12,6 @@ from tonewood.cli.common import (
     JsonOption,
     ModelOption,
     OverwriteOption,
-    exit_if_failed,
     with_batch_options,
 )
 from tonewood.errors import CallError, printable
@@ -76,22 +75,28 @@ def evaluate_command(
     # Before the measurements, which take minutes: an output that cannot be written ends the call now.
     if output is not None:
         report.prepare_evaluation_report(output, overwrite)
-    failed = total = 0
+    total = 0
+    failures: list[FileFailure] = []
     measured = compared = None
     if pairs is not None:
         examples = report.AUDIBLE_PAIRS if output is not None else 0
         measured = _measure_pairs(
             _find_pair_files(pairs, table), loaded, seed, examples, batch, output, overwrite, json_
         )
-        failed, total = len(measured.failed), len(measured.failed) + len(measured.pairs)
+        failures += measured.failed
+        total = len(measured.failed) + len(measured.pairs)
     if folders is not None:
         folder_run = _compare_folders(folders, loaded, seed, json_)
         compared = folder_run.comparison
-        failed, total = failed + folder_run.failed, total + folder_run.total
+        failures += folder_run.failures
+        total += folder_run.total
     results = report.EvaluationReport(measured, compared)
     page = report.write_evaluation_report(output, results, loaded, overwrite=overwrite) if output else None
-    _print_evaluation(results, page, json_)
-    exit_if_failed(failed, total)
+    left_out = common.left_out_of_folders(*(pairs or ()), *(folders or ())).left_out
+    unfinished = common.Unfinished(failures, left_out)
+    _print_evaluation(results, loaded, page, unfinished, json_)
+    listed = common.where_failures_are_listed(batch.table_location(output)) if pairs else ""
+    unfinished.exit(total, listed)
 
 
 def _find_pair_files(folders: tuple[Path, Path], table: Path | None) -> "list[PairFiles | FileFailure]":
@@ -127,7 +132,7 @@ def _measure_pairs(
 
     def show_result(pair: PairResult) -> None:
         results.append(pair)
-        if as_json:
+        if as_json and not batch.quiet:
             common.print_json(pair.summary)
 
     task = MeasureTask(seed)
@@ -142,10 +147,10 @@ def _measure_pairs(
 
 
 class _FolderRun(NamedTuple):
-    """Comparison of two folders, and the numbers of failed and of all files."""
+    """Comparison of two folders, the files that failed, and the number of all files."""
 
     comparison: "FolderComparison"
-    failed: int
+    failures: "list[FileFailure]"
     total: int
 
 
@@ -155,22 +160,29 @@ def _compare_folders(folders: tuple[Path, Path], model: "Model", seed: int, as_j
     from tonewood.enhancement.output_files import FileFailure, FileStarted
     from tonewood.evaluation import metrics
 
-    failed = total = 0
+    total = 0
+    failures: list[FileFailure] = []
     with FilesDisplay() as display:
         for event in metrics.compare_folder_sound(*folders, model, seed=seed):
             if isinstance(event, FileStarted):
                 total += 1
                 display.show(event)
             elif isinstance(event, FileFailure):
-                failed += 1
+                failures.append(event)
                 display.clear()
                 common.print_failure(event, as_json)
             else:
                 comparison = event
-    return _FolderRun(comparison, failed, total)
+    return _FolderRun(comparison, failures, total)
 
 
-def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, as_json: bool) -> None:
+def _print_evaluation(
+    evaluation_report: "EvaluationReport",
+    model: "Model",
+    page: Path | None,
+    unfinished: common.Unfinished,
+    as_json: bool,
+) -> None:
     """Print the tables over all pairs and folders."""
     from tonewood.evaluation.report import folders_table, means_table
 
@@ -178,8 +190,11 @@ def _print_evaluation(evaluation_report: "EvaluationReport", page: Path | None, 
         summary = evaluation_report.summary
         if summary["pairs"]:
             del summary["pairs"]["pieces"]  # each was printed on its own line
-        common.print_json({**summary, "page": str(page) if page else None})
+        page_name, skipped = str(page) if page else None, unfinished.skipped_json
+        head = {"model": model.name, "digest": model.digest}
+        common.print_json({**head, **summary, "page": page_name, "skipped": skipped})
         return
+    print(f"model      {printable(model.name)}")
     if evaluation_report.pairs:
         common.print_columns(means_table(evaluation_report.pairs))
     if evaluation_report.folders:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tonewood.batch.tasks import FileScored
     from tonewood.explanation.files import ExplainedFile, ExplanationTable, SkippedExplanation
     from tonewood.explanation.pipeline import ExplanationFigures, TargetClass
+    from tonewood.model.model import Model
     from tonewood.model.onnx import ModelPart
     from tonewood.scorer.saliency import SaliencyMethod
 
@@ -49,33 +50,38 @@ def score_command(
     from tonewood.model.model import load_model
 
     loaded = load_model(model)
+    locations = [parse_location(text) for text in inputs]
     jobs = [
         item if isinstance(item, FileFailure) else FileJob(item.location)
-        for text in inputs
-        for item in expand_input(parse_location(text))
+        for location in locations
+        for item in expand_input(location)
     ]
     has_heading = json_
 
     def print_result(scored: "FileScored") -> None:
         nonlocal has_heading
+        if batch.quiet:
+            return
         if not has_heading:
-            print("scorer  judge  unlike  recording")
+            print(f"scorer  judge  unlike  recording, by model {printable(loaded.name)}")
             has_heading = True
-        _print_score(scored, json_)
+        _print_score(scored, loaded, json_)
 
     failed = common.run_and_report(
         jobs, ScoreTask(), loaded, batch, print_result, overwrite=overwrite, as_json=json_
     )
-    common.finish_batch(failed, len(jobs), batch.table_location(None))
+    common.finish_batch(failed, len(jobs), batch.table_location(None), locations, json_)
 
 
-def _print_score(scored: "FileScored", as_json: bool) -> None:
+def _print_score(scored: "FileScored", model: "Model", as_json: bool) -> None:
     """Print the scores of one recording."""
     result = scored.score
     if as_json:
         common.print_json(
             {
                 "input": str(scored.input),
+                "model": model.name,
+                "digest": model.digest,
                 "scorer": result.scorer,
                 "judge": result.judge,
                 "windows": list(result.windows),
@@ -94,11 +100,14 @@ def info_command(
 ) -> None:
     """Show the card of a model."""
     from tonewood.model import card_text
+    from tonewood.model.card import accuracy_warnings
     from tonewood.model.model_file import read_model_file
 
     if markdown and json_:
         raise CallError("--markdown and --json cannot be used together: use one of them")
     info = read_model_file(model)
+    for line in accuracy_warnings(info.card):
+        common.print_stderr(f"warning: {line}")
     if markdown:
         print(card_text.card_markdown(info), end="")
     elif json_:
@@ -205,10 +214,12 @@ def explain_command(
     def print_result(result: "ExplainResult") -> None:
         explained, figures = result
         figures_by_output[explained.output] = figures
+        if batch.quiet:
+            return
         if isinstance(explained, files.SkippedExplanation):
             _print_skipped(explained, json_)
         else:
-            _print_explained(explained, json_)
+            _print_explained(explained, loaded, json_)
 
     task = ExplainTask(explain_options, output, overwrite=overwrite, seed=seed)
     failed = common.run_and_report(
@@ -220,7 +231,7 @@ def explain_command(
         _print_summary_table(
             files.write_explanation_table(figures, output, loaded, overwrite=replaces_index, seed=seed), json_
         )
-    common.finish_batch(failed, len(jobs), batch.table_location(folder))
+    common.finish_batch(failed, len(jobs), batch.table_location(folder), inputs, json_)
 
 
 def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:
@@ -231,7 +242,7 @@ def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:
         print(f"{printable(skipped.input)}\n  already {printable(skipped.output)}")
 
 
-def _print_explained(explained: "ExplainedFile", as_json: bool) -> None:
+def _print_explained(explained: "ExplainedFile", model: "Model", as_json: bool) -> None:
     """Print the explanation of one recording."""
     for warning in explained.warnings:
         common.print_stderr(f"warning: {printable(explained.input)}: {warning}")
@@ -242,6 +253,8 @@ def _print_explained(explained: "ExplainedFile", as_json: bool) -> None:
                 "input": str(explained.input),
                 "output": str(explained.output),
                 "sounds": [str(path) for path in explained.sounds],
+                "model": model.name,
+                "digest": model.digest,
                 **explanation.summary,
                 "parts": [part.model_dump(mode="json") for part in explained.parts],
                 "seconds": explained.seconds,
@@ -254,7 +267,10 @@ def _print_explained(explained: "ExplainedFile", as_json: bool) -> None:
     print(printable(explained.output))
     for name, path in zip(("used", "rest"), explained.sounds, strict=False):
         print(f"  {name:<8}{printable(path)}")
-    print(f"  score   {explanation.score:.2f}   (1 sounds like the source, 0 like the reference)")
+    print(
+        f"  score   {explanation.score:.2f} by model {printable(model.name)}"
+        "   (1 sounds like the source, 0 like the reference)"
+    )
     heaviest = sorted(explained.parts, key=lambda part: -part.evidence.mean)
     weights = ", ".join(f"{part.name} {part.evidence.mean:.1f}" for part in heaviest)
     if weights:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tonewood.cli import common
-from tonewood.cli.common import JsonOption, OverwriteOption, exit_if_failed
+from tonewood.cli.common import JsonOption, OverwriteOption
 from tonewood.errors import CallError, FolderError, printable
 
 if TYPE_CHECKING:
@@ -97,22 +97,25 @@ def new_test_command(
     )
     if reference is not None:
         pieces = stimuli.add_reference(pieces, reference)
-    failed = 0
+    failures: list[FileFailure] = []
     for event in builder.build_listening_test(pieces, plan, output, overwrite=overwrite):
         if isinstance(event, FileFailure):
-            failed += 1
+            failures.append(event)
             common.print_failure(event, json_)
         elif isinstance(event, ListeningTest):
             test = event
     sample_size = required_listeners(test, expect)
+    left_out = common.left_out_of_folders(*(outputs or folders), reference).left_out
+    unfinished = common.Unfinished(failures, left_out)
     if json_:
-        common.print_json({"test": str(output), **_test_json(test), "power": sample_size._asdict()})
+        summary = {"test": str(output), **_test_json(test), "power": sample_size._asdict()}
+        common.print_json({**summary, "skipped": unfinished.skipped_json})
     else:
         print(f"test       {printable(output)}")
         print(f"trials     {len(test.trials)}, {test.per_listener} for each listener, {test.repeats} again")
         print(f"stimuli    {len(test.stimuli)} of {test.seconds:g} s at {test.rate} Hz")
         print(f"listeners  {sample_size.text}")
-    exit_if_failed(failed, len(pieces))
+    unfinished.exit(len(pieces))
 
 
 @listen_app.command("serve")

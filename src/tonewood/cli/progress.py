@@ -34,8 +34,11 @@ class _ProgressDisplay:
 
     def __init__(self, *, transient: bool) -> None:
         self.transient = transient
+        self.is_quiet = False
         self.progress: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
+        # Kept when a bar is removed for a line of text, so that its elapsed time goes on.
+        self.start_times: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -55,13 +58,15 @@ class _ProgressDisplay:
         self.progress, self.tasks = None, {}
 
     def _update_bar(self, name: str, completed: int, total: int, note: str = "") -> None:
-        if not sys.stderr.isatty():
+        start_time = self.start_times.setdefault(name, time.monotonic())
+        if self.is_quiet or not sys.stderr.isatty():
             return
         if self.progress is None:
             self.progress = _create_bars(self.transient)
             self.progress.start()
         if name not in self.tasks:
             self.tasks[name] = self.progress.add_task(name, total=total, note=note)
+            self.progress.tasks[-1].start_time = start_time
         self.progress.update(self.tasks[name], completed=completed, total=total, note=note)
 
     def _show_recording_progress(self, event: "RecordingProgress") -> None:
@@ -85,6 +90,7 @@ def _create_bars(transient: bool) -> "Progress":
         transient=transient,
         redirect_stdout=False,
         redirect_stderr=False,
+        get_time=time.monotonic,
     )
 
 
@@ -180,7 +186,7 @@ class FilesDisplay(_ProgressDisplay):
 
 
 class BatchDisplay(_ProgressDisplay):
-    """Progress of a batch: files with speed and time left, and search steps of the current file.
+    """Progress of a batch: files with time left and pace, and search steps of the current file.
 
     Without a terminal, one line per minute.
 
@@ -195,7 +201,7 @@ class BatchDisplay(_ProgressDisplay):
 
         super().__init__(transient=True)
         self.total_steps = task.settings.search.steps if isinstance(task, EnhanceTask) else 0
-        self.last_line_time = time.monotonic()
+        self.start_time = self.last_line_time = time.monotonic()
         self.pace = ""
 
     def show(self, event: object) -> bool:
@@ -207,7 +213,8 @@ class BatchDisplay(_ProgressDisplay):
         if isinstance(event, FileStarted):
             if event.total > 1:
                 name = printable(event.input)
-                self._update_bar("files", event.number - 1, event.total, f"{name}  {self.pace}".strip())
+                self._update_bar("files", event.number - 1, event.total, f"{self.pace}  {name}".strip())
+            self.start_times.pop("steps", None)  # of the previous file
         elif isinstance(event, SearchStep):
             self._update_bar("steps", event.number, self.total_steps, f"score {event.objective.score:.3f}")
         elif isinstance(event, BatchProgress):
@@ -221,9 +228,11 @@ class BatchDisplay(_ProgressDisplay):
         if sys.stderr.isatty():
             if progress.total > 1:
                 self._update_bar("files", progress.completed, progress.total, self.pace)
-        elif time.monotonic() - self.last_line_time >= 60:
+        elif not self.is_quiet and time.monotonic() - self.last_line_time >= 60:
             self.last_line_time = time.monotonic()
-            sys.stderr.write(f"{progress.completed} of {progress.total} done, {self.pace}\n")
+            elapsed = timedelta(seconds=round(time.monotonic() - self.start_time))
+            done = progress.completed - progress.failed
+            sys.stderr.write(f"{done} of {progress.total} done, {elapsed} elapsed, {self.pace}\n")
             sys.stderr.flush()
 
 
@@ -241,9 +250,12 @@ class PairsDisplay(BatchDisplay):
 
 
 def _format_pace(progress: "BatchProgress") -> str:
+    """Return time left, failures and pace, as in `0:10:00 left, 2 failed, 12 min of audio per minute`."""
     failures = f", {progress.failed} failed" if progress.failed else ""
     left = timedelta(seconds=round(progress.seconds_left))
-    return f"{progress.audio_hours_per_minute:.2f} h of audio a minute, {left} left{failures}"
+    minutes = 60 * progress.audio_hours_per_minute
+    pace = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.1f}"
+    return f"{left} left{failures}, {pace} min of audio per minute"
 
 
 class LevelMeterDisplay(_ProgressDisplay):

@@ -74,13 +74,16 @@ def reproduce_command(
                 reproduction = event
             else:
                 display.show(event)
-    _print_reproduction(reproduction, json_)
+    unfinished = common.left_out_of_folders(corpus)
+    _print_reproduction(reproduction, unfinished, json_)
+    unfinished.exit()
 
 
-def _print_reproduction(reproduction: "Reproduction", as_json: bool) -> None:
+def _print_reproduction(reproduction: "Reproduction", unfinished: common.Unfinished, as_json: bool) -> None:
     """Print the table and the accuracy."""
     if as_json:
-        common.print_json({"page": str(reproduction.page), **reproduction.summary})
+        skipped = unfinished.skipped_json
+        common.print_json({"page": str(reproduction.page), **reproduction.summary, "skipped": skipped})
         return
     for method, *figures in reproduction.table:
         print(f"{method:<36}" + "".join(f"{figure:>11}" for figure in figures))
@@ -127,10 +130,14 @@ def search_command(
                 display.show(event)
     if output is not None:
         plot_scorer_sizes(output, result, overwrite=overwrite)
-    _print_ladder(result, output, json_)
+    unfinished = common.left_out_of_folders(reference, source)
+    _print_ladder(result, output, unfinished, json_)
+    unfinished.exit()
 
 
-def _print_ladder(ladder: "SizeSearchResult", picture: Path | None, as_json: bool) -> None:
+def _print_ladder(
+    ladder: "SizeSearchResult", picture: Path | None, unfinished: common.Unfinished, as_json: bool
+) -> None:
     """Print one line for each size, and the chosen one."""
     chosen, knee = ladder.chosen, ladder.knee
     if as_json:
@@ -153,6 +160,7 @@ def _print_ladder(ladder: "SizeSearchResult", picture: Path | None, as_json: boo
                 "chosen": chosen.size._asdict(),
                 "options": ladder.options,
                 "picture": str(picture) if picture else None,
+                "skipped": unfinished.skipped_json,
             }
         )
         return

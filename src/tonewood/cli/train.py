@@ -95,7 +95,7 @@ def train_command(
     ] = None,
     cache: CacheOption = True,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the same training after an interruption.")
+        bool, typer.Option("--resume", help="Continue an interrupted training, and refuse another one.")
     ] = False,
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
@@ -103,18 +103,20 @@ def train_command(
 ) -> None:
     """Learn a model from two folders of recordings, from listeners' answers, or from both."""
     from tonewood.data.feature_cache import NO_CACHE, FeatureCache
-    from tonewood.data.loading import parse_training_inputs
+    from tonewood.data.loading import list_folders, parse_training_inputs
     from tonewood.model.model import load_model
     from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
     from tonewood.training import pipeline
     from tonewood.training.networks import Checkpoint
     from tonewood.utils.atomic_write import remove_stale_temporaries
 
-    checkpoint = Checkpoint.for_model(output, resumed=resume)
+    # The same command continues, as every command does; --resume refuses another training.
+    checkpoint = Checkpoint.for_model(output, resumed=resume or not overwrite, is_required=resume)
     finished_model = pipeline.load_finished_model(output, checkpoint)
-    # With --resume, the finished model may exist already: then it is only printed.
+    # An interrupted training may have saved its model: then it is only printed.
     check_output_path(output, overwrite or finished_model is not None)
     reference_inputs, source_inputs = parse_training_inputs(reference or [], source, manifest)
+    unfinished = common.left_out_of_folders(*list_folders(reference_inputs), *list_folders(source_inputs))
     provenance = pipeline.Provenance(domain, licence, _read_text_file(notice) if notice else "")
     feature_cache = FeatureCache.for_user() if cache else NO_CACHE
     if onto is not None:
@@ -134,7 +136,7 @@ def train_command(
             checkpoint.remove()
             # Nothing is written, so nothing else removes the temporary files of the interrupted run.
             remove_stale_temporaries([output.parent])
-            _print_model(output, finished_model, json_)
+            _print_model(output, finished_model, unfinished, json_)
             return
         check_output_path(output, overwrite)
 
@@ -160,7 +162,7 @@ def train_command(
                 pass
             return
         model = _save_trained_model(learn(training_device), output, checkpoint, overwrite)
-    _print_model(output, model, json_)
+    _print_model(output, model, unfinished, json_)
 
 
 def _settings_with_predictor(
@@ -205,27 +207,38 @@ def _save_trained_model(
     from tonewood.utils.atomic_write import exclusive_lock
 
     with exclusive_lock(output), TrainingDisplay() as display:
-        for event in events:
-            if isinstance(event, Model):
-                checkpoint.record_digest(event.digest)
-                event.save(output, overwrite=overwrite)
-                model = event
-            else:
-                display.show(event)
+        try:
+            for event in events:
+                if isinstance(event, Model):
+                    checkpoint.record_digest(event.digest)
+                    event.save(output, overwrite=overwrite)
+                    model = event
+                else:
+                    display.show(event)
+        except KeyboardInterrupt:
+            if checkpoint.path.exists():
+                raise KeyboardInterrupt(common.CONTINUES) from None
+            raise
     checkpoint.remove()  # last: if the process is killed before, --resume can still finish
     return model
 
 
-def _print_model(output: Path, model: "Model", json_: bool) -> None:
+def _print_model(output: Path, model: "Model", unfinished: common.Unfinished, json_: bool) -> None:
+    """Print the model's card and warnings, and exit with 1 if recordings were left out."""
     from tonewood.audit.pipeline import confound_warnings
+    from tonewood.model.card import accuracy_warnings
 
-    for line in confound_warnings(model.card.audit) if model.card.audit else []:
+    warnings = accuracy_warnings(model.card)
+    warnings += confound_warnings(model.card.audit) if model.card.audit else []
+    for line in warnings:
         common.print_stderr(f"warning: {line}")
     if json_:
-        common.print_json({"model": str(output), "digest": model.digest, **common.card_json(model)})
+        summary = {"model": str(output), "digest": model.digest, "warnings": warnings}
+        common.print_json({**summary, "skipped": unfinished.skipped_json, **common.card_json(model)})
     else:
         print(f"model      {printable(output)}")
         common.print_card(model)
+    unfinished.exit()
 
 
 def _read_text_file(path: Path) -> str:
@@ -273,10 +286,18 @@ def audit_command(
                 display.show(event)
     if output is not None:
         write_audit_report(output, result, loaded, overwrite=overwrite)
-    _print_audit(result, loaded, output, json_)
+    unfinished = common.left_out_of_folders(reference, source)
+    _print_audit(result, loaded, output, unfinished, json_)
+    unfinished.exit()
 
 
-def _print_audit(result: "AuditResult", model: "Model | None", page: Path | None, as_json: bool) -> None:
+def _print_audit(
+    result: "AuditResult",
+    model: "Model | None",
+    page: Path | None,
+    unfinished: common.Unfinished,
+    as_json: bool,
+) -> None:
     """Print one line for each confound, then the summary."""
     from tonewood.audit import pipeline
     from tonewood.audit.pipeline import CONFOUNDS
@@ -291,6 +312,7 @@ def _print_audit(result: "AuditResult", model: "Model | None", page: Path | None
                 **audit.model_dump(mode="json"),
                 "scorer": accuracy,
                 "page": str(page) if page else None,
+                "skipped": unfinished.skipped_json,
             }
         )
         return

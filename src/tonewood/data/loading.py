@@ -139,6 +139,11 @@ def side_display_name(side: SideInput) -> str:
     return " + ".join(f"{folder.resolve().name}:{weight:g}" for folder, weight in side)
 
 
+def list_folders(side: SideInput | None) -> list[Path]:
+    """Return the folders of a side; none for a manifest, which names each recording."""
+    return [] if side is None else [item for item in _datasets_of_side(side) if isinstance(item, Path)]
+
+
 def _datasets_of_side(side: SideInput) -> list[FolderOrManifest]:
     return [side] if isinstance(side, Path | ManifestSide) else [weighted.folder for weighted in side]
 

@@ -293,6 +293,13 @@ class Score:
     windows: tuple[float, ...]
     unlikeness: float
 
+    def __repr__(self) -> str:
+        judge = "none" if self.judge is None else f"{self.judge:.2f}"
+        return (
+            f"<Score: {self.scorer:.2f}, judge {judge}, unlikeness {self.unlikeness:.2f}; "
+            f"{len(self.windows)} windows>"
+        )
+
     def _repr_html_(self) -> str:
         """Return the scores and their curve over time as HTML for notebooks."""
         from tonewood import html_report

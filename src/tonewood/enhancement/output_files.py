@@ -3,7 +3,7 @@
 import mimetypes
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io import remote
-from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES
+from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, PYAV_REMEDY, is_pyav_installed
 from tonewood.audio_io.libsndfile import (
     WRITABLE_SUFFIXES,
     AudioFormat,
@@ -21,7 +21,12 @@ from tonewood.audio_io.libsndfile import (
     readable_suffixes,
 )
 from tonewood.audio_io.reader import AudioReader, write_recording_blocks
-from tonewood.audio_io.recording import file_sha256, find_audio_files
+from tonewood.audio_io.recording import (
+    LeftOutRecording,
+    file_sha256,
+    find_audio_files,
+    find_left_out_recordings,
+)
 from tonewood.audio_io.remote import Location
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, TransferRecord, load_recipe
 from tonewood.errors import (
@@ -199,6 +204,20 @@ def expand_input(
         raise
     except TonewoodError as error:
         return [FileFailure(location, error)]
+
+
+def find_left_out(location: Location) -> list[LeftOutRecording]:
+    """Return the recordings of an input folder that `expand_input` leaves out, with the reason."""
+    if isinstance(location, Path):
+        return find_left_out_recordings(location) if location.is_dir() else []
+    if is_pyav_installed():
+        return []
+    with suppress(TonewoodError):  # reported as a failure of the input
+        if remote.is_url_folder(location):
+            urls = remote.list_url_files(location)
+            needs_pyav = [url for url in urls if Path(url).suffix.lower() in FFMPEG_SUFFIXES]
+            return [LeftOutRecording(url, f"needs {PYAV_REMEDY}") for url in needs_pyav]
+    return []
 
 
 def _expand_path(path: Path, is_excluded: Callable[[Path], bool]) -> list[InputRecording]:

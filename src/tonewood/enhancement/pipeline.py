@@ -204,6 +204,14 @@ class Enhancement(EnhancementResult):
         """Judge's score of the input and of the output; None if the model has no judge."""
         return self.certificate.judge
 
+    def __repr__(self) -> str:
+        scores = f"score {self.scorer.before:.2f} → {self.scorer.after:.2f}"
+        seconds = self.samples.shape[1] / self.rate
+        return (
+            f"<Enhancement: {seconds:.2f} s, {len(self.samples)} channels at {self.rate} Hz; {scores}; "
+            f"{self.certificate.line}>"
+        )
+
     def _repr_html_(self) -> str:
         """Return verdict, player, spectrogram and mask as HTML for notebooks."""
         from tonewood import html_report  # only notebooks need it

@@ -21,7 +21,7 @@ from tonewood.dsp.equalizer import (
 from tonewood.dsp.features import center_frequencies
 from tonewood.enhancement.output_files import sidecar_path
 from tonewood.enhancement.recipe import Recipe, load_recipe
-from tonewood.errors import CallError, OutputError, printable
+from tonewood.errors import CallError, OutputError, RecipeError, printable
 from tonewood.export.formats import EQUALIZER_FORMATS, MAX_JSFX_ROWS, GainTable, format_gain_csv, format_jsfx
 from tonewood.mask.components import static_component
 from tonewood.mask.mask import Mask
@@ -74,9 +74,14 @@ def load_correction(name: str) -> Correction:
     Raises
     ------
     RecipeError, ModelError
-        The file is damaged, or is neither a recipe nor a model.
+        The file is damaged, or is neither a recipe nor a model; or the recording has no recipe.
     """
     path = Path(name)
+    if path.suffix.lower() in WRITABLE_SUFFIXES and not sidecar_path(path).is_file():
+        raise RecipeError(
+            f"{printable(path)} has no recipe beside it ({printable(sidecar_path(path).name)}): give an "
+            "output of tonewood enhance, a recipe or a model"
+        )
     # An output stands for its recipe.
     if sidecar_path(path).is_file():
         path = sidecar_path(path)

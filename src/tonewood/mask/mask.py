@@ -58,6 +58,9 @@ class Mask:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def __repr__(self) -> str:
+        return f"<Mask: {len(self.hz)} rows, {self.frames} frames of {1000 * self.hop_seconds:g} ms>"
+
     @property
     def gain_db(self) -> NDArray[np.float32]:
         """All gains (row, frame) in memory."""

@@ -145,6 +145,20 @@ class ScorerCard(Settings):
     seed: int
 
 
+def accuracy_warnings(card: "ModelCard") -> list[str]:
+    """Return one warning for each network that may be right as often as chance on held-out windows."""
+    warnings = []
+    for name, network in (("scorer", card.scorer), ("judge", card.judge)):
+        if network is not None and network.accuracy_interval[0] <= 0.5:
+            low, high = (100 * limit for limit in network.accuracy_interval)
+            warnings.append(
+                f"the {name} cannot tell the folders apart: it is right on {100 * network.accuracy:.0f} % of "
+                f"the held-out windows ({low:.0f} to {high:.0f} %), and chance on 50 %: add recordings, or "
+                "test with tonewood audit how the folders differ"
+            )
+    return warnings
+
+
 class ListenerCard(Settings):
     """Answers of listeners, and how well the scorer agrees with held-out ones.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +63,11 @@ class Model:
     card: ModelCard
     predictor: Predictor | None = None
 
+    def __repr__(self) -> str:
+        parts = [f"scorer right on {100 * self.card.scorer.accuracy:.0f} %"]
+        parts += [name for name in ("judge", "predictor") if getattr(self, name) is not None]
+        return f"<Model {self.name!r}: {', '.join(parts)}>"
+
     @property
     def priors(self) -> Priors:
         """Priors, where masks start; ModelError for a model learnt from listeners alone."""
@@ -98,7 +104,7 @@ class Model:
             f"use --{remedy}"
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hexadecimal SHA-256 of settings and tensors; the card does not change it."""
         tensors = {name: array.tobytes() for name, array in _model_tensors(self).items()}

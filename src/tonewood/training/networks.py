@@ -77,28 +77,42 @@ class TakeWay(NamedTuple):
 class Checkpoint:
     """Training states of the networks, in one safetensors file beside the model.
 
-    If resumed, an existing file is continued instead of replaced.
+    Parameters
+    ----------
+    resumed : bool
+        Continue an existing file instead of replacing it.
+    is_required : bool
+        If resumed: refuse the file of another training, instead of replacing it.
     """
 
-    def __init__(self, path: Path, *, resumed: bool = False) -> None:
-        self.path, self._resumed = path, resumed
+    def __init__(self, path: Path, *, resumed: bool = False, is_required: bool = True) -> None:
+        self.path, self._resumed, self._is_required = path, resumed, is_required
         self._training_key = ""
         self._states: dict[str, dict[str, Tensor]] = {}
 
     @classmethod
-    def for_model(cls, model: Path, *, resumed: bool = False) -> "Checkpoint":
+    def for_model(cls, model: Path, *, resumed: bool = False, is_required: bool = True) -> "Checkpoint":
         """Return the checkpoint of a model file."""
-        return cls(model.with_name(model.name + CHECKPOINT_SUFFIX), resumed=resumed)
+        path = model.with_name(model.name + CHECKPOINT_SUFFIX)
+        return cls(path, resumed=resumed, is_required=is_required)
 
     def open(self, training_key: Sequence[str]) -> None:
         """Set the key of the training, and read the file if it is resumed.
 
-        ModelError if the file belongs to another training or is damaged.
+        ModelError if the file is required, and belongs to another training or is damaged.
         """
         # The version changes whenever a state of an older version cannot be continued.
         self._training_key, self._states = json.dumps([_CHECKPOINT_VERSION, *training_key]), {}
         if not self._resumed or not self.path.exists():
             return
+        try:
+            self._read_states()
+        except ModelError:
+            self._states = {}
+            if self._is_required:
+                raise
+
+    def _read_states(self) -> None:
         try:
             with safe_open(self.path, "pt") as file:
                 is_same_training = (file.metadata() or {}).get("told") == self._training_key

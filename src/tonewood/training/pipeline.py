@@ -257,7 +257,8 @@ def _check_inputs(
     settings: ModelSettings,
 ) -> None:
     if (reference is None) != (source is None):
-        raise CallError("--reference and --source need each other: give both")
+        missing = "--reference" if reference is None else "--source"
+        raise CallError(f"{missing} is missing: give both folders, --reference and --source")
     if reference is not None:
         return
     if preferences is None and ratings is None:

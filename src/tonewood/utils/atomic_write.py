@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from tonewood.errors import OutputError, failure_reason, printable
+from tonewood.errors import OutputError, failure_reason, may_pass, printable
 
 HAS_FILE_LOCKS = sys.platform != "win32"
 if HAS_FILE_LOCKS:
@@ -218,7 +218,7 @@ def disk_full_error(path: str | os.PathLike[str]) -> OutputError:
     """Return the error for an output that does not fit on the disk."""
     return OutputError(
         f"{printable(path)} was not written: the disk is full: free some space or name another folder"
-    )
+    ).as_temporary()
 
 
 def check_not_existing(paths: Iterable[Path], overwrite: bool) -> None:
@@ -308,4 +308,5 @@ def _write_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
     if error.errno in DISK_FULL_ERRNOS:
         return disk_full_error(path)
     reason = failure_reason(error)
-    return OutputError(f"{printable(path)} cannot be written ({reason}): name another output folder")
+    output_error = OutputError(f"{printable(path)} cannot be written ({reason}): name another output folder")
+    return output_error.as_temporary() if may_pass(error) else output_error
