@@ -229,6 +229,6 @@ def test_progress_shows_the_current_file(
         )
         assert display.progress is not None
         (files,) = display.progress.tasks
-    note = "0.25 h of audio a minute, 1:00:00 left, 1 failed"
+    note = "1:00:00 left, 1 failed, 15 min of audio per minute"
     assert (files.completed, files.total, files.fields["note"]) == (1, 3, note)
     assert "files" in capsys.readouterr().err

@@ -27,7 +27,7 @@ class SelfTest(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What an installation has.
+    """Properties of an installation.
 
     Attributes
     ----------

@@ -19,7 +19,7 @@ PlannedAction = Literal["enhance", "already", "fail"]
 
 
 class PlannedFile(NamedTuple):
-    """What would happen to one recording.
+    """Plan for one recording.
 
     Attributes
     ----------

@@ -98,7 +98,7 @@ OutputOption = Annotated[
     Path,
     typer.Option("-o", "--output", readable=False, help="Output folder, or output file for a single INPUT."),
 ]
-ModelOption = Annotated[str, typer.Option("-m", "--model", help="Model file, or name of a bundled model.")]
+ModelOption = Annotated[str, typer.Option("-m", "--model", help="Model file or bundled model.")]
 # Text, because a Path would shorten s3://bucket to s3:/bucket.
 LocationsArgument = Annotated[
     list[str], typer.Argument(metavar="INPUT", help="Files, folders or URLs such as s3://….")
@@ -106,7 +106,7 @@ LocationsArgument = Annotated[
 OutputLocationOption = Annotated[
     str, typer.Option("-o", "--output", help="Output folder, URL, or output file for a single INPUT.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 DeviceOption = Annotated[str, typer.Option(help="Device of the training: cpu or cuda.")]
 CacheOption = Annotated[
     bool,
@@ -121,7 +121,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Change any setting, as in search.alpha=0.02; see tonewood settings.",
+        help="Change a setting; see tonewood settings.",
     ),
 ]
 
@@ -155,7 +155,7 @@ _MAX_NAMED = 20  # failures that are named again at the end of a run
 
 
 class Unfinished(NamedTuple):
-    """What a run did not do: recordings that failed, and recordings that were left out, with the reasons."""
+    """Recordings that a run did not process: failures and left-out recordings, with the reasons."""
 
     failures: "Sequence[FileFailure]" = ()
     left_out: "Sequence[LeftOutRecording]" = ()
@@ -184,8 +184,8 @@ class Unfinished(NamedTuple):
             by_reason.setdefault(reason, []).append(printable(path))
         for reason, names in by_reason.items():
             recordings = "1 recording" if len(names) == 1 else f"{len(names)} recordings"
-            shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            print_stderr(f"tonewood: {recordings} left out ({shown}): {reason}")
+            examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            print_stderr(f"tonewood: {recordings} left out ({examples}): {reason}")
         if self.failures or self.left_out:
             raise typer.Exit(1)
 
@@ -215,20 +215,16 @@ CONTINUES = "what is done is kept, and the same command continues"
 class BatchOptions(NamedTuple):
     """Options of batch processing, which `with_batch_options` gives to a command."""
 
-    workers: Annotated[int | None, typer.Option(help="Number of processes on this machine.")] = None
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Address of a running Dask cluster: tcp://….")
+        str | None, typer.Option(metavar="ADDRESS", help="Running Dask cluster: tcp://….")
     ] = None
     retries: Annotated[
         int,
-        typer.Option(
-            help="How often to retry a file after a full disk or another error that may pass.", min=0
-        ),
+        typer.Option(help="Retries after an error that may pass.", min=0),
     ] = 2
-    parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table for all results.")] = None
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print warnings and failures, but no progress and no results.")
-    ] = False
+    parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table of results.")] = None
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only warnings and failures.")] = False
 
     @property
     def is_requested(self) -> bool:

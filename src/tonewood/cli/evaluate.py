@@ -194,10 +194,10 @@ def _print_evaluation(
         head = {"model": model.name, "digest": model.digest}
         common.print_json({**head, **summary, "page": page_name, "skipped": skipped})
         return
-    print(f"model      {printable(model.name)}")
     if evaluation_report.pairs:
         common.print_columns(means_table(evaluation_report.pairs))
     if evaluation_report.folders:
         common.print_columns(folders_table(evaluation_report.folders))
+    print(f"model      {printable(model.name)}")
     if page:
         print(f"page       {printable(page)}")

@@ -231,8 +231,8 @@ class BatchDisplay(_ProgressDisplay):
         elif not self.is_quiet and time.monotonic() - self.last_line_time >= 60:
             self.last_line_time = time.monotonic()
             elapsed = timedelta(seconds=round(time.monotonic() - self.start_time))
-            done = progress.completed - progress.failed
-            sys.stderr.write(f"{done} of {progress.total} done, {elapsed} elapsed, {self.pace}\n")
+            succeeded = progress.completed - progress.failed
+            sys.stderr.write(f"{succeeded} of {progress.total} done, {elapsed} elapsed, {self.pace}\n")
             sys.stderr.flush()
 
 

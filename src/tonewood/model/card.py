@@ -145,11 +145,14 @@ class ScorerCard(Settings):
     seed: int
 
 
+_MIN_ACCURACY = 0.65  # chance is 0.5
+
+
 def accuracy_warnings(card: "ModelCard") -> list[str]:
-    """Return one warning for each network that may be right as often as chance on held-out windows."""
+    """Return one warning for each network that is hardly better than chance on held-out windows."""
     warnings = []
     for name, network in (("scorer", card.scorer), ("judge", card.judge)):
-        if network is not None and network.accuracy_interval[0] <= 0.5:
+        if network is not None and network.accuracy < _MIN_ACCURACY and network.accuracy_interval[0] <= 0.5:
             low, high = (100 * limit for limit in network.accuracy_interval)
             warnings.append(
                 f"the {name} cannot tell the folders apart: it is right on {100 * network.accuracy:.0f} % of "
