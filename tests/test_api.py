@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +39,29 @@ def fresh(code: str) -> str:
     """What a fresh interpreter prints."""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return ran.stdout.strip()
+
+
+def test_amount_and_method_are_keywords(wave: NDArray[np.float32], model: Model) -> None:
+    whole = tonewood.enhance(wave, 22_050, model, settings=BRIEF)
+    half = tonewood.enhance(wave, 22_050, model, amount=0.5, settings=BRIEF)
+    assert half.settings == BRIEF.replace(render=dict(amount=0.5))
+    np.testing.assert_allclose(half.applied.gain_db, whole.applied.gain_db / 2, atol=1e-3)
+    assert tonewood.enhance(wave, 22_050, model, method="search", amount=0.0).settings.render.amount == 0
+    with pytest.raises(CallError, match="method and settings cannot be used together"):
+        tonewood.enhance(wave, 22_050, model, method="paper", settings=BRIEF)
+
+
+def test_results_print_on_one_line(wave: NDArray[np.float32], model: Model) -> None:
+    result = tonewood.enhance(wave, 22_050, model, settings=BRIEF)
+    for printed in (result, result.mask, model, tonewood.score(wave, 22_050, model)):
+        assert len(repr(printed)) < 200
+        assert "\n" not in repr(printed)
+    assert "2.00 s, 2 channels at 22050 Hz" in repr(result)
+    assert f"{result.scorer.before:.2f} → {result.scorer.after:.2f}" in repr(result)
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert tonewood.__version__ == version("tonewood")
 
 
 def test_public_names_are_pinned() -> None:

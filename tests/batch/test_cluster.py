@@ -277,6 +277,25 @@ def test_run_continues_after_its_client_was_killed(
     }
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
+def test_interrupt_of_all_processes_prints_one_line(tmp_path: Path, takes: Path, model_file: Path) -> None:
+    """A terminal sends Ctrl-C to the command and to its workers."""
+    out = tmp_path / "out"
+    wave = np.tile(soundfile.read(takes / "take7.wav")[0], 300)
+    soundfile.write(takes / "take7.wav", wave, 16_000)
+    call = ["enhance", takes, "-o", out, "-m", model_file, "--workers", 1, *FEW]
+    command = [sys.executable, "-m", "tonewood", *map(str, call)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until(lambda: len(list(out.glob("take*.wav"))) > 0)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    lines = [line for line in err.splitlines() if not line.startswith("dashboard")]
+    assert lines == ["tonewood: interrupted; what is done is kept, and the same command continues"]
+    assert process.returncode == 130
+
+
 def free_port() -> int:
     with socket.socket() as actual:
         actual.bind(("127.0.0.1", 0))

@@ -315,7 +315,7 @@ def test_wrong_paths_and_corrections_are_refused(tmp_path: Path, enhanced_file: 
         (enhanced_file, ("--peq", "3"), existing / "x.txt", 1, "is a file): name another output folder"),
         ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, whose correction does not change"),
         ("nobody", ("--peq", "3"), tmp_path / "x.txt", 1, "neither a model file nor a bundled"),
-        (existing, ("--peq", "3"), tmp_path / "x.txt", 1, "is not a Tonewood model"),
+        (existing, ("--peq", "3"), tmp_path / "x.txt", 1, "there.wav has no recipe beside it"),
     ):
         ran = run("export", correction, *more, "-o", out)
         assert ran.code == code, ran.err

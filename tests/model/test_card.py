@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tonewood.model.card import accuracy_warnings
 from tonewood.model.card_text import NOT_STATED, card_lines, card_markdown, citation_lines
 from tonewood.model.model import Model
 from tonewood.training.pipeline import Provenance, train_model
@@ -33,6 +34,14 @@ def test_interval_contains_the_accuracy_and_is_wide_for_few_takes(model: Model) 
     assert low <= item.accuracy <= high
     assert item.takes == 2  # one of four, on each side
     assert high - low > 0.3
+
+
+def test_network_near_chance_is_reported(model: Model) -> None:
+    assert accuracy_warnings(model.card) == []
+    assert model.card.judge is not None
+    judge = model.card.judge.model_copy(update={"accuracy": 0.52, "accuracy_interval": (0.3, 0.7)})
+    (warning,) = accuracy_warnings(model.card.model_copy(update={"judge": judge}))
+    assert warning.startswith("the judge cannot tell the folders apart: it is right on 52 % of")
 
 
 def test_provenance_is_in_the_card(training_folders: Any, small: Callable[..., Any]) -> None:

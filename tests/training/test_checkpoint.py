@@ -96,6 +96,31 @@ def test_checkpoint_of_another_training_is_refused(training_folders: Folders, tm
         list(train_model(*training_folders, SETTINGS, checkpoint=resumed))
 
 
+def test_same_training_continues_and_another_starts_from_the_beginning(
+    training_folders: Folders, tmp_path: Path, whole: Model
+) -> None:
+    """As `train` does without `--resume`."""
+    path = tmp_path / "tiny.tonewood.checkpoint"
+    run_until(training_folders, Checkpoint(path), 2)
+    other = SETTINGS.replace(training=dict(seed=5))
+    checkpoint = Checkpoint(path, resumed=True, is_required=False)
+    first = next(
+        event
+        for event in train_model(*training_folders, other, checkpoint=checkpoint)
+        if isinstance(event, CheckEvent)
+    )
+    assert first.check.step == SETTINGS.training.check_every
+    run_until(training_folders, Checkpoint(path), 2)
+    steps = []
+    checkpoint = Checkpoint(path, resumed=True, is_required=False)
+    for event in train_model(*training_folders, SETTINGS, name="tiny", checkpoint=checkpoint):
+        if isinstance(event, CheckEvent):
+            steps.append(event.check.step)
+    assert isinstance(event, Model)
+    assert steps[0] > SETTINGS.training.check_every
+    assert event.digest == whole.digest
+
+
 def test_checkpoints_of_earlier_versions_can_be_continued(training_folders: Folders, tmp_path: Path) -> None:
     path = tmp_path / "tiny.tonewood.checkpoint"
     run_until(training_folders, Checkpoint(path), 1)
@@ -150,7 +175,7 @@ def test_killed_training_resumes(call: list[str], run: Run, tmp_path: Path, undi
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed.tonewood").exists()
-    again = run(*call, "-o", tmp_path / "killed.tonewood", "--resume")
+    again = run(*call, "-o", tmp_path / "killed.tonewood")
     assert again.code == 0, again.err
     assert again.objects[-1]["digest"] == undisturbed.digest
     assert [item.name for item in tmp_path.iterdir()] == ["killed.tonewood"]
@@ -165,11 +190,12 @@ def test_training_killed_after_saving_counts_as_finished(
         patched.setattr(Checkpoint, "remove", lambda self: None)
         first = run(*call, "-o", out)
     assert checkpoint.exists()
-    other = run(*call, "--seed", "7", "-o", out, "--resume")
-    assert other.code == 1
-    assert "exists: name another output" in other.err
+    for more in ((), ("--resume",)):
+        other = run(*call, "--seed", "7", "-o", out, *more)
+        assert other.code == 1
+        assert "exists: name another output" in other.err
     before = out.read_bytes()
-    again = run(*call, "-o", out, "--resume")
+    again = run(*call, "-o", out)
     assert again.code == 0, again.err
     assert again.objects[-1] == first.objects[-1]
     assert out.read_bytes() == before
