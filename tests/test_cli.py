@@ -57,7 +57,7 @@ OPTIONS = {
     "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
     "--no-match --plot --set --workers --scheduler --retries --parquet --quiet --overwrite --json",
     "render": "-o --overwrite --json",
-    "apply": "-m -o --static-only --same-mask --plot --overwrite --json",
+    "apply": "-m -o --static-only --same-mask --plot --quiet --overwrite --json",
     "diff": "--json",
     "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite --json",
     "score": "-m --workers --scheduler --retries --parquet --quiet --overwrite --json",

@@ -116,6 +116,7 @@ CacheOption = Annotated[
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print only warnings and failures.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -224,7 +225,7 @@ class BatchOptions(NamedTuple):
         typer.Option(help="Retries after an error that may pass.", min=0),
     ] = 2
     parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table of results.")] = None
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only warnings and failures.")] = False
+    quiet: QuietOption = False
 
     @property
     def is_requested(self) -> bool:
@@ -338,7 +339,7 @@ def _continued_if_interrupted(table: "Location | None", task: "Task") -> Iterato
         if table is not None or task.name == "enhance":
             raise KeyboardInterrupt(CONTINUES) from None
         raise KeyboardInterrupt(
-            "results are lost unless --parquet FILE keeps them, with which the same command continues"
+            "pass --overwrite to begin again; with --parquet FILE the same command continues"
         ) from None
 
 
@@ -348,6 +349,7 @@ def finish_batch(
     table: "Location | None",
     inputs: "Iterable[Location]" = (),
     as_json: bool = False,
+    can_write_table: bool = True,
 ) -> None:
     """Print the path of the table and what was not done, and exit with 1 if that is anything.
 
@@ -355,6 +357,8 @@ def finish_batch(
     ----------
     inputs : iterable of Path or URL
         Files and folders of the call, of which some recordings may have been left out.
+    can_write_table : bool
+        Whether the command has `--parquet`.
     """
     from tonewood.enhancement.output_files import find_left_out
 
@@ -368,7 +372,8 @@ def finish_batch(
     if as_json:
         for path, reason in left_out:
             print_json({"input": str(path), "skipped": reason})
-    Unfinished(failures, left_out).exit(total, where_failures_are_listed(table))
+    listed = where_failures_are_listed(table) if table or can_write_table else ""
+    Unfinished(failures, left_out).exit(total, listed)
 
 
 def where_failures_are_listed(table: "Location | None") -> str:

@@ -150,7 +150,8 @@ def run_enhancement(
         overwrite=task.options.overwrite,
         as_json=as_json,
     )
-    common.finish_batch(failed, len(jobs), batch.table_location(folder), locations, as_json)
+    table, has_option = batch.table_location(folder), task.transfer is None  # `apply` has no --parquet
+    common.finish_batch(failed, len(jobs), table, locations, as_json, has_option)
 
 
 def _print_plan(

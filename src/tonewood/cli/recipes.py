@@ -11,6 +11,7 @@ from tonewood.cli.common import (
     JsonOption,
     OutputOption,
     OverwriteOption,
+    QuietOption,
     RecipeArgument,
     check_output_path,
 )
@@ -37,6 +38,7 @@ def apply_command(
         typer.Option("--same-mask", help="For stems of the same take: apply exactly the same mask and gain."),
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
+    quiet: QuietOption = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -58,7 +60,7 @@ def apply_command(
         )
     options = EnhanceOptions(plot=plot, overwrite=overwrite)
     task = EnhanceTask(reapply.transfer_settings(source_recipe, mode), options, transfer)
-    run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH, json_)
+    run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH._replace(quiet=quiet), json_)
 
 
 def render_command(

@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tonewood.audio_io.libsndfile import readable_suffixes
+from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES
+from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
 from tonewood.data.manifest import ManifestRow, check_manifest_output, write_manifest
 from tonewood.errors import CallError, FolderError, MissingExtraError, OutputError, failure_reason, printable
 from tonewood.utils.atomic_write import temporary_folder
@@ -149,7 +150,7 @@ def read_shard_samples(shards: Sequence[Path]) -> list[ShardSample]:
     Fields are the plain values of the .json, `cls`, `key` and `shard`. The session is the .json's, or else
     the shard.
     """
-    samples, readable = [], readable_suffixes()
+    samples = []
     for shard in shards:
         metadata: dict[str, dict[str, str]] = {}
         audio: dict[str, str] = {}
@@ -159,7 +160,8 @@ def read_shard_samples(shards: Sequence[Path]) -> list[ShardSample]:
                 key, suffix = _split_shard_name(member.name)
                 if not member.isfile():
                     continue
-                if suffix in readable:
+                # Listed even if PyAV is missing now: training names it then, instead of leaving it out.
+                if suffix in WRITABLE_SUFFIXES | FFMPEG_SUFFIXES:
                     audio.setdefault(key, member.name)
                 elif suffix in (".json", ".cls") and member.size <= _MAX_LABEL_BYTES:
                     stream = archive.extractfile(member)

@@ -18,7 +18,7 @@ from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing
 from tonewood.enhancement.editing import Edit
-from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, plan_jobs
+from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, find_left_out, plan_jobs
 from tonewood.enhancement.pipeline import (
     Enhancement,
     build_recipe,
@@ -27,7 +27,7 @@ from tonewood.enhancement.pipeline import (
     to_analysis_rate,
 )
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
-from tonewood.errors import CallError, printable
+from tonewood.errors import CallError, MissingExtraError, printable
 from tonewood.mask.certificate import Certificate
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep
@@ -124,6 +124,11 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     inputs, output = Path(request["input"]), Path(request["output"])
     settings = EnhanceSettings.model_validate(request["settings"])
     jobs = plan_jobs([inputs], output)
+    if any(isinstance(job, FileJob) for job in jobs):  # else the folder itself fails, with the reason
+        jobs += [
+            FileFailure(path, MissingExtraError(f"{printable(path)} {reason}"))
+            for path, reason in find_left_out(inputs)
+        ]
     rows = [_batch_row(job, inputs) for job in jobs]
     row_numbers = {str(job.input): number for number, job in enumerate(jobs)}
     # The table is sent once; later updates name the row that changed.
