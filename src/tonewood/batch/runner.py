@@ -153,7 +153,10 @@ def _run_items(
     pace = _Pace(len(items))
     tries: Counter[tuple[str, str]] = Counter()
     pending = deque(PendingItem(item, finished.get(str(item.input))) for item in items)
-    events = _run_here(task, model, pending) if workers is None else _run_on(workers, task, model, pending)
+    if workers is None:
+        events = _run_here(task, model, pending)
+    else:
+        events = _run_on(workers, task, model, pending, pace.restart)
     for pending_item, event in events:
         if not isinstance(event, ItemResult):
             yield event
@@ -180,6 +183,10 @@ class _Pace:
         self._completed, self._failed, self._total = 0, 0, total
         self._audio_seconds, self._processed_seconds = 0.0, 0.0
         self._processed, self._work_time = 0, 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the time of the next result now, so that it does not include the start of workers."""
         self._last_time = time.monotonic()
 
     def count(self, result: ItemResult, seconds: float) -> BatchProgress:
@@ -219,7 +226,11 @@ def _run_here(
 
 
 def _run_on(
-    workers: "DaskWorkers", task: Task, model: Model, pending: deque[PendingItem]
+    workers: "DaskWorkers",
+    task: Task,
+    model: Model,
+    pending: deque[PendingItem],
+    on_ready: Callable[[], None],
 ) -> Iterator[tuple[PendingItem, ItemResult]]:
     """Run items on workers; what cannot be processed, or is finished already, comes first."""
     # Rotates the queue once: what stays in it is sent to workers.
@@ -233,6 +244,7 @@ def _run_on(
     if not pending:
         return
     workers.broadcast_model(model)
+    on_ready()
     for pending_item, result in workers.run(partial(_final_result, task), model.digest, pending):
         if isinstance(result, TonewoodError):  # the worker died, or could not be reached
             item = pending_item.item

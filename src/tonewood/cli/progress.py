@@ -202,6 +202,7 @@ class BatchDisplay(_ProgressDisplay):
         super().__init__(transient=True)
         self.total_steps = task.settings.search.steps if isinstance(task, EnhanceTask) else 0
         self.start_time = self.last_line_time = time.monotonic()
+        self.start_times["files"] = self.start_time  # workers need seconds before the first result
         self.pace = ""
 
     def show(self, event: object) -> bool:
@@ -254,8 +255,12 @@ def _format_pace(progress: "BatchProgress") -> str:
     failures = f", {progress.failed} failed" if progress.failed else ""
     left = timedelta(seconds=round(progress.seconds_left))
     minutes = 60 * progress.audio_hours_per_minute
-    pace = f"{minutes:.0f}" if minutes >= 10 else f"{minutes:.1f}"
-    return f"{left} left{failures}, {pace} min of audio per minute"
+    pace = (
+        f", {minutes:.0f} min of audio per minute"
+        if minutes >= 10
+        else f", {minutes:.1f} min of audio per minute"
+    )
+    return f"{left} left{failures}{pace if minutes else ''}"
 
 
 class LevelMeterDisplay(_ProgressDisplay):
