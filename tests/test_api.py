@@ -60,6 +60,14 @@ def test_results_print_on_one_line(wave: NDArray[np.float32], model: Model) -> N
     assert f"{result.scorer.before:.2f} → {result.scorer.after:.2f}" in repr(result)
 
 
+def test_empty_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CallError, match="model is empty: give a path"):
+        tonewood.load("")
+    for reference, source in (("", tmp_path), ({"": 1.0}, tmp_path), (tmp_path, "")):
+        with pytest.raises(CallError, match="is empty: give a path"):
+            tonewood.train(reference, source)
+
+
 def test_version_is_that_of_the_package() -> None:
     assert tonewood.__version__ == version("tonewood")
 

@@ -24,6 +24,7 @@ from tonewood.utils.optional_torch import explain_missing_torch
 
 def load(model: str | Path = "cello") -> Model:
     """Load a model file, or a bundled model by its name."""
+    _refuse_empty(model=model)
     return modelfile.load_model(model)
 
 
@@ -70,6 +71,10 @@ def train(
     from tonewood.data.loading import check_folder_weights, list_folders
     from tonewood.training.pipeline import train_model
 
+    _refuse_empty(source=source, output=output, preferences=preferences, ratings=ratings, cache=cache)
+    folders = tuple(reference) if isinstance(reference, Mapping) else (reference,)
+    for folder in folders:
+        _refuse_empty(reference=folder)
     name = Path(output).stem if output else "model"
     reference_input: Path | list[WeightedFolder] | None
     if isinstance(reference, Mapping):
@@ -78,8 +83,8 @@ def train(
     else:
         reference_input = None if reference is None else Path(reference)
     source_input = None if source is None else Path(source)
-    for folder in (*list_folders(reference_input), *list_folders(source_input)):
-        for path, reason in find_left_out_recordings(folder):
+    for side in (*list_folders(reference_input), *list_folders(source_input)):
+        for path, reason in find_left_out_recordings(side):
             warnings.warn(f"{path} is left out: it {reason}", stacklevel=2)
     events = train_model(
         reference_input,
@@ -200,6 +205,13 @@ class Stream(streaming.StreamingEnhancer):
         settings: RenderSettings | None = None,
     ) -> None:
         super().__init__(_as_model(model), rate, channels, settings or RenderSettings())
+
+
+def _refuse_empty(**paths: object) -> None:
+    """Raise CallError for an empty path, which would be the current folder."""
+    for name, path in paths.items():
+        if path == "":
+            raise CallError(f"{name} is empty: give a path, or None to leave it out")
 
 
 def _as_model(model: Model | str | Path) -> Model:
