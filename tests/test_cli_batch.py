@@ -113,13 +113,13 @@ def test_failures_are_named_again_at_the_end(run: Run, takes: Path, model_file: 
     call = ("enhance", takes, "-o", tmp_path / "out", "-m", model_file, *FEW)
     ran = run(*call, "--quiet")
     assert (ran.code, ran.out) == (1, "")
-    first, summary, again, listed = ran.err.splitlines()
-    assert first == f"tonewood: {again.strip()}"
-    assert summary == "tonewood: 1 of 3 failed, 2 done:"
-    assert again.startswith(f"  {takes / 'bad.wav'} is not audio")
-    assert "--parquet FILE" in listed
+    bad = takes / "bad.wav"
+    first, *end = ran.err.splitlines()
+    assert first.startswith(f"tonewood: {bad} is not audio")
+    heading = "tonewood: failed (reasons above; --parquet FILE lists them):"
+    assert end == [heading, f"  {bad}", "tonewood: 1 of 3 failed, 2 done"]
     table = tmp_path / "t.parquet"
-    assert run(*call, "--parquet", table).err.endswith(f"(listed in the column error of {table})\n")
+    assert f"failed (reasons in the column error of {table}):" in run(*call, "--parquet", table).err
 
 
 def test_damaged_file_is_tried_once(run: Run, takes: Path, model_file: Path, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_replace_changes_nested_fields_and_keeps_the_others() -> None:
 
 
 def test_replace_names_a_wrong_value() -> None:
-    with pytest.raises(CallError, match=r"^search\.steps is -1: give a whole number from 0 to 100$"):
+    with pytest.raises(CallError, match=r"^search\.steps is -1: give a whole number from 0 to 10000$"):
         EnhanceSettings().replace(search=dict(steps=-1))
 
 

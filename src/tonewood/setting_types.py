@@ -254,10 +254,9 @@ def describe_invalid_value(error: ErrorDetails, field: FieldInfo | None) -> str:
     limits = setting_limits(field) if field else ""
     if limits and error_type == "literal_error":
         return f"{text}: choose {limits}"
-    if error_type.startswith("int_"):
-        return f"{text}: give a whole number {limits}".rstrip()
-    if error_type.startswith(("float_", "finite_number", "less_than", "greater_than")):
-        return f"{text}: give a number {limits}".rstrip()
+    if error_type.startswith(("int_", "float_", "finite_number", "less_than", "greater_than")):
+        number = "whole number" if field and field.annotation is int else "number"
+        return f"{text}: give a {number} {limits}".rstrip()
     if error_type.startswith("bool_"):
         return f"{text}: give true or false"
     return f"{text}: {error['msg'][:1].lower()}{error['msg'][1:]}"

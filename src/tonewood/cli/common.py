@@ -171,15 +171,15 @@ class Unfinished(NamedTuple):
 
         `listed` says where all failures are listed.
         """
-        if self.failures and total > 1:
-            failed = len(self.failures)
-            print_stderr(f"tonewood: {failed} of {total} failed, {total - failed} done:")
+        failed = len(self.failures)
+        if failed and total > 1:
+            print_stderr(
+                "tonewood: failed, for the reasons above:" if not listed else f"tonewood: failed {listed}:"
+            )
             for failure in self.failures[:_MAX_NAMED]:
-                print_stderr(f"  {failure.error}")
+                print_stderr(f"  {printable(failure.input)}")
             if failed > _MAX_NAMED:
                 print_stderr(f"  … and {failed - _MAX_NAMED} more")
-            if listed:
-                print_stderr(f"  {listed}")
         by_reason: dict[str, list[str]] = {}
         for path, reason in self.left_out:
             by_reason.setdefault(reason, []).append(printable(path))
@@ -187,6 +187,8 @@ class Unfinished(NamedTuple):
             recordings = "1 recording" if len(names) == 1 else f"{len(names)} recordings"
             examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             print_stderr(f"tonewood: {recordings} left out ({examples}): {reason}")
+        if failed and total > 1:
+            print_stderr(f"tonewood: {failed} of {total} failed, {total - failed} done")
         if self.failures or self.left_out:
             raise typer.Exit(1)
 
@@ -377,7 +379,7 @@ def finish_batch(
 
 
 def where_failures_are_listed(table: "Location | None") -> str:
-    """Return a line about the list of all failures of a batch."""
+    """Return where the reasons of all failures of a batch are listed."""
     if table is None:
-        return "(--parquet FILE lists them in a table)"
-    return f"(listed in the column error of {printable(table)})"
+        return "(reasons above; --parquet FILE lists them)"
+    return f"(reasons in the column error of {printable(table)})"
