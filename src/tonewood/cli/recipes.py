@@ -7,6 +7,7 @@ import typer
 
 from tonewood.cli import common
 from tonewood.cli.common import (
+    DeltaOption,
     InputsArgument,
     JsonOption,
     OutputOption,
@@ -41,6 +42,7 @@ def apply_command(
         typer.Option("--same-mask", help="For stems of the same take: apply exactly the same mask and gain."),
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
+    delta: DeltaOption = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -66,7 +68,7 @@ def apply_command(
         )
     with settings_named_by_options(OPTION_OF_CONTROL):
         changed = reapply.transfer_settings(source_recipe, mode).replace(render=controls.render_changes())
-    task = EnhanceTask(changed, EnhanceOptions(plot=plot, overwrite=overwrite), transfer)
+    task = EnhanceTask(changed, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta), transfer)
     run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH, json_)
 
 
