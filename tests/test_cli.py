@@ -58,7 +58,8 @@ OPTIONS = {
     "render": "-o --overwrite --json",
     "apply": f"-m -o {CONTROLS} --static-only --same-mask --plot --overwrite --json",
     "diff": "--json",
-    "export": "-o --ir --peq --frequencies --q --max-gain --graphic-eq --automation --format --rate --length --step --headroom --overwrite --json",
+    "export": "-o --ir --peq --frequencies --q --max-gain --graphic-eq --automation --format --rate "
+    "--length --step --headroom --overwrite --json",
     "score": "-m --workers --scheduler --retries --parquet --overwrite --json",
     "info": "--json",
     "live": f"-m {CONTROLS} --delta --input --output --block --rate --bypass --list-devices --from -o "
@@ -234,6 +235,8 @@ WRONG_CALLS = {
     "--smooth-seconds -1": r"--smooth-seconds is -1\.0: .*greater than or equal to 0",
     "--low 0": r"--low is 0\.0: .*greater than 0",
     "--low 500 --high 400": "--low and --high: limits from 500 Hz to 400 Hz are empty",
+    "--link no": "--link is 'no': choose on or off",
+    "--mid-side --link off": "--mid-side and --link off cannot be used together",
     "--cut-only --boost-only": "--cut-only and --boost-only cannot be used together: use one of them",
     "--amount nan": r"amount is nan",
     "--between nan:400": "--between is nan: .*finite",

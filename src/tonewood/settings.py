@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from tonewood import setting_types as changes_of
 from tonewood.setting_types import (
+    ChannelLink,
     EnhanceMethod,
     GainDirection,
     MaskComponent,
@@ -376,6 +377,11 @@ class RenderSettings(Settings):
     aspect: AspectSettings = AspectSettings()
     # Left out of files if unused, so that earlier versions of Tonewood read the others.
     shape: ShapeSettings = Field(ShapeSettings(), exclude_if=lambda shape: shape == ShapeSettings())
+    link: ChannelLink = Field(
+        "all",
+        exclude_if=lambda link: link == "all",
+        description="one mask for all channels, or masks of their own for mid and side, or for each channel",
+    )
     # With 18 dB, as `paper` has it, violins through a headset close 58 instead of 75 % of the distance.
     max_gain_db: Decibels = Field(30.0, gt=0, le=60, description="largest gain or attenuation at amount 1")
     match: bool = Field(True, description="match the loudness of the input and limit the true peak")

@@ -66,6 +66,8 @@ def recipe_path(path: Path) -> Path:
         (".wav", "PCM_16", ("--between", "200:4000", "--from", "0.3s", "--to", "0:01")),
         (".flac", "PCM_24", ("--amount", "-0.7", "--smooth", "0.5", "--smooth-seconds", "0.2", "--cut-only")),
         (".wav", "FLOAT", ("--amount", "1.6", "--low", "300", "--high", "3000", "--boost-only")),
+        (".wav", "PCM_24", ("--mid-side", "--amount", "0.8", "--between", "200:4000")),
+        (".wav", "FLOAT", ("--link", "off", "--smooth", "1")),
         (".wav", "PCM_16", ("--only", "dynamics-of-bands", "--method", "paper")),
     ],
 )
@@ -421,3 +423,22 @@ def test_delta_is_made_later_and_is_no_input(tmp_path: Path, play: Play, run: Ru
     (again,) = run(*call, "--delta").objects
     assert again["already"] is True
     assert again["delta"] == f"{out / 'a.wav'}.delta.wav"
+
+
+# --- masks of their own
+
+
+def test_recipes_with_several_masks_are_not_transferred_or_exported(
+    tmp_path: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    first, out = tmp_path / "a.wav", tmp_path / "out.wav"
+    soundfile.write(first, play(1.0, 16_000, 2).T, 16_000)
+    assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, "--mid-side").code == 0
+    for call in (
+        ("apply", recipe_path(out), first, "-m", model_file, "-o", tmp_path / "b.wav"),
+        ("export", out, "--peq", 3, "-o", tmp_path / "b.txt"),
+    ):
+        ran = run(*call)
+        assert ran.code == 2
+        assert "has masks of its own for mid and side" in ran.err
+        assert ran.err.count("\n") == 1

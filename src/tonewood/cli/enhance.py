@@ -22,7 +22,7 @@ from tonewood.cli.common import (
     with_option_groups,
 )
 from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
-from tonewood.errors import printable
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tonewood.batch.tasks import EnhanceTask
     from tonewood.enhancement.recipe import TransferRecord
     from tonewood.model.model import Model
-    from tonewood.setting_types import MaskComponent, PriorKind
+    from tonewood.setting_types import ChannelLink, MaskComponent, PriorKind
 
 _OPTION_OF_SETTING = {
     "method": "--method",
@@ -68,6 +68,12 @@ def enhance_command(
         str | None, typer.Option("--from", metavar="TIME", help="Start of the change, as in 10 or 1:02.")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="End of the change.")] = None,
+    mid_side: Annotated[
+        bool, typer.Option("--mid-side", help="Find masks of their own for mid and side.")
+    ] = False,
+    link: Annotated[
+        str, typer.Option(metavar="on|off", help="One mask for all channels, or one for each.")
+    ] = "on",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Change recordings that are unlike both folders too.")
@@ -97,6 +103,7 @@ def enhance_command(
                 force=force,
                 render=dict(
                     match=not no_match,
+                    link=_channel_link(mid_side, link),
                     aspect=dict(
                         only=cast("MaskComponent", only),
                         between=None if between is None else parse_band(between),
@@ -118,6 +125,14 @@ def enhance_command(
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta))
     run_enhancement(inputs, output, task, loaded, batch, json_)
+
+
+def _channel_link(mid_side: bool, link: str) -> "ChannelLink":
+    if link not in ("on", "off"):
+        raise CallError(f"--link is {link!r}: choose on or off")
+    if mid_side and link == "off":
+        raise CallError("--mid-side and --link off cannot be used together: use one of them")
+    return "mid-side" if mid_side else "all" if link == "on" else "off"
 
 
 def run_enhancement(

@@ -65,11 +65,21 @@ class MaskTransfer:
 def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]:
     """Read a recipe and its mask; RecipeError if the file is not a recipe."""
     recipe = load_recipe(path)
+    if recipe.others:
+        raise CallError(
+            f"{printable(path)} has masks of its own for {components_text(recipe)}, which fit no other "
+            "recording: enhance the other with the same options"
+        )
     varying = {"static": "none", "same": "same", "prior": recipe.prior}[mode]
     if mode == "prior" and recipe.prior not in _ADAPTIVE_PRIORS:
         varying = "none"
     record = TransferRecord(recipe=path.name, sha256=file_sha256(path), varying=varying)
     return recipe, MaskTransfer(recipe.input, recipe.mask.to_mask(), record, recipe.model.digest)
+
+
+def components_text(recipe: Recipe) -> str:
+    """Return what has a mask of its own, in words."""
+    return "mid and side" if recipe.settings.render.link == "mid-side" else "each channel"
 
 
 def transfer_settings(recipe: Recipe, mode: TransferMode) -> EnhanceSettings:
@@ -79,8 +89,8 @@ def transfer_settings(recipe: Recipe, mode: TransferMode) -> EnhanceSettings:
     and end time do not apply to it.
     """
     if mode == "same":
-        return recipe.settings.replace(render=dict(match=False, gain_db=recipe.gain_db))
-    return recipe.settings.replace(render=dict(aspect=dict(start_s=None, end_s=None)))
+        return recipe.settings.replace(render=dict(match=False, gain_db=recipe.gain_db, link="all"))
+    return recipe.settings.replace(render=dict(link="all", aspect=dict(start_s=None, end_s=None)))
 
 
 def apply_transfer(
@@ -230,8 +240,8 @@ def _output_blocks(stream: AudioReader, recipe: Recipe) -> Iterator[NDArray[np.f
         yield from stream.blocks()
         return
     factor = np.float32(10 ** (recipe.gain_db / 20))
-    mask = recipe.mask.to_mask()
-    blocks = render_blocks(stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum)
+    masks = recipe.to_masks()
+    blocks = render_blocks(stream.blocks(), stream.rate, stream.channels, masks, settings, recipe.spectrum)
     for block in blocks:
         yield block * factor
 
