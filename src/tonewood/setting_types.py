@@ -201,12 +201,20 @@ class ShapeChanges(TypedDict, total=False):
     direction: GainDirection
 
 
+class CurveChanges(TypedDict, total=False):
+    """Changes of `CurveSettings`."""
+
+    points: tuple[tuple[float, float], ...]
+    replaces_static: bool
+
+
 class RenderChanges(TypedDict, total=False):
     """Changes of `RenderSettings`."""
 
     amount: float
     aspect: AspectChanges
     shape: ShapeChanges
+    curve: CurveChanges
     link: ChannelLink
     max_gain_db: float
     match: bool

@@ -442,3 +442,15 @@ def test_recipes_with_several_masks_are_not_transferred_or_exported(
         assert ran.code == 2
         assert "has masks of its own for mid and side" in ran.err
         assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--curve", "--curve-instead"])
+def test_recipe_carries_the_curve(
+    tmp_path: Path, play: Play, run: Run, model_file: Path, option: str
+) -> None:
+    first, out, curve = tmp_path / "a.wav", tmp_path / "out.wav", tmp_path / "house.csv"
+    soundfile.write(first, play(1.0).T, 16_000)
+    curve.write_text("20,6\n1000,0\n10000,-6\n")
+    assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, option, curve).code == 0
+    curve.unlink()
+    assert run("render", recipe_path(out), "-o", tmp_path / "b.wav", "--json").objects[0]["same"] is True

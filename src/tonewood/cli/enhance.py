@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tonewood.batch.tasks import EnhanceTask
     from tonewood.enhancement.recipe import TransferRecord
     from tonewood.model.model import Model
-    from tonewood.setting_types import ChannelLink, MaskComponent, PriorKind
+    from tonewood.setting_types import ChannelLink, CurveChanges, MaskComponent, PriorKind
 
 _OPTION_OF_SETTING = {
     "method": "--method",
@@ -43,6 +43,7 @@ _OPTION_OF_SETTING = {
     "render.aspect.start_s": "--from",
     "render.aspect.end_s": "--to",
     "render.aspect:": "--between, --from or --to:",
+    "render.curve:": "--curve:",
     **OPTION_OF_CONTROL,
 }
 
@@ -68,6 +69,14 @@ def enhance_command(
         str | None, typer.Option("--from", metavar="TIME", help="Start of the change, as in 10 or 1:02.")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="End of the change.")] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(readable=False, metavar="FILE", help="Add a curve of Hz and dB: REW, AutoEq or CSV."),
+    ] = None,
+    curve_instead: Annotated[
+        Path | None,
+        typer.Option(readable=False, metavar="FILE", help="Use a curve instead of the learnt average."),
+    ] = None,
     mid_side: Annotated[
         bool, typer.Option("--mid-side", help="Find masks of their own for mid and side.")
     ] = False,
@@ -104,6 +113,7 @@ def enhance_command(
                 render=dict(
                     match=not no_match,
                     link=_channel_link(mid_side, link),
+                    curve=_curve_changes(curve, curve_instead),
                     aspect=dict(
                         only=cast("MaskComponent", only),
                         between=None if between is None else parse_band(between),
@@ -125,6 +135,17 @@ def enhance_command(
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta))
     run_enhancement(inputs, output, task, loaded, batch, json_)
+
+
+def _curve_changes(curve: Path | None, curve_instead: Path | None) -> "CurveChanges":
+    from tonewood.mask.curve_files import read_curve
+
+    if curve is not None and curve_instead is not None:
+        raise CallError("--curve and --curve-instead cannot be used together: use one of them")
+    path = curve or curve_instead
+    if path is None:
+        return {}
+    return {"points": read_curve(path), "replaces_static": curve is None}
 
 
 def _channel_link(mid_side: bool, link: str) -> "ChannelLink":

@@ -17,7 +17,7 @@ from tonewood.dsp.equalizer import bandpass_reach_seconds, restrict_to_band
 from tonewood.dsp.features import chunk_margin_for, chunk_size_for, frames_to_samples
 from tonewood.dsp.loudness import integrated_loudness, k_weighting_db, true_peak_db
 from tonewood.dsp.stft import filter_chunk, filter_margin
-from tonewood.mask.components import limit_to_aspect, select_component
+from tonewood.mask.components import add_curve, limit_to_aspect, select_component
 from tonewood.mask.mask import Mask
 from tonewood.mask.shaping import shape_mask
 from tonewood.setting_types import ChannelLink
@@ -190,12 +190,13 @@ class ChunkRenderer:
 def effective_mask(mask: Mask, settings: RenderSettings, spectrum: SpectrumSettings) -> Mask:
     """Return the mask that is applied, computed when it is read.
 
-    The order is: component of the found mask, its shape, band and time span, amount.
+    The order is: curve, component, shape, band and time span, amount.
     """
     # Fades must end before the sound outside a span is influenced by window or band filter.
     aspect, reach = settings.aspect, spectrum.window_ms / 2000
     if aspect.between is not None:
         reach += bandpass_reach_seconds(*aspect.between)
+    mask = add_curve(mask, settings.curve)
     mask = shape_mask(select_component(mask, aspect.only), settings.shape, settings.amount)
     frames = mask.frames
     if frames == 1:  # holds for all times
