@@ -14,6 +14,7 @@ import soundfile
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import file_sha256
+from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import reapply
 from tonewood.enhancement.analysis import ArraySource
 from tonewood.enhancement.recipe import Recipe, load_recipe
@@ -454,3 +455,53 @@ def test_recipe_carries_the_curve(
     assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, option, curve).code == 0
     curve.unlink()
     assert run("render", recipe_path(out), "-o", tmp_path / "b.wav", "--json").objects[0]["same"] is True
+
+
+# --- together
+
+
+def test_record_has_one_static_part_and_one_gain(
+    tmp_path: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number, level in enumerate((0.1, 0.4, 0.2)):
+        wave = level * play(1.0 + number / 2, formant_hz=1_500.0 + 500 * number, seed=number)
+        soundfile.write(folder / f"{number}.wav", wave.T, 16_000, "FLOAT")
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    call = ("enhance", folder, "-o", out, "-m", model_file, *FORCE, "--together", "--json")
+    ran = run(*call)
+    assert ran.code == 1
+    assert "1 of 4 failed, 3 done" in ran.err
+    recipes = [load_recipe(recipe_path(out / f"{number}.wav")) for number in range(3)]
+    assert len({recipe.gain_db for recipe in recipes}) == 1
+    masks = [recipe.mask.to_mask().gain_db for recipe in recipes]
+    means = [mask.mean(axis=1) for mask in masks]
+    assert np.abs(means[0] - means[1]).max() < 0.2  # but for the limit of ±30 dB
+    assert np.abs(masks[0] - means[0][:, None]).max() > 0.5
+    before, after = (
+        np.concatenate([soundfile.read(place / f"{number}.wav")[0] for number in range(3)])
+        for place in (folder, out)
+    )
+    loudness = [integrated_loudness(wave[None].astype(np.float32), 16_000) for wave in (before, after)]
+    assert loudness[1] == pytest.approx(loudness[0], abs=1.0)
+    again = run("render", recipe_path(out / "1.wav"), folder / "1.wav", "-o", tmp_path / "b.wav", "--json")
+    assert again.objects[0]["same"] is True
+    (folder / "broken.wav").unlink()
+    assert [item["already"] for item in run(*call).objects] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (("--mid-side",), "leave out --mid-side"),
+        (("--retries", "1", "--workers", "2"), "leave out --workers"),
+    ],
+)
+def test_together_refuses_what_it_cannot_do(
+    tmp_path: Path, take: Path, run: Run, model_file: Path, more: tuple[str, ...], reason: str
+) -> None:
+    ran = run("enhance", take, "-o", tmp_path / "o", "-m", model_file, "--together", *more)
+    assert ran.code == 2
+    assert reason in ran.err
+    assert ran.err.count("\n") == 1

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tonewood.batch.enhance_file import FileEnhanced
-    from tonewood.batch.tasks import EnhanceTask
+    from tonewood.batch.tasks import EnhanceTask, Task
+    from tonewood.batch.together import PreparedRecord
+    from tonewood.enhancement.output_files import FileFailure, FileJob
     from tonewood.enhancement.recipe import TransferRecord
     from tonewood.model.model import Model
     from tonewood.setting_types import ChannelLink, CurveChanges, MaskComponent, PriorKind
@@ -83,6 +85,9 @@ def enhance_command(
     link: Annotated[
         str, typer.Option(metavar="on|off", help="One mask for all channels, or one for each.")
     ] = "on",
+    together: Annotated[
+        bool, typer.Option("--together", help="Treat all as one record: one average change, one gain.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Change recordings that are unlike both folders too.")
@@ -134,7 +139,7 @@ def enhance_command(
         settings = apply_assignments(settings, set_)
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta))
-    run_enhancement(inputs, output, task, loaded, batch, json_)
+    run_enhancement(inputs, output, task, loaded, batch, json_, together=together)
 
 
 def _curve_changes(curve: Path | None, curve_instead: Path | None) -> "CurveChanges":
@@ -163,6 +168,8 @@ def run_enhancement(
     model: "Model",
     batch: BatchOptions,
     as_json: bool,
+    *,
+    together: bool = False,
 ) -> None:
     """Enhance all recordings of the inputs, print each result, and exit with the batch's code."""
     from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
@@ -172,11 +179,16 @@ def run_enhancement(
     out = parse_location(str(output))
     jobs = plan_jobs([parse_location(str(location)) for location in inputs], out)
     task.check_requirements(model)
+    work: Task = task
+    if together:
+        if batch.is_requested:
+            raise CallError("--together runs in one process: leave out --workers, --scheduler and --parquet")
+        work, jobs = _prepare_together(jobs, task, model)
     # Results of a single output file have no folder for a table.
     folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
         jobs,
-        task,
+        work,
         model,
         batch,
         lambda result: _print_enhanced(result, as_json),
@@ -185,6 +197,24 @@ def run_enhancement(
         as_json=as_json,
     )
     common.finish_batch(failed, len(jobs), batch.table_location(folder))
+
+
+def _prepare_together(
+    jobs: "Sequence[FileJob | FileFailure]", task: "EnhanceTask", model: "Model"
+) -> "PreparedRecord":
+    """Find the masks of a record, with progress."""
+    from collections import deque
+
+    from tonewood.batch.together import PreparedRecord, prepare_together
+    from tonewood.cli.progress import BatchDisplay
+
+    with BatchDisplay(task) as bars:
+        (prepared,) = deque(
+            (event for event in prepare_together(jobs, task, model) if not bars.show(event)), 1
+        )
+        bars.clear()
+    assert isinstance(prepared, PreparedRecord)
+    return prepared
 
 
 def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:
@@ -245,6 +275,8 @@ def _transfer_text(record: "TransferRecord") -> str:
     first = printable(record.recipe)
     if record.varying == "same":
         return f"the mask and the gain of {first}, at every moment"
+    if record.varying == "together":
+        return f"one static part and one gain for {first}"
     if record.varying == "none":
         return f"the static part of {first}"
     return f"the static part of {first}; the adaptive part comes from prior {record.varying}"

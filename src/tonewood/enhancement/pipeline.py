@@ -69,12 +69,15 @@ class RenderedAudio(NamedTuple):
         Gain that restores the input's loudness and keeps the true-peak ceiling.
     peak : float
         Largest sample after that gain; 1.0 is full scale.
+    true_peak : float
+        Largest true peak before that gain; 0 if the settings do not match the loudness.
     """
 
     samples: DiskArray | None
     analysis: Analysis
     loudness_match: LoudnessMatch
     peak: float
+    true_peak: float = 0.0
 
 
 class _RenderedChunk(NamedTuple):
@@ -129,7 +132,7 @@ def render_and_analyse(
     output = accumulator.finish()
     match = match_loudness(analysis.loudness, output.loudness, level_db(largest_peak), settings)
     # The samples are on disk without their gain, which is known only at their end.
-    return RenderedAudio(samples, output, match, output.peak * float(match.factor))
+    return RenderedAudio(samples, output, match, output.peak * float(match.factor), largest_peak)
 
 
 def _render_chunks(

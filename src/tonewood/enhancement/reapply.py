@@ -113,9 +113,9 @@ def apply_transfer(
     used = settings.replace(search=dict(steps=0))
     varying = transfer.record.varying
     # Only a prior that adapts to the recording reads its pitches.
-    adapts = varying not in ("same", "none")
+    adapts = varying not in ("same", "together", "none")
     analysis = analyse_source(source, model, scratch_dir, with_pitch=adapts)
-    if varying == "same":
+    if varying in ("same", "together"):
         _check_same_duration(analysis.n_samples, source.rate, transfer.input)
         mask = transfer.mask
     elif varying == "none":
@@ -152,15 +152,19 @@ def _adapt_mask(
             settings.prior.kind, analysis, grid.hz, model, scratch_dir, fade=not settings.force
         ).mask_db
         moves = Mask(prior_db, original.hz, hop, original.top_hz)
-    # Both means are over time, so the result has the recipe's static part and the prior's variation.
-    shift = (mean_gain_db(original) - mean_gain_db(moves))[:, None]
+    return with_static_part(moves, mean_gain_db(original), limit)
+
+
+def with_static_part(mask: Mask, static_db: NDArray[np.float32], limit: float) -> Mask:
+    """Return a mask with another mean over time [row] and the same variation, within ±`limit` dB."""
+    shift = (static_db - mean_gain_db(mask))[:, None]
 
     def make(begin: int, end: int) -> Levels:
-        part = moves.slice_frames(begin, end)
+        part = mask.slice_frames(begin, min(end, mask.frames))
         part = part.with_gains(part.gain_db + shift).clip(limit).quantize()
         return part.gain_db
 
-    return moves.with_gains(LazyTimeSeries(moves.frames, make))
+    return mask.with_gains(LazyTimeSeries(mask.frames, make))
 
 
 def _check_same_duration(n_samples: int, rate: int, original: InputRecord) -> None:

@@ -140,8 +140,9 @@ def _unpack_cells(part: str, rows: int, frames: int) -> NDArray[np.int16]:
 class TransferRecord(Settings):
     """Recipe whose mask was transferred to another recording.
 
-    `varying` is the variation over time: `none` (static part only), `same` (that of the recipe), or the
-    prior that computed it.
+    `varying` is the variation over time: `none` (static part only), `same` (that of the recipe),
+    `together` (the recording's own, with the static part of several recordings), or the prior that
+    computed it.
     """
 
     recipe: str
