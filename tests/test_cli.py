@@ -53,7 +53,8 @@ OPTIONS = {
     "train": "--reference --source --manifest -o --seed --device --group-by --no-judge "
     "--predictor --onto --fix --no-cache --resume --set "
     "--overwrite --json",
-    "enhance": f"-m -o {CONTROLS} --delta --curve --curve-instead --mid-side --link --together --method --prior --steps --only --between --from --to --seed "
+    "enhance": f"-m -o {CONTROLS} --delta --curve --curve-instead --mid-side --link --together "
+    "--method --prior --steps --only --between --from --to --seed "
     "--no-match --plot --set --workers --scheduler --retries --parquet --overwrite --json",
     "render": "-o --overwrite --json",
     "apply": f"-m -o {CONTROLS} --static-only --same-mask --plot --overwrite --json",

@@ -94,7 +94,7 @@ def prepare_together(
     if settings.render.link != "all":
         raise CallError("--together needs one mask for all channels: leave out --mid-side and --link off")
     planned: list[FileJob | FileFailure] = []
-    found: dict[Path, _FoundPart] = {}
+    parts: dict[Path, _FoundPart] = {}
     for number, job in enumerate(jobs, start=1):
         if isinstance(job, FileFailure):
             planned.append(job)
@@ -103,11 +103,11 @@ def prepare_together(
             raise CallError(f"--together needs files, and {printable(job.input)} is a URL: copy it first")
         yield FileStarted(number, len(jobs), job.input)
         try:
-            found[job.input] = yield from _find_part(job.input, existing_parent(job.output), model, settings)
+            parts[job.input] = yield from _find_part(job.input, existing_parent(job.output), model, settings)
             planned.append(job)
         except TonewoodError as error:
             planned.append(FileFailure(job.input, error))
-    yield PreparedRecord(_join_parts(found, task, model), planned)
+    yield PreparedRecord(_join_parts(parts, task, model), planned)
 
 
 def _find_part(
@@ -126,16 +126,16 @@ def _find_part(
     return _FoundPart(recording, MaskRecord.from_mask(mask), mean_gain_db(mask))
 
 
-def _join_parts(found: dict[Path, _FoundPart], task: EnhanceTask, model: Model) -> TogetherTask:
+def _join_parts(parts: dict[Path, _FoundPart], task: EnhanceTask, model: Model) -> TogetherTask:
     """Give all masks one static part, and measure the gain that keeps the loudness of the whole."""
     settings, limit = task.settings, task.settings.render.max_gain_db
-    if not found:
+    if not parts:
         return TogetherTask(settings, task.options, {})
     # Every second counts equally, whichever recording it is in.
-    frames = [part.mask.frames for part in found.values()]
-    static_db = np.average([part.mean_db for part in found.values()], axis=0, weights=frames)
-    digest = hashlib.sha256("".join(sorted(part.input.sha256 for part in found.values())).encode())
-    record = TransferRecord(recipe=f"{len(found)} recordings", sha256=digest.hexdigest(), varying="together")
+    frames = [part.mask.frames for part in parts.values()]
+    static_db = np.average([part.mean_db for part in parts.values()], axis=0, weights=frames)
+    digest = hashlib.sha256("".join(sorted(part.input.sha256 for part in parts.values())).encode())
+    record = TransferRecord(recipe=f"{len(parts)} recordings", sha256=digest.hexdigest(), varying="together")
     transfers = {
         path: MaskTransfer(
             part.input,
@@ -143,7 +143,7 @@ def _join_parts(found: dict[Path, _FoundPart], task: EnhanceTask, model: Model) 
             record,
             model.digest,
         )
-        for path, part in found.items()
+        for path, part in parts.items()
     }
     gain_db = 0.0
     if settings.render.matches_loudness and settings.render.amount != 0:

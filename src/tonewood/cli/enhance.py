@@ -183,7 +183,7 @@ def run_enhancement(
     if together:
         if batch.is_requested:
             raise CallError("--together runs in one process: leave out --workers, --scheduler and --parquet")
-        work, jobs = _prepare_together(jobs, task, model)
+        work, jobs = _plan_record(jobs, task, model)
     # Results of a single output file have no folder for a table.
     folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
@@ -199,7 +199,7 @@ def run_enhancement(
     common.finish_batch(failed, len(jobs), batch.table_location(folder))
 
 
-def _prepare_together(
+def _plan_record(
     jobs: "Sequence[FileJob | FileFailure]", task: "EnhanceTask", model: "Model"
 ) -> "PreparedRecord":
     """Find the masks of a record, with progress."""

@@ -48,33 +48,33 @@ def find_masks(
     _check_link(source.channels, link)
     count = count_components(source.channels, link)
     if count == 1:
-        return (yield from _find_mask(source, model, settings, scratch_dir))
+        return (yield from _find_component_mask(source, model, settings, scratch_dir))
     if link == "mid-side":
         # Every analysis is of the mean of the channels, which is the mid.
-        whole = yield from _find_mask(source, model, settings, scratch_dir)
-        found = [whole.mask]
+        whole = yield from _find_component_mask(source, model, settings, scratch_dir)
+        masks = [whole.mask]
     else:
         unsearched = settings.replace(prior=dict(kind="none"), search=dict(steps=0))
-        whole = yield from _find_mask(source, model, unsearched, scratch_dir)
-        found = []
-    for index in range(len(found), count):
+        whole = yield from _find_component_mask(source, model, unsearched, scratch_dir)
+        masks = []
+    for index in range(len(masks), count):
         part = ComponentSource(source, link, index)
         if part.is_silent:
             zeros = LazyTimeSeries(whole.mask.mask.frames, partial(_no_gains, len(whole.mask.mask.hz)))
-            found.append(FoundMask(whole.mask.mask.with_gains(zeros), 0))
+            masks.append(FoundMask(whole.mask.mask.with_gains(zeros), 0))
         else:
-            own = yield from _find_mask(part, model, settings, scratch_dir)
-            found.append(own.mask)
-            whole = whole if link == "mid-side" else whole._replace(settings=own.settings)
-    steps = max(mask.steps for mask in found)
-    return whole._replace(mask=FoundMask(found[0].mask, steps, tuple(mask.mask for mask in found[1:])))
+            part_result = yield from _find_component_mask(part, model, settings, scratch_dir)
+            masks.append(part_result.mask)
+            whole = whole if link == "mid-side" else whole._replace(settings=part_result.settings)
+    steps = max(mask.steps for mask in masks)
+    return whole._replace(mask=FoundMask(masks[0].mask, steps, tuple(mask.mask for mask in masks[1:])))
 
 
 def _no_gains(rows: int, start: int, stop: int) -> Levels:
     return np.zeros((rows, stop - start), dtype=np.float32)
 
 
-def _find_mask(
+def _find_component_mask(
     source: AudioSource, model: Model, settings: EnhanceSettings, scratch_dir: Path | None
 ) -> Generator[SearchStep, None, FoundRecording]:
     # The predictor reads levels only, so a prediction without search needs no pitch analysis.

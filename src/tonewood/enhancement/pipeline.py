@@ -330,9 +330,16 @@ def enhance_stream(
     scratch_dir : Path, optional
         Folder for arrays as long as the recording; the system's temporary folder if None.
     """
-    found = yield from find_masks(source, model, settings, scratch_dir)
+    recording = yield from find_masks(source, model, settings, scratch_dir)
     yield render_and_certify(
-        source, found.analysis, found.mask, model, settings, found.settings, scratch_dir, found.before
+        source,
+        recording.analysis,
+        recording.mask,
+        model,
+        settings,
+        recording.settings,
+        scratch_dir,
+        recording.before,
     )
 
 
@@ -362,8 +369,8 @@ def render_and_certify(
 
     def rendered(part: RenderSettings, output_db: TimeSeries) -> RenderedMask:
         # Scores are of the mean of the channels: of the mid alone, or of all channels alike.
-        heard = masks[:1] if render.link == "mid-side" else masks
-        applied = [effective_mask(mask, part, spectrum) for mask in heard]
+        scored = masks[:1] if render.link == "mid-side" else masks
+        applied = [effective_mask(mask, part, spectrum) for mask in scored]
         # On the scorer's rows, whatever grid the method found the masks on.
         hop, frames = spectrum.hop / spectrum.rate, analysis.rows_db.frames
         mask_db = mean_series([resample_mask(mask, scorer_hz, hop, frames) for mask in applied])
