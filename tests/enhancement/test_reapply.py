@@ -441,7 +441,7 @@ def test_recipes_with_several_masks_are_not_transferred_or_exported(
     ):
         ran = run(*call)
         assert ran.code == 2
-        assert "has masks of its own for mid and side" in ran.err
+        assert "has separate masks for mid and side" in ran.err
         assert ran.err.count("\n") == 1
 
 

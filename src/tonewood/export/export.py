@@ -100,7 +100,7 @@ def correction_of_recipe(name: str, recipe: Recipe) -> Correction:
     """Return the correction that a recipe applied to its recording."""
     if recipe.others:
         raise CallError(
-            f"{name} has masks of its own for {components_text(recipe)}, and one curve is needed: "
+            f"{name} has separate masks for {components_text(recipe)}, and one curve is needed: "
             "give a recipe without them"
         )
     mask = effective_mask(recipe.mask.to_mask(), recipe.settings.render, recipe.spectrum)
