@@ -67,8 +67,8 @@ def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]
     recipe = load_recipe(path)
     if recipe.others:
         raise CallError(
-            f"{printable(path)} has separate masks for {components_text(recipe)}, which fit no other recording: "
-            "enhance the other with the same options"
+            f"{printable(path)} has separate masks for {components_text(recipe)}, which fit no other "
+            "recording: enhance the other with the same options"
         )
     varying = {"static": "none", "same": "same", "prior": recipe.prior}[mode]
     if mode == "prior" and recipe.prior not in _ADAPTIVE_PRIORS:
