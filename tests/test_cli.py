@@ -49,20 +49,23 @@ def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
 
 # --- Commands, options and exit codes that scripts rely on
 
+CONTROLS = "--amount --smooth --smooth-seconds --low --high --cut-only --boost-only"
 OPTIONS = {
     "audit": "--reference --source -o -m --overwrite --json",
     "train": "--reference --source --manifest -o --seed --device --group-by --no-judge "
     "--predictor --onto --fix --no-cache --resume --set "
     "--overwrite --json",
-    "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
-    "--no-match --plot --set --workers --scheduler --retries --parquet --quiet --overwrite --json",
+    "enhance": f"-m -o {CONTROLS} --delta --curve --curve-instead --mid-side --link --together "
+    "--method --prior --steps --only --between --from --to --seed --no-match --plot --set --dry-run "
+    "--workers --scheduler --retries --parquet --quiet --overwrite --json",
     "render": "-o --overwrite --json",
-    "apply": "-m -o --static-only --same-mask --plot --quiet --overwrite --json",
+    "apply": f"-m -o {CONTROLS} --static-only --same-mask --plot --quiet --overwrite --json",
     "diff": "--json",
-    "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite --json",
+    "export": "-o --ir --peq --frequencies --q --max-gain --graphic-eq --automation --format --rate "
+    "--length --step --headroom --overwrite --json",
     "score": "-m --workers --scheduler --retries --parquet --quiet --overwrite --json",
     "info": "--json",
-    "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
+    "live": f"-m {CONTROLS} --delta --input --output --block --rate --bypass --list-devices --from -o "
     "--overwrite --json",
     "onnx": "-o --part --overwrite --json",
     "settings": "--json",
@@ -257,7 +260,15 @@ def test_paper_method_runs(tmp_path: Path, take: Path, run: Run, model_file: Pat
 
 WRONG_CALLS = {
     "--steps -1": r"--steps is -1: give a whole number from 0 to 10000",
-    "--amount 1.5": r"--amount is 1\.5: give a number from 0 to 1",
+    "--amount 2.5": r"--amount is 2\.5: give a number from -1 to 2",
+    "--amount -1.5": r"--amount is -1\.5: give a number from -1 to 2",
+    "--smooth 9": "--smooth is 9: give a number from 0 to 4",
+    "--smooth-seconds -1": "--smooth-seconds is -1: give a number from 0",
+    "--low 0": "--low is 0: give a number above 0",
+    "--low 500 --high 400": "--low and --high: limits from 500 Hz to 400 Hz are empty",
+    "--link no": "--link is 'no': choose on or off",
+    "--mid-side --link off": "--mid-side and --link off cannot be used together",
+    "--cut-only --boost-only": "--cut-only and --boost-only cannot be used together: use one of them",
     "--amount nan": r"amount is nan",
     "--between nan:400": "--between is nan: give a number",
     "--prior louder": r"'louder': choose auto, none, random, blocks, static",

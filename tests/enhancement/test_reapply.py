@@ -14,6 +14,7 @@ import soundfile
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import file_sha256
+from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import reapply
 from tonewood.enhancement.analysis import ArraySource
 from tonewood.enhancement.recipe import Recipe, load_recipe
@@ -64,6 +65,10 @@ def recipe_path(path: Path) -> Path:
         (".ogg", "VORBIS", ()),
         (".wav", "PCM_32", ("--amount", "0")),
         (".wav", "PCM_16", ("--between", "200:4000", "--from", "0.3s", "--to", "0:01")),
+        (".flac", "PCM_24", ("--amount", "-0.7", "--smooth", "0.5", "--smooth-seconds", "0.2", "--cut-only")),
+        (".wav", "FLOAT", ("--amount", "1.6", "--low", "300", "--high", "3000", "--boost-only")),
+        (".wav", "PCM_24", ("--mid-side", "--amount", "0.8", "--between", "200:4000")),
+        (".wav", "FLOAT", ("--link", "off", "--smooth", "1")),
         (".wav", "PCM_16", ("--only", "dynamics-of-bands", "--method", "paper")),
     ],
 )
@@ -387,3 +392,116 @@ def test_a_recipe_knows_how_long_its_recording_is(output: Path) -> None:
     assert isinstance(actual.recipe, Recipe)
     assert actual.seconds == pytest.approx(1.5)
     assert export.load_correction("cello").seconds is None
+
+
+# --- delta
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16"])
+def test_input_and_delta_add_up_to_the_output(
+    tmp_path: Path, play: Play, run: Run, model_file: Path, subtype: str
+) -> None:
+    first, out = tmp_path / "a.wav", tmp_path / "out" / "a.wav"
+    soundfile.write(first, 0.3 * play(1.2, 24_000, 2).T, 24_000, subtype)
+    call = ("enhance", first, "-o", out, "-m", model_file, *FORCE, "--delta", "--json")
+    assert run(*call).objects[0]["delta"] == f"{out}.delta.wav"
+    source, output, delta = (soundfile.read(path)[0] for path in (first, out, f"{out}.delta.wav"))
+    assert soundfile.info(f"{out}.delta.wav").subtype == "FLOAT"
+    assert np.abs(delta).max() > 1e-3
+    np.testing.assert_allclose(source + delta, output, atol=2e-7 if subtype == "FLOAT" else 2e-5)
+
+
+def test_delta_is_made_later_and_is_no_input(tmp_path: Path, play: Play, run: Run, model_file: Path) -> None:
+    first, out = tmp_path / "in" / "a.wav", tmp_path / "in" / "out"
+    first.parent.mkdir()
+    soundfile.write(first, play(1.0).T, 16_000)
+    call = ("enhance", first.parent, "-o", out, "-m", model_file, *FORCE, "--json")
+    assert run(*call).objects[0]["delta"] is None
+    lost = run(*call, "--delta")
+    assert lost.code == 1
+    assert "exists: name another output or pass --overwrite" in lost.err
+    assert run(*call, "--delta", "--overwrite").code == 0
+    (again,) = run(*call, "--delta").objects
+    assert again["already"] is True
+    assert again["delta"] == f"{out / 'a.wav'}.delta.wav"
+
+
+# --- masks of their own
+
+
+def test_recipes_with_several_masks_are_not_transferred_or_exported(
+    tmp_path: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    first, out = tmp_path / "a.wav", tmp_path / "out.wav"
+    soundfile.write(first, play(1.0, 16_000, 2).T, 16_000)
+    assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, "--mid-side").code == 0
+    for call in (
+        ("apply", recipe_path(out), first, "-m", model_file, "-o", tmp_path / "b.wav"),
+        ("export", out, "--peq", 3, "-o", tmp_path / "b.txt"),
+    ):
+        ran = run(*call)
+        assert ran.code == 2
+        assert "has separate masks for mid and side" in ran.err
+        assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--curve", "--curve-instead"])
+def test_recipe_carries_the_curve(
+    tmp_path: Path, play: Play, run: Run, model_file: Path, option: str
+) -> None:
+    first, out, curve = tmp_path / "a.wav", tmp_path / "out.wav", tmp_path / "house.csv"
+    soundfile.write(first, play(1.0).T, 16_000)
+    curve.write_text("20,6\n1000,0\n10000,-6\n")
+    assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, option, curve).code == 0
+    curve.unlink()
+    assert run("render", recipe_path(out), "-o", tmp_path / "b.wav", "--json").objects[0]["same"] is True
+
+
+# --- together
+
+
+def test_record_has_one_static_part_and_one_gain(
+    tmp_path: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number, level in enumerate((0.1, 0.4, 0.2)):
+        wave = level * play(1.0 + number / 2, formant_hz=1_500.0 + 500 * number, seed=number)
+        soundfile.write(folder / f"{number}.wav", wave.T, 16_000, "FLOAT")
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    call = ("enhance", folder, "-o", out, "-m", model_file, *FORCE, "--together", "--json")
+    ran = run(*call)
+    assert ran.code == 1
+    assert "1 of 4 failed, 3 done" in ran.err
+    recipes = [load_recipe(recipe_path(out / f"{number}.wav")) for number in range(3)]
+    assert len({recipe.gain_db for recipe in recipes}) == 1
+    masks = [recipe.mask.to_mask().gain_db for recipe in recipes]
+    means = [mask.mean(axis=1) for mask in masks]
+    assert np.abs(means[0] - means[1]).max() < 0.2  # but for the limit of ±30 dB
+    assert np.abs(masks[0] - means[0][:, None]).max() > 0.5
+    before, after = (
+        np.concatenate([soundfile.read(place / f"{number}.wav")[0] for number in range(3)])
+        for place in (folder, out)
+    )
+    loudness = [integrated_loudness(wave[None].astype(np.float32), 16_000) for wave in (before, after)]
+    assert loudness[1] == pytest.approx(loudness[0], abs=1.0)
+    again = run("render", recipe_path(out / "1.wav"), folder / "1.wav", "-o", tmp_path / "b.wav", "--json")
+    assert again.objects[0]["same"] is True
+    (folder / "broken.wav").unlink()
+    assert [item["already"] for item in run(*call).objects] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (("--mid-side",), "leave out --mid-side"),
+        (("--retries", "1", "--workers", "2"), "leave out --workers"),
+    ],
+)
+def test_together_refuses_what_it_cannot_do(
+    tmp_path: Path, take: Path, run: Run, model_file: Path, more: tuple[str, ...], reason: str
+) -> None:
+    ran = run("enhance", take, "-o", tmp_path / "o", "-m", model_file, "--together", *more)
+    assert ran.code == 2
+    assert reason in ran.err
+    assert ran.err.count("\n") == 1

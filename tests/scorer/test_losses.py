@@ -254,9 +254,8 @@ def filter_trained_by_loss(
     scorer.weights["linear.weight"] *= 50
     loss = ScorerLoss(scorer, 22_050)
     generator = torch.Generator().manual_seed(1)
-    taps = torch.nn.Conv1d(1, 1, 9, padding=4)
+    taps = torch.nn.Conv1d(1, 1, 9, padding=4, bias=False)
     torch.nn.init.normal_(taps.weight, std=0.2, generator=generator)
-    torch.nn.init.zeros_(taps.bias)
     waves = torch.randn(4, 1, 6_000, generator=generator)[rank::world]
     model = wrap(taps)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.5)

@@ -32,7 +32,7 @@ def test_undo_and_redo_go_through_all_edits(client: TestClient, take: Path) -> N
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"amount": 1.5},
+        {"amount": 2.5},
         {"amount": "loud"},
         {"notes": [{**NOTE, "gain_db": 99}]},
         {"notes": [{**NOTE, "id": "../x"}]},

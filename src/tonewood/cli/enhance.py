@@ -10,6 +10,7 @@ from tonewood.cli import common
 from tonewood.cli.common import (
     LOCAL_BATCH,
     BatchOptions,
+    DeltaOption,
     JsonOption,
     LocationsArgument,
     ModelOption,
@@ -19,39 +20,43 @@ from tonewood.cli.common import (
     parse_band,
     parse_time,
     settings_named_by_options,
-    with_batch_options,
+    with_option_groups,
 )
-from tonewood.errors import printable
+from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tonewood.batch.enhance_file import FileEnhanced
-    from tonewood.batch.tasks import EnhanceTask
+    from tonewood.batch.tasks import EnhanceTask, Task
+    from tonewood.batch.together import PreparedRecord
+    from tonewood.enhancement.output_files import FileFailure, FileJob
     from tonewood.enhancement.recipe import TransferRecord
     from tonewood.model.model import Model
-    from tonewood.setting_types import MaskComponent, PriorKind
+    from tonewood.setting_types import ChannelLink, CurveChanges, MaskComponent, PriorKind
 
 _OPTION_OF_SETTING = {
     "method": "--method",
     "seed": "--seed",
     "prior.kind": "--prior",
     "search.steps": "--steps",
-    "render.amount": "--amount",
     "render.aspect.only": "--only",
     "render.aspect.between": "--between",
     "render.aspect.start_s": "--from",
     "render.aspect.end_s": "--to",
     "render.aspect:": "--between, --from or --to:",
+    "render.curve:": "--curve:",
+    **OPTION_OF_CONTROL,
 }
 
 
-@with_batch_options
+@with_option_groups(controls=ControlOptions, batch=BatchOptions)
 def enhance_command(
     inputs: LocationsArgument,
     output: OutputLocationOption,
     model: ModelOption = "cello",
-    amount: Annotated[float, typer.Option(help="Strength of the change, from 0 (none) to 1.")] = 1.0,
+    controls: ControlOptions = NO_CONTROLS,
     method: Annotated[
         str, typer.Option(help="Method: search, predicted (one pass) or paper (as published).")
     ] = "search",
@@ -67,6 +72,23 @@ def enhance_command(
         str | None, typer.Option("--from", metavar="TIME", help="Start of the change, as in 10 or 1:02.")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="End of the change.")] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(readable=False, metavar="FILE", help="Add a curve of Hz and dB: REW, AutoEq or CSV."),
+    ] = None,
+    curve_instead: Annotated[
+        Path | None,
+        typer.Option(readable=False, metavar="FILE", help="Use a curve instead of the learnt average."),
+    ] = None,
+    mid_side: Annotated[
+        bool, typer.Option("--mid-side", help="Find masks of their own for mid and side.")
+    ] = False,
+    link: Annotated[
+        str, typer.Option(metavar="on|off", help="One mask for all channels, or one for each.")
+    ] = "on",
+    together: Annotated[
+        bool, typer.Option("--together", help="Treat all as one record: one average change, one gain.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Change recordings that are unlike both folders too.")
@@ -75,6 +97,7 @@ def enhance_command(
         bool, typer.Option("--no-match", help="Do not match the loudness or limit the peak.")
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
+    delta: DeltaOption = False,
     set_: SetOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and for how long; write nothing.")
@@ -91,19 +114,24 @@ def enhance_command(
 
     # The casts below are no promise: settings reject words that they do not know.
     with settings_named_by_options(_OPTION_OF_SETTING):
-        settings = default_enhance_settings(method).replace(
-            seed=seed,
-            force=force,
-            render=dict(
-                amount=amount,
-                match=not no_match,
-                aspect=dict(
-                    only=cast("MaskComponent", only),
-                    between=None if between is None else parse_band(between),
-                    start_s=None if from_ is None else parse_time(from_),
-                    end_s=None if to is None else parse_time(to),
+        settings = (
+            default_enhance_settings(method)
+            .replace(
+                seed=seed,
+                force=force,
+                render=dict(
+                    match=not no_match,
+                    link=_channel_link(mid_side, link),
+                    curve=_curve_changes(curve, curve_instead),
+                    aspect=dict(
+                        only=cast("MaskComponent", only),
+                        between=None if between is None else parse_band(between),
+                        start_s=None if from_ is None else parse_time(from_),
+                        end_s=None if to is None else parse_time(to),
+                    ),
                 ),
-            ),
+            )
+            .replace(render=controls.render_changes())
         )
         if prior != "auto":  # otherwise the method's own
             settings = settings.replace(prior=dict(kind=cast("PriorKind", prior)))
@@ -114,11 +142,30 @@ def enhance_command(
 
         settings = apply_assignments(settings, set_)
     loaded = load_model(model)
-    task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite))
+    task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta))
     if dry_run:
         _print_plan(inputs, output, task, loaded, batch, json_)
         return
-    run_enhancement(inputs, output, task, loaded, batch, json_)
+    run_enhancement(inputs, output, task, loaded, batch, json_, together=together)
+
+
+def _curve_changes(curve: Path | None, curve_instead: Path | None) -> "CurveChanges":
+    from tonewood.mask.curve_files import read_curve
+
+    if curve is not None and curve_instead is not None:
+        raise CallError("--curve and --curve-instead cannot be used together: use one of them")
+    path = curve or curve_instead
+    if path is None:
+        return {}
+    return {"points": read_curve(path), "replaces_static": curve is None}
+
+
+def _channel_link(mid_side: bool, link: str) -> "ChannelLink":
+    if link not in ("on", "off"):
+        raise CallError(f"--link is {link!r}: choose on or off")
+    if mid_side and link == "off":
+        raise CallError("--mid-side and --link off cannot be used together: use one of them")
+    return "mid-side" if mid_side else "all" if link == "on" else "off"
 
 
 def run_enhancement(
@@ -128,6 +175,8 @@ def run_enhancement(
     model: "Model",
     batch: BatchOptions,
     as_json: bool,
+    *,
+    together: bool = False,
 ) -> None:
     """Enhance all recordings of the inputs, print each result, and exit with the batch's code."""
     from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
@@ -138,11 +187,16 @@ def run_enhancement(
     locations = [parse_location(str(location)) for location in inputs]
     jobs = plan_jobs(locations, out)
     task.check_requirements(model)
+    work: Task = task
+    if together:
+        if batch.is_requested:
+            raise CallError("--together runs in one process: leave out --workers, --scheduler and --parquet")
+        work, jobs = _plan_record(jobs, task, model)
     # Results of a single output file have no folder for a table.
     folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
         jobs,
-        task,
+        work,
         model,
         batch,
         lambda result: _print_enhanced(result, as_json, batch.quiet),
@@ -204,6 +258,24 @@ def _print_plan(
         raise typer.Exit(1)
 
 
+def _plan_record(
+    jobs: "Sequence[FileJob | FileFailure]", task: "EnhanceTask", model: "Model"
+) -> "PreparedRecord":
+    """Find the masks of a record, with progress."""
+    from collections import deque
+
+    from tonewood.batch.together import PreparedRecord, prepare_together
+    from tonewood.cli.progress import BatchDisplay
+
+    with BatchDisplay(task) as bars:
+        (prepared,) = deque(
+            (event for event in prepare_together(jobs, task, model) if not bars.show(event)), 1
+        )
+        bars.clear()
+    assert isinstance(prepared, PreparedRecord)
+    return prepared
+
+
 def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> None:
     """Print the outputs of one recording, its scores and its verdict."""
     for warning in result.warnings:
@@ -220,6 +292,7 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
                 "picture": str(result.picture) if result.picture else None,
                 "model": result.model.name,
                 "digest": result.model.digest,
+                "delta": str(result.delta) if result.delta else None,
                 "scorer": certificate_json["scorer"],
                 "judge": certificate_json["judge"],
                 "certificate": certificate_json,
@@ -241,6 +314,8 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
     print(f"  sound    {printable(result.output)}")
     if result.picture:
         print(f"  picture  {printable(result.picture)}")
+    if result.delta:
+        print(f"  delta    {printable(result.delta)}")
     print(f"  recipe   {printable(result.recipe)}")
     judge = (
         f", judge {certificate.judge.before:.2f} → {certificate.judge.after:.2f}" if certificate.judge else ""
@@ -264,6 +339,8 @@ def _transfer_text(record: "TransferRecord") -> str:
     first = printable(record.recipe)
     if record.varying == "same":
         return f"the mask and the gain of {first}, at every moment"
+    if record.varying == "together":
+        return f"one static part and one gain for {first}"
     if record.varying == "none":
         return f"the static part of {first}"
     return f"the static part of {first}; the adaptive part comes from prior {record.varying}"

@@ -12,7 +12,7 @@ from tonewood.cli.common import (
     JsonOption,
     ModelOption,
     OverwriteOption,
-    with_batch_options,
+    with_option_groups,
 )
 from tonewood.errors import CallError, printable
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FolderPair = tuple[Path, Path] | None
 
 
-@with_batch_options
+@with_option_groups(batch=BatchOptions)
 def evaluate_command(
     pairs: Annotated[
         FolderPair,

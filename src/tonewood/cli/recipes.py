@@ -7,6 +7,7 @@ import typer
 
 from tonewood.cli import common
 from tonewood.cli.common import (
+    DeltaOption,
     InputsArgument,
     JsonOption,
     OutputOption,
@@ -14,18 +15,23 @@ from tonewood.cli.common import (
     QuietOption,
     RecipeArgument,
     check_output_path,
+    settings_named_by_options,
 )
+from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.cli.enhance import run_enhancement
 from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
+    from tonewood.dsp.equalizer import EqLimits
     from tonewood.export.diff import CorrectionDifference
 
 
+@common.with_option_groups(controls=ControlOptions)
 def apply_command(
     recipe: RecipeArgument,
     inputs: InputsArgument,
     output: OutputOption,
+    controls: ControlOptions = NO_CONTROLS,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", help="Model file or name; default: the model of the recipe."),
@@ -39,6 +45,7 @@ def apply_command(
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
     quiet: QuietOption = False,
+    delta: DeltaOption = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -50,6 +57,10 @@ def apply_command(
 
     if static_only and same_mask:
         raise CallError("--static-only and --same-mask cannot be used together: use one of them")
+    if same_mask and controls.is_given:
+        raise CallError(
+            "--same-mask repeats the recipe's mask and gain, so no option can change them: leave it out"
+        )
     mode: reapply.TransferMode = "static" if static_only else "same" if same_mask else "prior"
     source_recipe, transfer = reapply.load_transfer(recipe, mode)
     loaded = load_model(model or source_recipe.model.name)
@@ -58,8 +69,9 @@ def apply_command(
             f"warning: the recipe was made with another model than {loaded.name}: the adaptive part of the "
             "correction will differ"
         )
-    options = EnhanceOptions(plot=plot, overwrite=overwrite)
-    task = EnhanceTask(reapply.transfer_settings(source_recipe, mode), options, transfer)
+    with settings_named_by_options(OPTION_OF_CONTROL):
+        changed = reapply.transfer_settings(source_recipe, mode).replace(render=controls.render_changes())
+    task = EnhanceTask(changed, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta), transfer)
     run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH._replace(quiet=quiet), json_)
 
 
@@ -148,6 +160,33 @@ def _print_difference(difference: "CorrectionDifference") -> None:
         print("  only averages are compared: the recipes are not for the same take")
 
 
+def _device_limits(frequencies: str | None, q: str | None, max_gain: float | None) -> "EqLimits":
+    """Return the limits of a device that the options describe."""
+    from tonewood.dsp.equalizer import FREE_BANDS
+
+    limits = FREE_BANDS
+    try:
+        if frequencies is not None:
+            limits = limits._replace(hz=tuple(sorted(float(hz) for hz in frequencies.split(","))))
+    except ValueError:
+        raise CallError(f"--frequencies is {frequencies!r}: give HZ,HZ,… as in 63,250,1000") from None
+    try:
+        if q is not None:
+            low, _, high = q.partition(":")
+            limits = limits._replace(q=(float(low), float(high or low)))
+    except ValueError:
+        raise CallError(f"--q is {q!r}: give a value, or LOW:HIGH as in 0.5:8") from None
+    return limits if max_gain is None else limits._replace(max_gain_db=max_gain)
+
+
+def _count_bands(peq: int | None, limits: "EqLimits") -> int | None:
+    """Return the number of bands: that of the fixed centres, if there are any."""
+    centres = len(limits.hz)
+    if centres and peq not in (None, centres):
+        raise CallError(f"--peq is {peq}, and --frequencies has {centres}: leave out --peq")
+    return centres or peq
+
+
 def export_command(
     correction: Annotated[
         str,
@@ -159,8 +198,19 @@ def export_command(
         typer.Option("--ir", help="Write the average as an impulse response of linear or minimum phase."),
     ] = None,
     peq: Annotated[
-        int | None, typer.Option("--peq", help="Write the average as parametric bands, 1 to 20.")
+        int | None,
+        typer.Option("--peq", "--bands", help="Write the average as this many parametric bands, 1 to 20."),
     ] = None,
+    frequencies: Annotated[
+        str | None, typer.Option(metavar="HZ,HZ…", help="Fixed centres of the bands, in place of a number.")
+    ] = None,
+    q: Annotated[
+        str | None, typer.Option("--q", metavar="Q|LOW:HIGH", help="Q of the bands that the device can set.")
+    ] = None,
+    max_gain: Annotated[float | None, typer.Option(help="Largest gain of a band, in dB.")] = None,
+    graphic_eq: Annotated[
+        bool, typer.Option("--graphic-eq", help="Write the average as a GraphicEQ line of Equalizer APO.")
+    ] = False,
     automation: Annotated[
         bool, typer.Option("--automation", help="Write the change over time in third-octave bands.")
     ] = False,
@@ -168,7 +218,7 @@ def export_command(
         str | None,
         typer.Option(
             "--format",
-            help="File format. For --peq: apo, autoeq, rew, camilladsp. For --automation: csv, jsfx.",
+            help="For --peq: apo, autoeq, rew, camilladsp, camilladsp2. For --automation: csv, jsfx.",
         ),
     ] = None,
     rate: Annotated[int, typer.Option(help="Sample rate at which it will be used, in Hz.")] = 48_000,
@@ -177,24 +227,34 @@ def export_command(
     ] = None,
     step: Annotated[float, typer.Option(help="Time step of the automation in seconds.")] = 0.05,
     headroom: Annotated[
-        bool, typer.Option("--headroom", help="Lower the whole curve until no band is boosted.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--headroom/--no-headroom",
+            help="Lower the whole curve until nothing is boosted; default: for --peq and --graphic-eq.",
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Write a correction for other programs, as an EQ or as automation."""
-    from tonewood.dsp.equalizer import Phase
+    from tonewood.dsp.equalizer import FREE_BANDS, Phase
     from tonewood.export import export
 
-    if (ir is not None) + (peq is not None) + automation != 1:
-        raise CallError("exactly one of --ir, --peq and --automation is needed: give one of them")
-    if form is not None and ir is not None:
-        raise CallError("--format does not apply to --ir: use it with --peq or --automation")
+    limits = _device_limits(frequencies, q, max_gain)
+    peq = _count_bands(peq, limits)
+    if (ir is not None) + (peq is not None) + graphic_eq + automation != 1:
+        raise CallError("exactly one of --ir, --peq, --graphic-eq and --automation is needed: give one")
+    if limits != FREE_BANDS and peq is None:
+        raise CallError("--q and --max-gain limit parametric bands: use them with --peq or --frequencies")
+    if form is not None and (ir is not None or graphic_eq):
+        other = "--ir" if ir is not None else "--graphic-eq"
+        raise CallError(f"--format does not apply to {other}: use it with --peq or --automation")
     if headroom and automation:
-        raise CallError("--headroom does not apply to --automation: use it with --ir or --peq")
+        raise CallError("--headroom does not apply to --automation: use it with --ir, --peq or --graphic-eq")
     check_output_path(output, overwrite)
     loaded = export.load_correction(correction)
-    average = export.AverageCurve(loaded, headroom)
+    # A preset that boosts would clip in a player, and its level is set by hand.
+    average = export.AverageCurve(loaded, ir is None if headroom is None else headroom)
     if ir is not None:
         exported = export.export_impulse_response(
             average,
@@ -206,8 +266,10 @@ def export_command(
         )
     elif peq is not None:
         exported = export.export_parametric_eq(
-            average, peq, output, file_format=form, rate=rate, overwrite=overwrite
+            average, peq, output, file_format=form, rate=rate, limits=limits, overwrite=overwrite
         )
+    elif graphic_eq:
+        exported = export.export_graphic_eq(average, output, overwrite=overwrite)
     else:
         exported = export.export_automation(
             loaded, output, file_format=form, step_s=step, rate=rate, overwrite=overwrite

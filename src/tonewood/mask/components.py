@@ -4,33 +4,65 @@
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.dsp.chunking import read_segments
+from tonewood.dsp.chunking import LazyTimeSeries, read_segments
 from tonewood.dsp.equalizer import FADE_OCTAVES
 from tonewood.mask.mask import Mask
-from tonewood.settings import AspectSettings
-from tonewood.utils.arrays import FloatArray
+from tonewood.setting_types import MaskComponent
+from tonewood.settings import AspectSettings, CurveSettings
+from tonewood.utils.arrays import FloatArray, Levels
 
 SPAN_FADE_SECONDS = 0.1
 _FADE_STEPS = 16  # linear segments that approximate a raised cosine over frequency
 REGISTER_STEP_SECONDS = 0.1
+_CURVE_HZ = np.geomspace(20.0, 20_000.0, 121)  # twelfths of an octave
 _REGISTER_POINTS_PER_OCTAVE = 12
 _SMOOTH_STEPS, _MIN_EVENT_STEPS, _MIN_EVENT_DB = 3, 3, 1.5  # of gain events
 
 
-def select_component(
-    mask: Mask,
-    aspect: AspectSettings,
-    reach_s: float,
-    *,
-    first_frame: int = 0,
-    mean_db: NDArray[np.float32] | None = None,
-) -> Mask:
-    """Return the component of a mask, or of a slice of one, that the settings select.
+def select_component(mask: Mask, only: MaskComponent) -> Mask:
+    """Return a component of a mask, computed when it is read."""
+    if only == "all":
+        return mask
+    if only == "tilt":
+        component = tilt_component
+    else:
+        split = static_component if only == "bands" else dynamic_component
+        component = partial(split, mean_db=mean_gain_db(mask))
+
+    def read(start: int, stop: int) -> Levels:
+        return component(mask.slice_frames(start, min(stop, mask.frames))).gain_db
+
+    return mask.with_gains(LazyTimeSeries(mask.frames, read))
+
+
+def add_curve(mask: Mask, curve: CurveSettings) -> Mask:
+    """Return a mask with a curve added to its static part, or in its place; computed when it is read.
+
+    Rows are added up to 20 kHz, so that the curve holds above the frequencies of the mask too.
+    """
+    if not curve.points:
+        return mask
+    base = select_component(mask, "dynamics-of-bands") if curve.replaces_static else mask
+    hz = np.union1d(mask.hz, _CURVE_HZ)
+    at_hz, at_db = np.array(curve.points).T
+    curve_db = np.interp(np.log(np.maximum(hz, 1e-3)), np.log(at_hz), at_db).astype(np.float32)[:, None]
+
+    def read(start: int, stop: int) -> Levels:
+        part = base.slice_frames(start, min(stop, mask.frames))
+        gain_db: Levels = part.gain_at(hz, np.arange(part.frames) * mask.hop_seconds) + curve_db
+        return gain_db
+
+    return mask.with_gains(LazyTimeSeries(mask.frames, read), hz, max(mask.top_hz, float(hz[-1])))
+
+
+def limit_to_aspect(mask: Mask, aspect: AspectSettings, reach_s: float, *, first_frame: int = 0) -> Mask:
+    """Return a mask, or a slice of one, limited to the band and the time span of the settings.
 
     Parameters
     ----------
@@ -38,22 +70,12 @@ def select_component(
         Time that a frame influences to either side: half the analysis window.
     first_frame : int
         Position of the slice in the whole mask.
-    mean_db : float32 array [row], optional
-        Mean over time of the whole mask; the slice's own if None.
     """
-    if aspect.only == "tilt":
-        component = tilt_component(mask)
-    elif aspect.only == "bands":
-        component = static_component(mask, mean_db)
-    elif aspect.only == "dynamics-of-bands":
-        component = dynamic_component(mask, mean_db)
-    else:
-        component = mask
     if aspect.between is not None:
-        component = limit_to_band(component, *aspect.between)
+        mask = limit_to_band(mask, *aspect.between)
     if aspect.start_s is not None or aspect.end_s is not None:
-        component = limit_to_span(component, aspect.start_s, aspect.end_s, reach_s, first_frame=first_frame)
-    return component
+        mask = limit_to_span(mask, aspect.start_s, aspect.end_s, reach_s, first_frame=first_frame)
+    return mask
 
 
 def tilt_component(mask: Mask) -> Mask:

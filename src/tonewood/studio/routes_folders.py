@@ -13,7 +13,8 @@ from pydantic import Field
 from tonewood.audio_io.reader import read_recording, write_recording
 from tonewood.data.loading import check_distinct_folders
 from tonewood.errors import CallError, OutputError, printable
-from tonewood.settings import EnhanceSettings, Settings
+from tonewood.settings import EnhanceSettings
+from tonewood.settings_base import Settings
 from tonewood.studio.database import NotFoundError
 from tonewood.studio.registries import FolderRegistry
 from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES, PLAYBACK_FORMAT
