@@ -15,13 +15,25 @@ export class AverageEq {
   readonly element: HTMLElement;
   private plot = s("svg", { preserveAspectRatio: "none", role: "img" });
   private curve: Curve | null = null;
+  reach = 18; // gain at the edge, dB: the scale of the picture's colours, too
 
   constructor(private scale: Scale) {
     this.element = h("figure", { class: "average" }, h("figcaption", {}, "Average EQ"), this.plot as unknown as HTMLElement);
   }
 
+  /** The largest boost and the largest cut of the average. */
+  get summary(): { boost: { hz: number; db: number }; cut: { hz: number; db: number } } | null {
+    if (!this.curve) return null;
+    const { hz, mean } = this.curve;
+    const at = (db: number) => ({ hz: hz[mean.indexOf(db)], db });
+    return { boost: at(Math.max(...mean)), cut: at(Math.min(...mean)) };
+  }
+
   async load(session: Session): Promise<void> {
-    this.curve = await get<Curve>(`/sessions/${session.id}/curve?axis=${this.scale.axis}`);
+    const curve = await get<Curve>(`/sessions/${session.id}/curve?axis=${this.scale.axis}`);
+    this.curve = curve;
+    const most = Math.max(6, ...curve.low.map(Math.abs), ...curve.high.map(Math.abs));
+    this.reach = Math.min(30, Math.ceil(most / 6) * 6);
   }
 
   draw(amount: number): void {
@@ -30,10 +42,10 @@ export class AverageEq {
     const width = this.plot.clientWidth || 110;
     this.plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
     if (!curve) return;
-    const most = Math.max(6, ...curve.low.map(Math.abs), ...curve.high.map(Math.abs)) * Math.max(amount, 0.05);
-    const reach = Math.min(30, Math.ceil(Math.max(6, most) / 6) * 6);
+    const { reach } = this;
     const x = (db: number) => width / 2 + (Math.max(-reach, Math.min(reach, db)) / reach) * (width / 2 - 6);
-    const at = (values: number[]) => values.map((db, n) => `${x(db * amount).toFixed(1)},${scale.y(curve.hz[n]).toFixed(1)}`);
+    const shown = curve.hz.map((hz) => scale.shows(hz));
+    const at = (values: number[]) => values.map((db, n) => shown[n] && `${x(db * amount).toFixed(1)},${scale.y(curve.hz[n]).toFixed(1)}`).filter(Boolean);
     const extreme = curve.mean.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0) * amount;
     const where = curve.hz[curve.mean.findIndex((db) => db * amount === extreme)] ?? 0;
     this.plot.setAttribute(

@@ -68,7 +68,7 @@ export function choosePlace(title: string): Promise<Chosen | null> {
         ),
       );
       told.textContent =
-        (place.sounds ? `${counted(place.sounds)} in ${place.name} itself; those in its subfolders are included, too.` : `No recording in ${place.name} itself; those in its subfolders are included.`) +
+        (place.sounds ? `${counted(place.sounds)} here; subfolders are included.` : "No recordings here; subfolders are included.") +
         (place.more ? ` ${place.more} more folders are not shown.` : "");
     };
     document.body.append(dialog);
@@ -90,6 +90,6 @@ export function placeField(label: string, hint: string, chosen: (place: Chosen) 
     told.textContent = `${place.trail}${place.sounds ? ` · ${counted(place.sounds)}` : ""}`;
     told.classList.remove("quiet");
     chosen(place);
-  }, { "aria-label": `Choose the ${label.toLowerCase()}` });
+  }, { "aria-label": `Choose: ${label}` });
   return h("div", { class: "field place" }, h("div", {}, h("strong", {}, label), told), act);
 }

@@ -121,6 +121,21 @@ export class Player extends EventTarget {
     } while (this.again && this.playing);
   }
 
+  /** Plays only the frequencies of a box, or everything. */
+  solo(band: { low: number; high: number } | null): void {
+    const context = this.ready();
+    const master = this.master as GainNode;
+    master.disconnect();
+    const top = context.sampleRate / 2;
+    // Two Butterworth filters in a row fall by 24 dB an octave.
+    const filters = band
+      ? [["highpass", band.low], ["highpass", band.low], ["lowpass", band.high], ["lowpass", band.high]]
+          .filter(([type, hz]) => (type === "highpass" ? Number(hz) > 45 : Number(hz) < 0.95 * top))
+          .map(([type, hz]) => new BiquadFilterNode(context, { type: type as BiquadFilterType, frequency: Number(hz), Q: Math.SQRT1_2 }))
+      : [];
+    [master, ...filters].reduce<AudioNode>((from, to) => (from === to ? to : from.connect(to)), master).connect(context.destination);
+  }
+
   forget(): void {
     this.pause();
     void this.context?.close();

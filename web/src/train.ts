@@ -38,7 +38,7 @@ export class TrainPage {
   private listening: Listening;
 
   constructor() {
-    document.title = "Train a model · Tonewood";
+    document.title = "Train a sound · Tonewood";
     this.name.addEventListener("input", () => this.enable());
     this.element.append(
       header(),
@@ -46,7 +46,7 @@ export class TrainPage {
         "div",
         { class: "column" },
         h("a", { href: "#/", class: "back" }, icon("back"), "All recordings"),
-        h("h1", {}, "Train a model"),
+        h("h1", {}, "Train a sound"),
         h("p", { class: "lead" }, "Two folders with at least a minute of recordings each. The music may differ; room, microphone and player should be the same."),
         h(
           "ol",
@@ -58,7 +58,7 @@ export class TrainPage {
             placeField("Reference folder", "The sound you want.", (place) => this.chose("reference", place)),
             placeField("Source folder", "The sound you have.", (place) => this.chose("source", place)),
           ),
-          h("li", {}, h("h2", {}, "Is it the instrument, or the room?"), h("p", { class: "quiet" }, "Level, noise, bandwidth, hum or a codec may differ between the folders, too. The model would then learn that difference."), this.checkButton, this.auditSlot),
+          h("li", {}, h("h2", {}, "Check the folders"), h("p", { class: "quiet" }, "Level, noise, bandwidth, hum or a codec may differ between the folders, too. The model would then learn that difference."), this.checkButton, this.auditSlot),
           h(
             "li",
             {},
@@ -97,7 +97,6 @@ export class TrainPage {
     this[side] = place;
     this.audit = null;
     this.auditSlot.replaceChildren();
-    if (side === "reference" && !this.name.value) this.name.value = place.name;
     this.enable();
   }
 
@@ -137,7 +136,7 @@ export class TrainPage {
       return;
     }
     if (!over(job)) {
-      const text = told.of ? `Listening to the ${told.phase} folder: ${told.number} of ${told.of}` : "Waiting for its turn …";
+      const text = told.of ? `Listening to the ${told.phase} folder: ${told.number} of ${told.of}` : queued(job);
       this.auditing.tell(text, told.number, told.of);
       arrange(this.auditSlot, [this.auditing.element]);
       return;
@@ -180,7 +179,7 @@ export class TrainPage {
             {},
             h("strong", {}, `${told.model} is ready`),
             h("p", {}, `It distinguishes the two sounds in ${Math.round(told.accuracy * 100)} % of the excerpts from held-out recordings (${Math.round(told.interval[0] * 100)} to ${Math.round(told.interval[1] * 100)}).`),
-            h("a", { href: "#/" }, "Upload a recording"),
+            h("a", { href: "#/" }, "Open a recording"),
           ),
         ),
       );
@@ -189,17 +188,21 @@ export class TrainPage {
       const phase: Record<string, string> = {
         listening: `Listening to the ${told.side} folder: ${told.number} of ${told.of}`,
         loading: `Reading the ${told.side} folder: ${told.number} of ${told.of}`,
-        scorer: "Training the scorer to distinguish the two sounds",
-        judge: "Training an independent judge",
-        masks: "Fitting priors and the guide",
+        scorer: "Training the match score: telling the two sounds apart",
+        judge: "Training the second opinion",
+        masks: "Preparing the starting EQ",
         predictor: `Training the predictor: ${told.number} of ${told.of}`,
       };
-      this.learning.tell(phase[told.phase] ?? "Waiting for its turn …");
+      this.learning.tell(phase[told.phase] ?? queued(job));
       parts.push(this.learning.element);
     } else parts.push(h("p", { class: "error", role: "status" }, "The studio was stopped before the training was complete: train the model again."));
     if (told.curve?.length) parts.push(curve(told.curve as Point[]));
     arrange(this.trainSlot, parts);
   }
+}
+
+function queued(job: Job): string {
+  return job.ahead ? `Queued (${job.ahead} ahead)` : "Starting …";
 }
 
 function field(label: string, input: HTMLInputElement): HTMLElement {
@@ -210,25 +213,26 @@ function field(label: string, input: HTMLInputElement): HTMLElement {
 function curve(points: Point[]): HTMLElement {
   const [width, height, left, foot] = [640, 190, 44, 26];
   const most = Math.max(...points.map((point) => point.of));
-  const x = (step: number) => left + (step / most) * (width - left - 70);
+  const x = (step: number) => left + (step / most) * (width - left - 110);
   const y = (accuracy: number) => 10 + (1 - (accuracy - 0.4) / 0.6) * (height - foot - 10);
   const lines: SVGElement[] = [0.5, 0.75, 1].flatMap((share) => [
-    s("line", { class: "grid", x1: left, x2: width - 70, y1: y(share), y2: y(share) }),
+    s("line", { class: "grid", x1: left, x2: width - 110, y1: y(share), y2: y(share) }),
     s("text", { x: left - 8, y: y(share) + 4, "text-anchor": "end" }, `${share * 100} %`),
   ]);
   const told: string[] = [];
+  const names = { scorer: "match score", judge: "second opinion" };
   for (const who of ["scorer", "judge"] as const) {
     const mine = points.filter((point) => point.who === who);
     const last = mine[mine.length - 1];
     if (!last) continue;
-    told.push(`${who} ${Math.round(last.accuracy * 100)} %`);
+    told.push(`${names[who]} ${Math.round(last.accuracy * 100)} %`);
     lines.push(
       s("polyline", { class: `line ${who}`, points: mine.map((p) => `${x(p.step)},${y(Math.max(0.4, p.accuracy))}`).join(" ") }),
       s("circle", { class: `end ${who}`, cx: x(last.step), cy: y(Math.max(0.4, last.accuracy)), r: 3.5 }),
-      s("text", { class: who, x: x(last.step) + 8, y: y(Math.max(0.4, last.accuracy)) + (who === "judge" ? 16 : 4) }, who),
+      s("text", { class: who, x: x(last.step) + 8, y: y(Math.max(0.4, last.accuracy)) + (who === "judge" ? 18 : 2) }, names[who]),
     );
   }
-  lines.push(s("text", { x: left, y: height - 6 }, "0 steps"), s("text", { x: width - 70, y: height - 6, "text-anchor": "end" }, String(most)));
+  lines.push(s("text", { x: left, y: height - 6 }, "0 steps"), s("text", { x: width - 110, y: height - 6, "text-anchor": "end" }, String(most)));
   return h(
     "figure",
     { class: "curve" },

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from tonewood.errors import MissingExtraError, OutputError, TonewoodError
-from tonewood.studio.database import NotFoundError
+from tonewood.studio.database import ConflictError, NotFoundError
 from tonewood.studio.job_queue import INTERNAL_ERROR
 from tonewood.studio.routes_downloads import download_routes
 from tonewood.studio.routes_folders import folder_routes
@@ -98,6 +98,8 @@ def _respond_to_tonewood_error(request: Request, error: Exception) -> Response:
     status = 400
     if isinstance(error, NotFoundError):
         status = 404
+    elif isinstance(error, ConflictError):
+        status = 412  # Precondition Failed
     elif isinstance(error, MissingExtraError):
         status = 501
     elif isinstance(error, OutputError):
