@@ -18,7 +18,7 @@ export class AverageEq {
   reach = 18; // gain at the edge, dB: the scale of the picture's colours, too
 
   constructor(private scale: Scale) {
-    this.element = h("figure", { class: "average" }, h("figcaption", {}, "Average EQ"), this.plot as unknown as HTMLElement);
+    this.element = h("figure", { class: "average" }, h("figcaption", {}, h("span", { class: "long" }, "Average "), "EQ"), this.plot as unknown as HTMLElement);
   }
 
   /** The largest boost and the largest cut of the average. */
@@ -57,8 +57,12 @@ export class AverageEq {
       s("line", { class: "zero", x1: width / 2, x2: width / 2, y1: 0, y2: height }),
       s("polygon", { class: "band", points: [...at(curve.low), ...at(curve.high).reverse()].join(" ") }),
       s("polyline", { class: "mean", points: at(curve.mean).join(" ") }),
-      s("text", { x: 4, y: height - 6 }, `−${reach}`),
-      s("text", { x: width - 4, y: height - 6, "text-anchor": "end" }, `+${reach} dB`),
+      ...(width < 90
+        ? [s("text", { x: width / 2, y: height - 6, "text-anchor": "middle" }, `±${reach} dB`)]
+        : [
+            s("text", { x: 4, y: height - 6 }, `−${reach}`),
+            s("text", { x: width - 4, y: height - 6, "text-anchor": "end" }, `+${reach} dB`),
+          ]),
     );
   }
 }

@@ -9,6 +9,7 @@
 
 import type { Levels, Session } from "./api";
 import { FADE_S, Generation } from "./generation";
+import { Meter } from "./meter";
 
 export type Way = "input" | "output" | "difference";
 
@@ -23,8 +24,10 @@ export class Player extends EventTarget {
   playing = false;
   amount: number | null = null; // while the slider moves: played before it is stored
   levels: Levels;
+  readonly meter = new Meter();
   private context: AudioContext | null = null;
-  private master: GainNode | null = null;
+  private master: GainNode | null = null; // what is played
+  private heard: GainNode | null = null; // that, after the filters of a solo
   private generation: Generation | null = null;
   private resting = 0; // position in seconds while nothing plays
   private inputs = new Map<number, Promise<Float32Array<ArrayBuffer>[]>>();
@@ -86,10 +89,11 @@ export class Player extends EventTarget {
     if (this.context && this.generation) this.balance(this.generation, this.context.currentTime, 0.008);
   }
 
-  /** The output changed: it is played as soon as the server has rendered it. */
+  /** The output changed: it is approximated at once, and played as soon as the server has rendered it. */
   async refresh(): Promise<void> {
     if (!this.playing || !this.generation || !this.context) return;
     this.asked ||= performance.now();
+    if (this.amount !== null) this.balance(this.generation, this.context.currentTime, 0.01);
     if (this.refreshing) {
       this.again = true;
       return;
@@ -133,7 +137,7 @@ export class Player extends EventTarget {
           .filter(([type, hz]) => (type === "highpass" ? Number(hz) > 45 : Number(hz) < 0.95 * top))
           .map(([type, hz]) => new BiquadFilterNode(context, { type: type as BiquadFilterType, frequency: Number(hz), Q: Math.SQRT1_2 }))
       : [];
-    [master, ...filters].reduce<AudioNode>((from, to) => (from === to ? to : from.connect(to)), master).connect(context.destination);
+    [master, ...filters].reduce<AudioNode>((from, to) => (from === to ? to : from.connect(to)), master).connect(this.heard as GainNode);
   }
 
   forget(): void {
@@ -147,7 +151,9 @@ export class Player extends EventTarget {
       const rate = this.session.sound.rate;
       this.context = new AudioContext({ latencyHint: "interactive", sampleRate: Math.max(rate, 8000) });
       this.master = new GainNode(this.context);
-      this.master.connect(this.context.destination);
+      this.heard = new GainNode(this.context);
+      this.master.connect(this.heard).connect(this.context.destination);
+      void this.meter.listen(this.context, this.heard);
     }
     return this.context;
   }
@@ -159,6 +165,7 @@ export class Player extends EventTarget {
     const start = Math.min(Math.round(seconds * rate), samples - 1);
     const before = this.generation;
     const stop = this.edge(start, FIRST_S);
+    const amount = this.amount ?? this.session.state.edit.amount;
     const [input, output] = await this.fetched(start, stop);
     if (!this.playing || this.generation !== before) return null;
     // A range that arrives late continues where playback should be by now. Ranges start on
@@ -168,6 +175,7 @@ export class Player extends EventTarget {
     const late = wanted ? Math.round((time - wanted) * rate) : 0;
     const generation = new Generation(context, this.master as GainNode, start, wanted ?? time);
     generation.time = wanted ?? time;
+    generation.amount = amount;
     before?.stop(time);
     this.generation = generation;
     this.schedule(generation, start, input, output, late, time);
@@ -290,10 +298,14 @@ export class Player extends EventTarget {
   private balance(generation: Generation, time: number, over: number): void {
     const input = 10 ** (this.levels.input_db / 20);
     const lift = 10 ** (this.levels.difference_db / 20);
+    // Until the output of a new amount arrives, original and output are mixed. Their gains have no phase, so
+    // a mix of 1 - w and w has the gain 1 - w + w g: that of the amount, for small changes.
+    const amount = this.amount ?? this.session.state.edit.amount;
+    const w = generation.amount ? Math.max(-1, Math.min(2, amount / generation.amount)) : 1;
     const gains = {
       input: [input, 0],
-      output: [0, 1],
-      difference: [-input * lift, lift],
+      output: [(1 - w) * input, w],
+      difference: [-input * lift * w, lift * w],
     }[this.way];
     [generation.input, generation.output].forEach((bus, n) => {
       bus.gain.cancelScheduledValues(time);

@@ -70,6 +70,7 @@ export class Transport {
       this.time,
       this.ways,
       this.loopButton,
+      player.meter.element,
       h("div", { class: "amount" }, h("span", { "aria-hidden": "true" }, "Amount"), this.amount.input, this.amount.figure),
     );
   }
