@@ -47,20 +47,21 @@ def python(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
 
 # --- Commands, options and exit codes that scripts rely on
 
+CONTROLS = "--amount --smooth --smooth-seconds --low --high --cut-only --boost-only"
 OPTIONS = {
     "audit": "--reference --source -o -m --overwrite --json",
     "train": "--reference --source --manifest -o --seed --device --group-by --no-judge "
     "--predictor --onto --fix --no-cache --resume --set "
     "--overwrite --json",
-    "enhance": "-m -o --amount --method --prior --steps --only --between --from --to --seed "
+    "enhance": f"-m -o {CONTROLS} --method --prior --steps --only --between --from --to --seed "
     "--no-match --plot --set --workers --scheduler --retries --parquet --overwrite --json",
     "render": "-o --overwrite --json",
-    "apply": "-m -o --static-only --same-mask --plot --overwrite --json",
+    "apply": f"-m -o {CONTROLS} --static-only --same-mask --plot --overwrite --json",
     "diff": "--json",
     "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite --json",
     "score": "-m --workers --scheduler --retries --parquet --overwrite --json",
     "info": "--json",
-    "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "
+    "live": f"-m {CONTROLS} --delta --input --output --block --rate --bypass --list-devices --from -o "
     "--overwrite --json",
     "onnx": "-o --part --overwrite --json",
     "settings": "--json",
@@ -227,7 +228,13 @@ def test_paper_method_runs(tmp_path: Path, take: Path, run: Run, model_file: Pat
 
 WRONG_CALLS = {
     "--steps -1": r"steps is -1: .*greater than or equal to 0",
-    "--amount 1.5": r"amount is 1\.5: .*less than or equal to 1",
+    "--amount 2.5": r"--amount is 2\.5: .*less than or equal to 2",
+    "--amount -1.5": r"--amount is -1\.5: .*greater than or equal to -1",
+    "--smooth 9": r"--smooth is 9\.0: .*less than or equal to 4",
+    "--smooth-seconds -1": r"--smooth-seconds is -1\.0: .*greater than or equal to 0",
+    "--low 0": r"--low is 0\.0: .*greater than 0",
+    "--low 500 --high 400": "--low and --high: limits from 500 Hz to 400 Hz are empty",
+    "--cut-only --boost-only": "--cut-only and --boost-only cannot be used together: use one of them",
     "--amount nan": r"amount is nan",
     "--between nan:400": "--between is nan: .*finite",
     "--prior louder": r"'louder': .*'auto', 'none', 'random', 'blocks', 'static'",

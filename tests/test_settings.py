@@ -18,12 +18,11 @@ from tonewood.settings import (
     RenderSettings,
     ScorerSettings,
     SearchSettings,
-    Settings,
     SpectrumSettings,
     TrainingSettings,
     default_enhance_settings,
-    validated_settings,
 )
+from tonewood.settings_base import Settings, validated_settings
 from tonewood.settings_by_name import apply_assignments, list_settings
 
 
@@ -84,7 +83,7 @@ def test_unknown_field_is_rejected(group: type[Settings]) -> None:
 @given(
     alpha=st.floats(0, 10),
     steps=st.integers(0, 10_000),
-    amount=st.floats(0, 1),
+    amount=st.floats(-1, 2),
     shape=st.sampled_from(["rectangular", "square"]),
     stop=st.booleans(),
 )
@@ -146,7 +145,7 @@ def test_impossible_spectrum_is_rejected(fields: dict[str, float], reason: str) 
         (NoteSettings, {"shape": "round"}),
         (SearchSettings, {"alpha": -0.1}),
         (SearchSettings, {"learning_rate": 0}),
-        (RenderSettings, {"amount": 1.5}),
+        (RenderSettings, {"amount": 2.5}),
         (RenderSettings, {"ceiling_dbtp": 1.0}),
         (RenderSettings, {"max_gain_db": 0}),
         (EnhanceSettings, {"method": "magic"}),
@@ -243,7 +242,7 @@ def test_text_without_equals_sign_is_not_an_assignment(text: str) -> None:
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("render.amount=2", "^render.amount is 2: input should be less than or equal to 1$"),
+        ("render.amount=3", "^render.amount is 3: input should be less than or equal to 2$"),
         ("search.steps=many", "^search.steps is 'many': input should be a valid integer"),
         ("search.alpha=-1", "^search.alpha is -1: "),
         ("prior.kind=best", "^prior.kind is 'best': input should be 'auto', 'none'"),
@@ -298,12 +297,12 @@ def test_list_describes_every_setting(group: type[Settings]) -> None:
     def leaves(tree: dict[str, object]) -> int:
         return sum(leaves(value) if isinstance(value, dict) else 1 for value in tree.values())
 
-    assert len(listed) == leaves(group().model_dump())
+    assert len(listed) == leaves(group().tree())
 
 
 def test_list_states_default_unit_and_limits() -> None:
     listed = {info.name: info for info in list_settings(EnhanceSettings)}
-    assert listed["render.amount"][1:4] == (1.0, "", "from 0 to 1")
+    assert listed["render.amount"][1:4] == (1.0, "", "from -1 to 2")
     assert listed["render.aspect.between"].unit == "Hz"
     assert listed["render.aspect.start_s"][1:4] == (None, "s", "from 0")
     assert listed["method"].limits == "search, paper, predicted"

@@ -25,7 +25,8 @@ from tonewood.batch.enhance_file import FileEnhanced, enhance_file
 from tonewood.errors import AudioError, CallError, TonewoodError, printable
 from tonewood.model import card_text
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, Settings
+from tonewood.settings import EnhanceSettings
+from tonewood.settings_base import Settings
 from tonewood.web import RequestLimits
 from tonewood.web.errors import declare_errors, declare_media, install_error_handlers
 

@@ -12,6 +12,7 @@ NormalizedProperty = Literal["level", "bandwidth", "noise"]
 TrainingTargets = Literal["graded", "labels"]
 NoteShape = Literal["rectangular", "square"]
 MaskComponent = Literal["all", "tilt", "bands", "dynamics-of-bands"]
+GainDirection = Literal["both", "cut", "boost"]
 # The optimizers of torch.optim that take dense gradients of any shape and need only a step size.
 OptimizerName = Literal[
     "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "Adafactor", "RMSprop",
@@ -189,11 +190,22 @@ class AspectChanges(TypedDict, total=False):
     end_s: float | None
 
 
+class ShapeChanges(TypedDict, total=False):
+    """Changes of `ShapeSettings`."""
+
+    smooth_octaves: float
+    smooth_seconds: float
+    low_hz: float | None
+    high_hz: float | None
+    direction: GainDirection
+
+
 class RenderChanges(TypedDict, total=False):
     """Changes of `RenderSettings`."""
 
     amount: float
     aspect: AspectChanges
+    shape: ShapeChanges
     max_gain_db: float
     match: bool
     gain_db: float

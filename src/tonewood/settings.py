@@ -1,20 +1,17 @@
-"""Settings of Tonewood: frozen groups that validate themselves and convert to and from JSON.
+"""All groups of settings.
 
 Functions take a whole group, not its fields. Samples and bins are derived from milliseconds and Hz.
 Each field has a description, and a unit in its type where it has one: `tonewood settings` lists both.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Unpack, cast
+from typing import Annotated, Literal, Self, Unpack, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field, model_validator
 
 from tonewood import setting_types as changes_of
-from tonewood.errors import CallError
 from tonewood.setting_types import (
     EnhanceMethod,
+    GainDirection,
     MaskComponent,
     NormalizedProperty,
     NoteShape,
@@ -22,19 +19,7 @@ from tonewood.setting_types import (
     PriorKind,
     TrainingTargets,
 )
-
-
-class Unit(NamedTuple):
-    """Unit of a setting, kept as metadata of its type."""
-
-    name: str
-
-
-Hertz = Annotated[float, Unit("Hz")]
-Seconds = Annotated[float, Unit("s")]
-Milliseconds = Annotated[float, Unit("ms")]
-Decibels = Annotated[float, Unit("dB")]
-Frames = Annotated[int, Unit("frames")]
+from tonewood.settings_base import Decibels, Frames, Hertz, Milliseconds, Seconds, Settings, Unit
 
 # The networks of the priors, the guide and the predictor are trained alike, so these fields have one meaning.
 Channels = Annotated[int, Field(ge=4, le=1_024, description="channels")]
@@ -42,19 +27,6 @@ Dropout = Annotated[float, Field(ge=0, lt=1, description="dropout probability")]
 TrainingSteps = Annotated[int, Field(ge=20, le=100_000, description="training steps")]
 CropsPerStep = Annotated[int, Field(ge=1, le=1_024, description="crops per step")]
 PeakStepSize = Annotated[float, Field(gt=0, description="largest step size of training")]
-
-
-class Settings(BaseModel):
-    """Base class of all groups: immutable; unknown names and infinite numbers are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def _replaced(self, changes: Mapping[str, Any]) -> Self:
-        """Return a validated copy; a nested mapping changes a nested group.
-
-        The subclasses' typed `replace` methods call this, so that mypy checks names and types.
-        """
-        return validated_settings(type(self), _merged(self.model_dump(), changes))
 
 
 class SpectrumSettings(Settings):
@@ -365,19 +337,59 @@ class AspectSettings(Settings):
         return self.between is not None or self.start_s is not None or self.end_s is not None
 
 
+class ShapeSettings(Settings):
+    """Shape of a mask, applied in this order: smoothing, limits, cuts or boosts.
+
+    Unlike the band of an aspect, the limits act on the mask only: the loudness is matched as usual.
+    """
+
+    smooth_octaves: Annotated[float, Unit("octaves")] = Field(
+        0.0, ge=0, le=4, description="width of the average over frequency"
+    )
+    smooth_seconds: Seconds = Field(0.0, ge=0, le=60, description="width of the average over time")
+    # The mask fades over half an octave outside each limit.
+    low_hz: Hertz | None = Field(None, gt=0, description="lowest frequency of the full mask")
+    high_hz: Hertz | None = Field(None, gt=0, description="highest frequency of the full mask")
+    direction: GainDirection = Field("both", description="keep cuts, boosts or both")
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        if self.low_hz is not None and self.high_hz is not None and self.low_hz >= self.high_hz:
+            raise ValueError(
+                f"limits from {self.low_hz:g} Hz to {self.high_hz:g} Hz are empty: give a higher upper limit"
+            )
+        return self
+
+
+MIN_AMOUNT, MAX_AMOUNT = -1, 2
+
+
 class RenderSettings(Settings):
     """Application of a mask to a recording."""
 
-    amount: float = Field(1.0, ge=0, le=1, description="factor of the mask in dB; 0 returns the input")
+    amount: float = Field(
+        1.0,
+        ge=MIN_AMOUNT,
+        le=MAX_AMOUNT,
+        description="factor of the mask in dB; 0 returns the input",
+    )
     aspect: AspectSettings = AspectSettings()
+    # Left out of files if unused, so that earlier versions of Tonewood read the others.
+    shape: ShapeSettings = Field(ShapeSettings(), exclude_if=lambda shape: shape == ShapeSettings())
     # With 18 dB, as `paper` has it, violins through a headset close 58 instead of 75 % of the distance.
-    max_gain_db: Decibels = Field(30.0, gt=0, le=60, description="largest gain or attenuation")
+    max_gain_db: Decibels = Field(30.0, gt=0, le=60, description="largest gain or attenuation at amount 1")
     match: bool = Field(True, description="match the loudness of the input and limit the true peak")
     gain_db: Decibels = Field(
         0.0, ge=-60, le=60, description="gain of the output if its loudness is not matched"
     )
     # The highest that EBU R 128 permits.
     ceiling_dbtp: Annotated[float, Unit("dBTP")] = Field(-1.0, le=0, description="highest true peak")
+
+    @property
+    def whole(self) -> Self:
+        """Settings that apply the whole mask, and as strongly if it is more than full strength."""
+        changes = {"amount": max(1.0, self.amount), "aspect": AspectSettings(), "shape": ShapeSettings()}
+        return self.model_copy(update=changes)
 
     @property
     def matches_loudness(self) -> bool:
@@ -449,52 +461,3 @@ def default_enhance_settings(method: str) -> EnhanceSettings:
             method="predicted", prior=PriorSettings(kind="predicted"), search=SearchSettings(steps=0)
         )
     return EnhanceSettings().replace(method=cast("EnhanceMethod", method))
-
-
-def _merged(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested settings with changes applied, group by group."""
-    merged = dict(tree)
-    for name, value in changes.items():
-        # A mapping changes a group; anything else replaces the value, groups included.
-        nested = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
-        merged[name] = _merged(merged[name], value) if nested else value
-    return merged
-
-
-def setting_fields(group: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the dotted name and the field of every setting of a group and the groups in it."""
-    for name, field in group.model_fields.items():
-        if isinstance(field.default, Settings):
-            yield from setting_fields(type(field.default), f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
-
-
-def unknown_setting(group: type[Settings], name: str) -> str:
-    """Return the message for a name that no setting of a group has, with the nearest name."""
-    names = [full for full, _ in setting_fields(group)]
-    # A name without its group is a frequent slip, and its spelling may be far from the full one.
-    last = name.rpartition(".")[2]
-    nearest = difflib.get_close_matches(name, names, n=1) or [
-        full for full in names if last and full.rpartition(".")[2] == last
-    ]
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
-    return f"there is no setting {name!r}: {hint}`tonewood settings` lists all of them"
-
-
-SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-def validated_settings(group: type[SettingsT], tree: Mapping[str, Any]) -> SettingsT:
-    """Return settings made of nested values; CallError with the name of the first wrong one."""
-    try:
-        return group.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(key) for key in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise CallError(unknown_setting(group, name)) from None
-        if first["type"] == "value_error":  # of several fields together, which the message names
-            raise CallError(": ".join(filter(None, (name, str(first["ctx"]["error"]))))) from None
-        reason = first["msg"][:1].lower() + first["msg"][1:]
-        raise CallError(f"{name} is {first['input']!r}: {reason}") from None

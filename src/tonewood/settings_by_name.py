@@ -5,7 +5,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 from tonewood.errors import CallError
-from tonewood.settings import Settings, SettingsT, Unit, setting_fields, unknown_setting, validated_settings
+from tonewood.settings_base import (
+    Settings,
+    SettingsT,
+    Unit,
+    setting_fields,
+    unknown_setting,
+    validated_settings,
+)
 
 
 def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> SettingsT:
@@ -24,7 +31,7 @@ def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> Settin
     >>> apply_assignments(EnhanceSettings(), ["search.alpha=0.02"]).search.alpha
     0.02
     """
-    tree = settings.model_dump()
+    tree = settings.tree()
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         name = name.strip()

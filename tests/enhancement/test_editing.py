@@ -18,12 +18,15 @@ from tonewood.enhancement.editing import (
     render_edit,
     render_range,
     search_around_pins,
+    shape_for_edit,
 )
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.mask.mask import Mask
+from tonewood.mask.render import effective_mask
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings
+from tonewood.setting_types import GainDirection
+from tonewood.settings import EnhanceSettings, RenderSettings, ShapeSettings
 
 RATE = 16_000
 NOTE = Note(id="n", seconds=2.0, hz=1_000.0, width_s=1.0, height_hz=800.0, gain_db=6.0)
@@ -168,3 +171,32 @@ def test_new_search_keeps_pinned_notes_and_takes_them_into_account(
     assert isinstance(first, SearchStep)
     difference = first.mask_db[:, 200].max() - last.mask.gain_db[:, 200].max()
     assert difference != 0  # the search includes the note
+
+
+@pytest.mark.parametrize("direction", ["cut", "boost"])
+@pytest.mark.parametrize("amount", [-0.5, 1.5])
+def test_shape_of_an_edit_is_that_of_the_enhancement(
+    found_mask: Mask, model: Model, amount: float, direction: GainDirection
+) -> None:
+    shape = ShapeSettings(smooth_octaves=0.5, smooth_seconds=0.1, low_hz=300.0, direction=direction)
+    edit = Edit(amount=amount, shape=shape)
+    edited = compose_mask(shape_for_edit(found_mask, edit), edit, 30).scale(amount)
+    render = RenderSettings(amount=amount, shape=shape)
+    applied = effective_mask(found_mask, render, model.settings.spectrum)
+    np.testing.assert_allclose(edited.gain_db, applied.gain_db, atol=0.002)
+
+
+def test_notes_keep_their_gain_in_a_shaped_edit(found_mask: Mask) -> None:
+    edit = Edit(shape=ShapeSettings(direction="cut", high_hz=200.0), notes=(NOTE,))
+    whole = compose_mask(shape_for_edit(found_mask, edit), edit, 30)
+    assert at(whole, 1_000, 2.0) == pytest.approx(6, abs=0.01)
+    assert at(whole, 3_000, 1.0) == 0
+
+
+def test_half_an_edit_gets_the_verdict_of_the_whole(model: Model, enhanced: tuple[Any, Enhancement]) -> None:
+    wave, last = enhanced
+    half = render_edit(wave, RATE, model, last.mask, Edit(amount=0.5), last.settings, last.certificate)
+    assert half.certificate.verdict == last.certificate.verdict
+    assert half.certificate.share == "50 %"
+    assert half.certificate.whole is not None
+    assert half.certificate.whole.scorer.after == pytest.approx(last.certificate.scorer.after, abs=1e-3)

@@ -13,9 +13,11 @@ from tonewood.dsp.features import mean_level
 from tonewood.enhancement.analysis import mean_score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
 from tonewood.mask.certificate import OutOfDomainDetector
+from tonewood.mask.render import render_through_mask
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, default_enhance_settings
+from tonewood.setting_types import RenderChanges
+from tonewood.settings import EnhanceSettings, RenderSettings, default_enhance_settings
 
 FORCED = EnhanceSettings(force=True)
 
@@ -200,3 +202,36 @@ def test_same_seed_gives_same_output(source: Any, model: Model) -> None:
     one, two = (enhanced(source, model, FORCED) for _ in range(2))
     np.testing.assert_array_equal(one.samples, two.samples)
     assert one.certificate == two.certificate
+
+
+@pytest.mark.parametrize("render", [{"amount": 0.5}, {"aspect": {"only": "bands"}}, {"amount": -1.0}])
+def test_share_gets_the_verdict_of_the_whole_correction(
+    render: RenderChanges, source: Any, model: Model
+) -> None:
+    whole = enhanced(source, model, FORCED).certificate
+    part = enhanced(source, model, FORCED.replace(render=render)).certificate
+    assert (part.verdict, part.reasons) == (whole.verdict, whole.reasons)
+    assert part.whole is not None
+    assert part.whole.scorer == whole.scorer
+    assert part.scorer.after != whole.scorer.after
+
+
+def test_inverse_undoes_the_same_mask(source: Any, model: Model) -> None:
+    result = enhanced(source, model, FORCED)
+    plain = RenderSettings(match=False)
+    there, back = (result.mask, plain), (result.mask, plain.replace(amount=-1.0))
+    wave = source
+    for mask, settings in (there, back):
+        wave = render_through_mask(wave, 16_000, mask, settings, model.settings.spectrum).samples
+    # Windows overlap, so a gain that varies from frame to frame is undone approximately.
+    left = np.square(wave - source).mean() / np.square(source).mean()
+    changed = np.square(result.samples - source).mean() / np.square(source).mean()
+    assert left < 0.02 * changed
+
+
+def test_twice_the_amount_doubles_every_gain(source: Any, model: Model) -> None:
+    once, twice = (
+        enhanced(source, model, FORCED.replace(render=dict(amount=amount))).applied.gain_db
+        for amount in (1.0, 2.0)
+    )
+    assert np.allclose(twice, 2 * once)

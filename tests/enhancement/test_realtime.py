@@ -107,11 +107,22 @@ def test_quit_key_ends_after_the_current_block(samples: Samples, predicting: Mod
 def test_keys_change_the_amount_within_its_limits() -> None:
     controls = LiveControls(amount=0.95)
     seen = []
-    for key in "+-" + 11 * "-" + "+x":
+    for key in "+-" + 20 * "-" + "+x" + 40 * "+":
         controls.handle_key(key)
         seen.append(controls.amount)
-    assert seen[:3] == [1.0, 0.9, 0.8]
-    assert seen[-3:] == [0.0, 0.1, 0.1]
+    assert seen[:3] == [1.05, 0.95, 0.85]
+    assert seen[21:24] == [-1.0, -0.9, -0.9]
+    assert seen[-1] == 2.0
+
+
+def test_keys_toggle_freeze_and_delta() -> None:
+    controls = LiveControls()
+    for key in "fd":
+        controls.handle_key(key)
+    assert controls.line == "amount 100 %, frozen, delta"
+    for key in "bfd":
+        controls.handle_key(key)
+    assert controls.line == "bypassed"
 
 
 def test_mean_load_is_weighted_by_duration() -> None:

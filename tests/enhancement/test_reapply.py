@@ -64,6 +64,8 @@ def recipe_path(path: Path) -> Path:
         (".ogg", "VORBIS", ()),
         (".wav", "PCM_32", ("--amount", "0")),
         (".wav", "PCM_16", ("--between", "200:4000", "--from", "0.3s", "--to", "0:01")),
+        (".flac", "PCM_24", ("--amount", "-0.7", "--smooth", "0.5", "--smooth-seconds", "0.2", "--cut-only")),
+        (".wav", "FLOAT", ("--amount", "1.6", "--low", "300", "--high", "3000", "--boost-only")),
         (".wav", "PCM_16", ("--only", "dynamics-of-bands", "--method", "paper")),
     ],
 )

@@ -254,10 +254,17 @@ def test_wrong_calls_are_refused(predicting: Model, model: Model) -> None:
         ),
         (
             CallError,
-            r"amount is 1\.5: input should be less",
-            lambda: setattr(stream, "amount", 1.5),
+            r"amount is 2\.5: input should be less",
+            lambda: setattr(stream, "amount", 2.5),
         ),
         (ModelError, "has no predictor", lambda: StreamingEnhancer(model, 16_000)),
+        (
+            CallError,
+            "smooth_seconds needs later audio",
+            lambda: StreamingEnhancer(
+                predicting, 16_000, settings=PLAIN.replace(shape={"smooth_seconds": 1})
+            ),
+        ),
     ]
     for kind, message, use in uses:
         with pytest.raises(kind, match=message):
@@ -265,6 +272,43 @@ def test_wrong_calls_are_refused(predicting: Model, model: Model) -> None:
     stream.flush()
     with pytest.raises(CallError, match="the stream was flushed: call reset"):
         stream.push(np.zeros((2, 5), dtype=np.float32))
+
+
+@pytest.mark.parametrize("amount", [-1.0, 0.5, 2.0])
+def test_shaped_stream_equals_enhanced_file(
+    amount: float, play: Callable[..., Any], predicting: Model
+) -> None:
+    samples = play(1.003, 16_000, formant_hz=2_500.0, seed=5)
+    changes: RenderChanges = {
+        "amount": amount,
+        "shape": {"smooth_octaves": 0.5, "low_hz": 300.0, "direction": "cut"},
+    }
+    output = stream_whole(StreamingEnhancer(predicting, 16_000, 1, PLAIN.replace(**changes)), samples)
+    expected = tonewood.enhance(samples, 16_000, predicting, settings=FORCED.replace(render=changes)).samples
+    assert error_db(expected, samples) > -30
+    assert error_db(output, expected) < -90
+
+
+def test_delta_and_input_add_up_to_the_output(play: Callable[..., Any], predicting: Model) -> None:
+    samples = play(1.0, 16_000, formant_hz=2_500.0, seed=5)
+    streams = [StreamingEnhancer(predicting, 16_000) for _ in range(2)]
+    streams[1].plays_delta = True
+    output, delta = (stream_whole(stream, samples) for stream in streams)
+    assert np.abs(delta).max() > 0.01
+    assert np.allclose(samples + delta, output, atol=1e-6)
+
+
+def test_frozen_stream_holds_its_mask(play: Callable[..., Any], predicting: Model) -> None:
+    stream = StreamingEnhancer(predicting, 16_000, settings=PLAIN)
+    first, second = play(0.5, 16_000, seed=5), play(0.5, 16_000, formant_hz=2_500.0, seed=6)
+    stream.push(first)
+    stream.frozen = True
+    held = stream._mask.copy()
+    stream.push(second)
+    assert np.array_equal(stream._mask, held)
+    stream.frozen = False
+    stream.push(second)
+    assert not np.array_equal(stream._mask, held)
 
 
 def test_public_stream_accepts_a_model_path(predicting_file: Any) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tonewood.dsp.chunking import ArrayTimeSeries, TimeSeries
-from tonewood.mask.certificate import Certificate, Change, Measurements, adaptive_share, certify
-from tonewood.settings import CertificateSettings
+from tonewood.mask.certificate import Certificate, Change, Measurements, adaptive_share, certify, share_text
+from tonewood.settings import CertificateSettings, RenderSettings
 
 ROWS, FRAMES = 20, 300
 TILT = np.repeat(np.linspace(-6, 6, ROWS, dtype=np.float32)[:, None], FRAMES, axis=1)
@@ -167,3 +167,36 @@ def test_models_of_earlier_versions_refuse_beyond_the_limit_of_the_source(
         unlike_reference=Change(before=0.2, after=0.2),
     )
     assert result.verdict == verdict
+
+
+def test_verdict_of_a_share_is_that_of_the_whole() -> None:
+    whole = certify_with()
+    applied = certify_with(judge=Change(before=1.0, after=0.8), scorer=Change(before=0.9, after=0.7))
+    assert applied.verdict == "limited"
+    half = whole.of_share("50 %", applied)
+    assert (half.verdict, half.reasons) == ("good", ())
+    assert half.line == "good (applied: 50 %; judged in full)"
+    assert (half.scorer, half.judge) == (applied.scorer, applied.judge)
+    assert half.whole is not None
+    assert (half.whole.scorer, half.whole.judge) == (whole.scorer, whole.judge)
+    assert {"share", "whole"} <= set(half.model_dump())
+    assert not {"share", "whole"} & set(whole.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, None),
+        ({"max_gain_db": 6, "match": False}, None),
+        ({"amount": 0.5}, "50 %"),
+        ({"amount": -1}, "-100 %, away from the reference"),
+        ({"aspect": {"only": "dynamics-of-bands", "start_s": 1}}, "dynamics of bands only, from 1 s"),
+        ({"aspect": {"between": (200, 4_000), "end_s": 2}}, "200 to 4000 Hz only, to 2 s"),
+        ({"shape": {"smooth_octaves": 1, "low_hz": 90}}, "smoothed over 1 octave, above 90 Hz"),
+        ({"shape": {"high_hz": 900, "direction": "cut"}}, "below 900 Hz, cuts only"),
+    ],
+)
+def test_share_is_described(changes: dict[str, Any], text: str | None) -> None:
+    settings = RenderSettings.model_validate(changes)
+    assert share_text(settings) == text
+    assert (settings.whole == settings) is (text is None)

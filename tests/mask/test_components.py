@@ -9,6 +9,7 @@ from tonewood.errors import CallError
 from tonewood.mask.components import (
     dynamic_component,
     fit_tilt,
+    limit_to_aspect,
     limit_to_band,
     limit_to_span,
     select_component,
@@ -82,9 +83,10 @@ def test_tilt_ignores_row_at_zero_hertz() -> None:
 
 def test_component_all_returns_the_mask() -> None:
     mask = random_mask()
-    assert select_component(mask, AspectSettings(), REACH) is mask
+    assert select_component(mask, "all") is mask
+    assert limit_to_aspect(mask, AspectSettings(), REACH) is mask
     aspect = AspectSettings(only="tilt", between=(200, 4_000), start_s=0.5)
-    output = select_component(mask, aspect, REACH)
+    output = limit_to_aspect(select_component(mask, aspect.only), aspect, REACH)
     slow = limit_to_span(limit_to_band(tilt_component(mask), 200, 4_000), 0.5, None, REACH)
     assert np.array_equal(output.gain_db, slow.gain_db)
     force = effective_mask(mask, RenderSettings(amount=0.5), PAPER)
@@ -213,16 +215,10 @@ def test_components_of_slices_equal_those_of_the_whole(only: str) -> None:
     aspect = AspectSettings.model_validate(
         {"only": only, "between": (300, 3_000), "start_s": 0.4, "end_s": 1.6}
     )
-    whole = select_component(mask, aspect, REACH)
-    mean = mask.gain_db.mean(axis=1, dtype=np.float64).astype(np.float32)
+    whole = limit_to_aspect(select_component(mask, aspect.only), aspect, REACH)
+    component = select_component(mask, aspect.only)
     parts = [
-        select_component(
-            Mask(mask.gain_db[:, a:b], mask.hz, mask.hop_seconds, mask.top_hz),
-            aspect,
-            REACH,
-            first_frame=a,
-            mean_db=mean,
-        ).gain_db
+        limit_to_aspect(component.slice_frames(a, b), aspect, REACH, first_frame=a).gain_db
         for a, b in ((1, 70), (70, 201))
     ]
     assert np.allclose(np.concatenate(parts, axis=1), whole.gain_db[:, 1:], atol=1e-5)
@@ -233,7 +229,7 @@ def test_effective_mask_is_the_same_in_slices(only: str) -> None:
     mask = random_mask()
     chosen = RenderSettings.model_validate({"amount": 0.5, "aspect": {"only": only}})
     force = effective_mask(mask, chosen, PAPER)
-    whole = select_component(mask, chosen.aspect, REACH).scale(0.5).gain_db
+    whole = select_component(mask, chosen.aspect.only).scale(0.5).gain_db
     for first, last in ((0, 1), (3, 80), (150, 201)):
         part = force.gains.read(first, last)
         assert np.allclose(part, whole[:, first:last], atol=1e-5)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from tonewood.dsp.features import mel_to_hz
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.mask.mask import Mask
-from tonewood.mask.render import render_through_mask
+from tonewood.mask.render import LoudnessFollower, added_loudness_db, render_through_mask
 from tonewood.settings import BandSettings, RenderSettings, SpectrumSettings
 
 PAPER = SpectrumSettings()
@@ -131,3 +131,16 @@ def test_quiet_recording_is_not_raised_to_the_ceiling() -> None:
 
 
 BANDS = BandSettings(count=24)
+
+
+@pytest.mark.parametrize("amount", [-1.0, -0.4, 0.0, 0.3, 1.0, 1.6, 2.0])
+def test_follower_compensates_masks_at_every_amount(amount: float) -> None:
+    rng = np.random.default_rng(2)
+    hz = np.geomspace(60, 7_500, 24)
+    rows_db = rng.normal(-40, 6, (24, 2_000))
+    mask_db = np.linspace(6, -6, 24)[:, None] + rng.normal(0, 1, (24, 2_000))
+    follower = LoudnessFollower(hz, np.zeros(2), (0.5, 1.0), 2.0, 0.01)
+    for frame in range(2_000):
+        follower.update(rows_db[:, frame], mask_db[:, frame])
+    expected = -added_loudness_db(rows_db, amount * mask_db, hz)
+    assert follower.gain_db(amount) == pytest.approx(expected, abs=0.4)

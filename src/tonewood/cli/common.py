@@ -176,7 +176,7 @@ def check_output_path(path: Path, overwrite: bool) -> None:
 
 
 class BatchOptions(NamedTuple):
-    """Options of batch processing, which `with_batch_options` gives to a command."""
+    """Options of batch processing, which `with_option_groups` gives to a command."""
 
     workers: Annotated[int | None, typer.Option(help="Number of processes on this machine.")] = None
     scheduler: Annotated[
@@ -216,28 +216,44 @@ class BatchOptions(NamedTuple):
 LOCAL_BATCH = BatchOptions()
 
 
-def with_batch_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command with an option for each field of `BatchOptions`, in the place of its `batch`.
+def with_option_groups(**groups: type[NamedTuple]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each field of some named tuples, in the place of its parameters.
 
     typer reads options from the signature of a function, so the signature is rewritten.
+
+    Parameters
+    ----------
+    groups : named tuple class
+        By the name of the parameter that receives the tuple.
     """
-    hints = get_type_hints(BatchOptions, include_extras=True)
-    options = [
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[Parameter] = []
+        for parameter in signature(command).parameters.values():
+            group = groups.get(parameter.name)
+            parameters += [parameter] if group is None else _option_parameters(group)
+
+        @wraps(command)
+        def command_with_options(**arguments: Any) -> None:  # noqa: ANN401 - as typer parsed them
+            tuples = {
+                name: group(*(arguments.pop(field) for field in group._fields))
+                for name, group in groups.items()
+            }
+            command(**tuples, **arguments)
+
+        command_with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        command_with_options.__annotations__ = {item.name: item.annotation for item in parameters}
+        return command_with_options
+
+    return decorate
+
+
+def _option_parameters(group: type[NamedTuple]) -> list[Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
         Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=hints[name])
-        for name, default in BatchOptions._field_defaults.items()
+        for name, default in group._field_defaults.items()
     ]
-    parameters: list[Parameter] = []
-    for parameter in signature(command).parameters.values():
-        parameters += options if parameter.name == "batch" else [parameter]
-
-    @wraps(command)
-    def command_with_options(**arguments: Any) -> None:  # noqa: ANN401 - as typer parsed them
-        batch = BatchOptions(*(arguments.pop(name) for name in BatchOptions._fields))
-        command(batch=batch, **arguments)
-
-    command_with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    command_with_options.__annotations__ = {item.name: item.annotation for item in parameters}
-    return command_with_options
 
 
 def run_and_report(

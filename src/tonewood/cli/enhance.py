@@ -18,8 +18,9 @@ from tonewood.cli.common import (
     parse_band,
     parse_time,
     settings_named_by_options,
-    with_batch_options,
+    with_option_groups,
 )
+from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.errors import printable
 
 if TYPE_CHECKING:
@@ -36,21 +37,21 @@ _OPTION_OF_SETTING = {
     "seed": "--seed",
     "prior.kind": "--prior",
     "search.steps": "--steps",
-    "render.amount": "--amount",
     "render.aspect.only": "--only",
     "render.aspect.between": "--between",
     "render.aspect.start_s": "--from",
     "render.aspect.end_s": "--to",
     "render.aspect:": "--between, --from or --to:",
+    **OPTION_OF_CONTROL,
 }
 
 
-@with_batch_options
+@with_option_groups(controls=ControlOptions, batch=BatchOptions)
 def enhance_command(
     inputs: LocationsArgument,
     output: OutputLocationOption,
     model: ModelOption = "cello",
-    amount: Annotated[float, typer.Option(help="Strength of the change, from 0 (none) to 1.")] = 1.0,
+    controls: ControlOptions = NO_CONTROLS,
     method: Annotated[
         str, typer.Option(help="Method: search, predicted (one pass) or paper (as published).")
     ] = "search",
@@ -87,19 +88,22 @@ def enhance_command(
 
     # The casts below are no promise: settings reject words that they do not know.
     with settings_named_by_options(_OPTION_OF_SETTING):
-        settings = default_enhance_settings(method).replace(
-            seed=seed,
-            force=force,
-            render=dict(
-                amount=amount,
-                match=not no_match,
-                aspect=dict(
-                    only=cast("MaskComponent", only),
-                    between=None if between is None else parse_band(between),
-                    start_s=None if from_ is None else parse_time(from_),
-                    end_s=None if to is None else parse_time(to),
+        settings = (
+            default_enhance_settings(method)
+            .replace(
+                seed=seed,
+                force=force,
+                render=dict(
+                    match=not no_match,
+                    aspect=dict(
+                        only=cast("MaskComponent", only),
+                        between=None if between is None else parse_band(between),
+                        start_s=None if from_ is None else parse_time(from_),
+                        end_s=None if to is None else parse_time(to),
+                    ),
                 ),
-            ),
+            )
+            .replace(render=controls.render_changes())
         )
         if prior != "auto":  # otherwise the method's own
             settings = settings.replace(prior=dict(kind=cast("PriorKind", prior)))

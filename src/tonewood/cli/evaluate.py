@@ -13,7 +13,7 @@ from tonewood.cli.common import (
     ModelOption,
     OverwriteOption,
     exit_if_failed,
-    with_batch_options,
+    with_option_groups,
 )
 from tonewood.errors import CallError, printable
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FolderPair = tuple[Path, Path] | None
 
 
-@with_batch_options
+@with_option_groups(batch=BatchOptions)
 def evaluate_command(
     pairs: Annotated[
         FolderPair,

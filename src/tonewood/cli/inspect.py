@@ -16,7 +16,7 @@ from tonewood.cli.common import (
     ModelOption,
     OverwriteOption,
     check_output_path,
-    with_batch_options,
+    with_option_groups,
 )
 from tonewood.errors import CallError, printable
 from tonewood.utils.optional_torch import explain_missing_torch
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tonewood.scorer.saliency import SaliencyMethod
 
 
-@with_batch_options
+@with_option_groups(batch=BatchOptions)
 def score_command(
     inputs: LocationsArgument,
     model: ModelOption = "cello",
@@ -156,7 +156,7 @@ def onnx_command(
         print(f"{part}  {printable(output)} (opset {onnx.ONNX_OPSET})")
 
 
-@with_batch_options
+@with_option_groups(batch=BatchOptions)
 def explain_command(
     inputs: InputsArgument,
     output: Annotated[

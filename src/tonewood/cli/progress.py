@@ -276,13 +276,12 @@ class LevelMeterDisplay(_ProgressDisplay):
                 redirect_stderr=False,
             )
             self.live_view.start()
-        state = "bypassed" if controls.bypassed else f"amount {100 * controls.amount:.0f} %"
         lines = [
             f"{name:4}{level_bar(level)} {level:6.1f} dB"
             for name, level in (("in", levels.input_db), ("out", levels.output_db))
         ]
         load = f"load {100 * levels.load:.0f} %, dropouts {levels.dropouts}"
-        self.live_view.update(Text("\n".join([*lines, f"{state}; {load}"])))
+        self.live_view.update(Text("\n".join([*lines, f"{controls.line}; {load}"])))
 
 
 def level_bar(level_db: float, width: int = 40) -> str:

@@ -13,7 +13,9 @@ from tonewood.cli.common import (
     OverwriteOption,
     RecipeArgument,
     check_output_path,
+    settings_named_by_options,
 )
+from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.cli.enhance import run_enhancement
 from tonewood.errors import CallError, printable
 
@@ -21,10 +23,12 @@ if TYPE_CHECKING:
     from tonewood.export.diff import CorrectionDifference
 
 
+@common.with_option_groups(controls=ControlOptions)
 def apply_command(
     recipe: RecipeArgument,
     inputs: InputsArgument,
     output: OutputOption,
+    controls: ControlOptions = NO_CONTROLS,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", help="Model file or name; default: the model of the recipe."),
@@ -48,6 +52,10 @@ def apply_command(
 
     if static_only and same_mask:
         raise CallError("--static-only and --same-mask cannot be used together: use one of them")
+    if same_mask and controls.is_given:
+        raise CallError(
+            "--same-mask repeats the recipe's mask and gain, so no option can change them: leave it out"
+        )
     mode: reapply.TransferMode = "static" if static_only else "same" if same_mask else "prior"
     source_recipe, transfer = reapply.load_transfer(recipe, mode)
     loaded = load_model(model or source_recipe.model.name)
@@ -56,8 +64,9 @@ def apply_command(
             f"warning: the recipe was made with another model than {loaded.name}: the adaptive part of the "
             "correction will differ"
         )
-    options = EnhanceOptions(plot=plot, overwrite=overwrite)
-    task = EnhanceTask(reapply.transfer_settings(source_recipe, mode), options, transfer)
+    with settings_named_by_options(OPTION_OF_CONTROL):
+        changed = reapply.transfer_settings(source_recipe, mode).replace(render=controls.render_changes())
+    task = EnhanceTask(changed, EnhanceOptions(plot=plot, overwrite=overwrite), transfer)
     run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH, json_)
 
 

@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tonewood.cli import common
-from tonewood.cli.common import JsonOption, ModelOption, OverwriteOption, check_output_path
+from tonewood.cli.common import (
+    JsonOption,
+    ModelOption,
+    OverwriteOption,
+    check_output_path,
+    settings_named_by_options,
+)
+from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
     from tonewood.enhancement.realtime import AudioInterface, BlockLevels, LiveControls
     from tonewood.enhancement.streaming import StreamingEnhancer
     from tonewood.model.model import Model
+    from tonewood.settings import RenderSettings
 
 
 def studio_command(
@@ -132,9 +140,10 @@ def _unbuffered_terminal() -> Iterator[Callable[[], str]]:
 _JSON_INTERVAL_S = 1.0
 
 
+@common.with_option_groups(controls=ControlOptions)
 def live_command(
     model: ModelOption = "cello",
-    amount: Annotated[float, typer.Option(help="Strength of the change, from 0 (none) to 1.")] = 1.0,
+    controls: ControlOptions = NO_CONTROLS,
     input_: Annotated[
         str | None, typer.Option("--input", help="Device, by number or part of its name.")
     ] = None,
@@ -144,6 +153,9 @@ def live_command(
     block: Annotated[int, typer.Option(min=16, max=8192, help="Block size in samples.")] = 256,
     rate: Annotated[int | None, typer.Option(help="Sample rate in Hz; default: that of the input.")] = None,
     bypass: Annotated[bool, typer.Option("--bypass", help="Start bypassed; the key b switches.")] = False,
+    delta: Annotated[
+        bool, typer.Option("--delta", help="Start with the change alone; the key d switches.")
+    ] = False,
     list_devices: Annotated[
         bool, typer.Option("--list-devices", help="List the sound devices and exit.")
     ] = False,
@@ -161,7 +173,9 @@ def live_command(
     """Process a microphone in real time, 40 ms later, until Ctrl-C."""
     from tonewood.enhancement import realtime
     from tonewood.enhancement.realtime import LiveControls
+    from tonewood.enhancement.streaming import StreamingEnhancer
     from tonewood.model.model import load_model
+    from tonewood.settings import EnhanceSettings
 
     if list_devices:
         devices = realtime.list_devices()
@@ -178,28 +192,31 @@ def live_command(
         return
     if (from_ is None) != (output_file is None):
         raise CallError("--from and -o go together: name a recording and a file to write")
-    if not 0 <= amount <= 1:
-        raise CallError(f"--amount is {amount:g}: give a value from 0 to 1")
+    if controls.smooth_seconds:
+        raise CallError("--smooth-seconds needs later audio, which live input has not: use --smooth")
+    with settings_named_by_options(OPTION_OF_CONTROL):
+        render = EnhanceSettings().replace(render=controls.render_changes()).render
     loaded = load_model(model)
-    controls = LiveControls(amount, bypass)
+    state = LiveControls(render.amount, bypass, delta=delta)
     if from_ is not None and output_file is not None:
-        _run_on_recording(from_, output_file, loaded, controls, block, overwrite, json_)
+        _run_on_recording(from_, output_file, loaded, render, state, block, overwrite, json_)
         return
     with realtime.open_sound_card(input_, output, block, rate) as card:
-        stream = _create_stream(loaded, card.rate, card.channels, controls)
+        stream = StreamingEnhancer(loaded, card.rate, card.channels, render)
         delay = stream.latency / stream.rate + card.latency + block / stream.rate
         if not json_:
             common.print_stderr(
                 f"{card.rate} Hz, {card.channels} channels; {1000 * delay:.0f} ms in all. "
-                "b: bypass, + and -: amount, q or Ctrl-C: end"
+                "b: bypass, d: delta, f: freeze, + and -: amount, q or Ctrl-C: end"
             )
-        _run_until_interrupted(card, stream, controls, json_)
+        _run_until_interrupted(card, stream, state, json_)
 
 
 def _run_on_recording(
     path: Path,
     sound: Path,
     model: "Model",
+    render: "RenderSettings",
     controls: "LiveControls",
     block: int,
     overwrite: bool,
@@ -208,23 +225,16 @@ def _run_on_recording(
     """Run the same loop on a recording."""
     from tonewood.audio_io.reader import read_recording
     from tonewood.enhancement.realtime import FileDevice
+    from tonewood.enhancement.streaming import StreamingEnhancer
 
     check_output_path(sound, overwrite)
     recording = read_recording(path)
     device = FileDevice(recording, block)
-    stream = _create_stream(model, recording.rate, len(recording.samples), controls)
+    stream = StreamingEnhancer(model, recording.rate, len(recording.samples), render)
     _run_until_interrupted(device, stream, controls, json_)
     device.save(sound, stream.latency, overwrite=overwrite)
     if not json_:
         print(f"sound    {printable(sound)}")
-
-
-def _create_stream(model: "Model", rate: int, channels: int, controls: "LiveControls") -> "StreamingEnhancer":
-    from tonewood.enhancement.streaming import StreamingEnhancer
-    from tonewood.settings import RenderSettings
-
-    amount = 0.0 if controls.bypassed else controls.amount
-    return StreamingEnhancer(model, rate, channels, RenderSettings(amount=amount))
 
 
 def _run_until_interrupted(
@@ -270,6 +280,8 @@ def _print_levels(levels: "BlockLevels", controls: "LiveControls") -> None:
             "load": round(levels.load, 3),
             "amount": controls.amount,
             "bypassed": controls.bypassed,
+            "frozen": controls.frozen,
+            "delta": controls.delta,
             "dropouts": levels.dropouts,
         }
     )

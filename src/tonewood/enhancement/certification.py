@@ -62,6 +62,31 @@ class RenderedMask(NamedTuple):
     output_db: TimeSeries
 
 
+def certify_share(
+    applied: RenderedMask,
+    whole: RenderedMask | None,
+    share: str | None,
+    before: InputMeasurements,
+    model: Model,
+    settings: CertificateSettings,
+) -> Certificate:
+    """Certify an output to which a share of a correction was applied, by the whole correction.
+
+    Parameters
+    ----------
+    whole : RenderedMask or None
+        None if the output has the whole correction.
+    share : str or None
+        The share in words.
+    """
+    certificate = certify_rendering(applied, before, model, settings)
+    if share is None:
+        return certificate
+    if whole is None:
+        return certificate.model_copy(update={"share": share})
+    return certify_rendering(whole, before, model, settings).of_share(share, certificate)
+
+
 def certify_rendering(
     rendered: RenderedMask, before: InputMeasurements, model: Model, settings: CertificateSettings
 ) -> Certificate:

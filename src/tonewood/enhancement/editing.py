@@ -13,16 +13,18 @@ from tonewood.dsp.chunking import ArrayTimeSeries, split_segments
 from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
-from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_rendering
+from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_share
 from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid
 from tonewood.enhancement.pipeline import Enhancement, settings_for_preference_model
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
-from tonewood.mask.certificate import Certificate
+from tonewood.mask.certificate import Certificate, share_text
 from tonewood.mask.mask import Mask, moving_average, moving_average_gradient
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep, StickyNotes, render_sticky_notes
+from tonewood.mask.shaping import shape_mask
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, NoteSettings, Settings
+from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT, EnhanceSettings, NoteSettings, ShapeSettings
+from tonewood.settings_base import Settings
 from tonewood.utils.arrays import FloatArray, Levels
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each row of the found mask
@@ -58,9 +60,13 @@ class EditRegion(Settings, strict=True):
 
 
 class Edit(Settings, strict=True):
-    """All edits of a found mask; the amount scales everything, in dB."""
+    """All edits of a found mask; the amount scales everything, in dB.
 
-    amount: float = Field(1.0, ge=0, le=1)
+    The shape applies to the found mask; notes keep theirs.
+    """
+
+    amount: float = Field(1.0, ge=MIN_AMOUNT, le=MAX_AMOUNT)
+    shape: ShapeSettings = Field(ShapeSettings(), exclude_if=lambda shape: shape == ShapeSettings())
     notes: tuple[Note, ...] = Field((), max_length=200, strict=False)
     areas: tuple[EditRegion, ...] = Field((), max_length=50, strict=False)
 
@@ -84,11 +90,14 @@ def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: floa
 
     Parameters
     ----------
+    found_mask : Mask
+        In the shape of the edit, as `shape_for_edit` returns it.
     start_s : float
         Time of the first frame, if `found_mask` is a range of a mask.
     """
     if not edit.audible_notes and not edit.areas:
-        return found_mask
+        # A shaped mask is quantized, as it is stored.
+        return found_mask if edit.shape == ShapeSettings() else found_mask.quantize()
     hz = refine_rows(found_mask.hz)
     frame_s = np.arange(found_mask.frames) * found_mask.hop_seconds
     gain = found_mask.gain_at(hz, frame_s)
@@ -163,6 +172,11 @@ def compose_mask_range(
     first = min(first, last - 1)
     part = found_mask.slice_frames(first, last)
     return compose_mask(part, edit, max_gain_db, first * hop).scale(edit.amount)
+
+
+def shape_for_edit(found_mask: Mask, edit: Edit) -> Mask:
+    """Return the found mask in the shape of an edit: what `compose_mask` composes with its notes."""
+    return shape_mask(found_mask, edit.shape, edit.amount)
 
 
 def _range_margins(length: int, rate: int, model: Model, start: int, stop: int) -> tuple[int, int, float]:
@@ -249,17 +263,27 @@ def render_edit(
     render = settings.render.replace(amount=edit.amount)
     output = render_through_mask(samples, rate, mask, render, model.settings.spectrum)
     rows = analyse_source(ArraySource(samples, rate), model, with_pitch=False).rows_db
-    output_rows = analyse_source(ArraySource(output.samples, rate), model, with_pitch=False).rows_db
     frames = np.arange(rows.frames) * mask.hop_seconds
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
-    rendered = RenderedMask(
-        mask_db=ArrayTimeSeries(mask.gain_at(hz, frames) * np.float32(edit.amount)),
-        roughness_db=mask.roughness_db * edit.amount,
-        input_db=rows,
-        output_db=output_rows,
-    )
+
+    def measure(amount: float, sound: NDArray[np.float32]) -> RenderedMask:
+        return RenderedMask(
+            mask_db=ArrayTimeSeries(mask.gain_at(hz, frames) * np.float32(amount)),
+            roughness_db=mask.roughness_db * abs(amount),
+            input_db=rows,
+            output_db=analyse_source(ArraySource(sound, rate), model, with_pitch=False).rows_db,
+        )
+
+    applied = measure(edit.amount, output.samples)
+    whole = None
+    if edit.amount < 1:
+        in_full = render_through_mask(
+            samples, rate, mask, render.replace(amount=1.0, match=False), model.settings.spectrum
+        )
+        whole = measure(1.0, in_full.samples)
     before = InputMeasurements.of_certificate(found_certificate)
-    certificate = certify_rendering(rendered, before, model, settings.certificate)
+    share = share_text(render.model_copy(update={"shape": edit.shape}))
+    certificate = certify_share(applied, whole, share, before, model, settings.certificate)
     return EditResult(mask, output, certificate)
 
 

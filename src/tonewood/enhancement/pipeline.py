@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io.recording import resample
-from tonewood.dsp.chunking import overlapping_chunks, split_segments
+from tonewood.dsp.chunking import TimeSeries, overlapping_chunks, split_segments
 from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.loudness import level_db, true_peak
 from tonewood.enhancement.analysis import (
@@ -31,14 +31,14 @@ from tonewood.enhancement.analysis import (
 from tonewood.enhancement.certification import (
     InputMeasurements,
     RenderedMask,
-    certify_rendering,
+    certify_share,
     measure_input,
 )
 from tonewood.enhancement.mask_search import FoundMask, find_mask
 from tonewood.enhancement.prior_mask import predict_mask
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError
-from tonewood.mask.certificate import Certificate, Change, is_unknown_kind, needs_no_change
+from tonewood.mask.certificate import Certificate, Change, is_unknown_kind, needs_no_change, share_text
 from tonewood.mask.mask import Mask, resample_mask
 from tonewood.mask.render import (
     ChunkRenderer,
@@ -119,19 +119,12 @@ def render_and_analyse(
     if settings.amount == 0:  # the output is the input, bit by bit
         unchanged = LoudnessMatch(0.0, analysis.loudness, analysis.loudness, peak_limited=False)
         return RenderedAudio(None, analysis, unchanged, analysis.peak)
-    spectrum = model.settings.spectrum
-    renderer = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum)
+    samples = DiskArray(source.channels, scratch_dir)
     # Scores and certificate read levels only.
     analyzer = analyzer_for(source, model, with_pitch=False)
-    task = _RenderTask(renderer, analyzer, settings.matches_loudness)
-    active_mask = effective_mask(mask, settings, spectrum)
-
-    samples = DiskArray(source.channels, scratch_dir)
     accumulator = AnalysisAccumulator(analyzer, scratch_dir)
     largest_peak = 0.0
-    # Chunks overlap by the renderer's margin, which is why each can be rendered alone.
-    chunks = overlapping_chunks(source.blocks(), renderer.chunk_size, renderer.margin)
-    for chunk in parallel_map(task, (renderer.item(chunk, active_mask) for chunk in chunks)):
+    for chunk in _render_chunks(source, mask, model, settings, analyzer):
         samples.append(chunk.samples)
         accumulator.add(chunk.analysis)
         largest_peak = max(largest_peak, chunk.true_peak)
@@ -139,6 +132,30 @@ def render_and_analyse(
     match = match_loudness(analysis.loudness, output.loudness, level_db(largest_peak), settings)
     # The samples are on disk without their gain, which is known only at their end.
     return RenderedAudio(samples, output, match, output.peak * float(match.factor))
+
+
+def _render_chunks(
+    source: AudioSource, mask: Mask, model: Model, settings: RenderSettings, analyzer: ChunkAnalyzer
+) -> Iterator[_RenderedChunk]:
+    spectrum = model.settings.spectrum
+    renderer = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum)
+    task = _RenderTask(renderer, analyzer, settings.matches_loudness)
+    active_mask = effective_mask(mask, settings, spectrum)
+    # Chunks overlap by the renderer's margin, which is why each can be rendered alone.
+    chunks = overlapping_chunks(source.blocks(), renderer.chunk_size, renderer.margin)
+    return parallel_map(task, (renderer.item(chunk, active_mask) for chunk in chunks))
+
+
+def _output_levels(
+    source: AudioSource, mask: Mask, model: Model, settings: RenderSettings, scratch_dir: Path | None
+) -> TimeSeries:
+    """Return the levels [row, frame] of an output in dB, without keeping its samples."""
+    analyzer = analyzer_for(source, model, with_pitch=False)
+    accumulator = AnalysisAccumulator(analyzer, scratch_dir)
+    unmatched = settings.model_copy(update={"match": False})  # levels need no true peak
+    for chunk in _render_chunks(source, mask, model, unmatched, analyzer):
+        accumulator.add(chunk.analysis)
+    return accumulator.finish().rows_db
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,24 +364,32 @@ def render_and_certify(
     before : InputMeasurements, optional
         Of the recording, if it was measured already.
     """
-    output = render_and_analyse(source, analysis, found_mask.mask, model, settings.render, scratch_dir)
+    mask, render = found_mask.mask, settings.render
+    output = render_and_analyse(source, analysis, mask, model, render, scratch_dir)
     spectrum = model.settings.spectrum
-    applied = effective_mask(found_mask.mask, settings.render, spectrum)
     scorer_hz = center_frequencies(model.settings.scorer.bands, spectrum)
-    rendered = RenderedMask(
+
+    def rendered(part: RenderSettings, output_db: TimeSeries) -> RenderedMask:
+        applied = effective_mask(mask, part, spectrum)
         # On the scorer's rows, whatever grid the method found the mask on.
-        mask_db=resample_mask(applied, scorer_hz, spectrum.hop / spectrum.rate, analysis.rows_db.frames),
-        roughness_db=applied.roughness_db,
-        input_db=analysis.rows_db,
-        output_db=output.analysis.rows_db,
-    )
+        hop, frames = spectrum.hop / spectrum.rate, analysis.rows_db.frames
+        mask_db = resample_mask(applied, scorer_hz, hop, frames)
+        return RenderedMask(mask_db, applied.roughness_db, analysis.rows_db, output_db)
+
+    whole = None
+    if render.whole != render:
+        levels_db = _output_levels(source, mask, model, render.whole, scratch_dir)
+        whole = rendered(render.whole, levels_db)
     if before is None:
         before = measure_input(analysis.rows_db, model, effective_settings)
+    applied = rendered(render, output.analysis.rows_db)
+    share = share_text(render)
+    certificate = certify_share(applied, whole, share, before, model, settings.certificate)
     return StreamedEnhancement(
         mask=found_mask.mask,
         prior=effective_settings.prior.kind,
         steps=found_mask.steps,
-        certificate=certify_rendering(rendered, before, model, settings.certificate),
+        certificate=certificate,
         settings=settings,
         spectrum=spectrum,
         source=source,

@@ -18,6 +18,7 @@ from tonewood.audio_io.reader import write_recording
 from tonewood.audio_io.recording import Recording
 from tonewood.enhancement.streaming import StreamingEnhancer
 from tonewood.errors import AudioError, DeviceError, MissingExtraError
+from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
 from tonewood.utils.arrays import Samples
 
 _AMOUNT_STEP = 0.1
@@ -47,9 +48,13 @@ class LiveControls:
     Parameters
     ----------
     amount : float
-        Share of the mask, 0 to 1.
+        Factor of the mask, -1 to 2.
     bypassed : bool
         Play the input unchanged, with the same delay.
+    frozen : bool
+        Hold the mask of the moment when it was frozen.
+    delta : bool
+        Play what the mask adds and takes away.
     ended : bool
         Stop after the current block.
     """
@@ -57,17 +62,39 @@ class LiveControls:
     amount: float = 1.0
     bypassed: bool = False
     ended: bool = False
+    frozen: bool = False
+    delta: bool = False
 
     def handle_key(self, key: str) -> None:
-        """Handle a key: b toggles bypass, + and - change the amount by 0.1, q ends."""
+        """Handle a key: b, f and d toggle bypass, freeze and delta; + and - change the amount; q ends."""
         if key == "b":
             self.bypassed = not self.bypassed
+        elif key == "f":
+            self.frozen = not self.frozen
+        elif key == "d":
+            self.delta = not self.delta
         elif key in ("+", "-"):
             step = _AMOUNT_STEP if key == "+" else -_AMOUNT_STEP
             # Rounded, because ten steps of 0.1 do not add up to 1 in binary.
-            self.amount = min(1.0, max(0.0, round(self.amount + step, 2)))
+            self.amount = min(MAX_AMOUNT, max(MIN_AMOUNT, round(self.amount + step, 2)))
         elif key == "q":
             self.ended = True
+
+    def apply(self, stream: StreamingEnhancer) -> None:
+        """Set a stream to the controls."""
+        # Bypass is amount 0, so that its delay is that of the processed audio.
+        amount = 0.0 if self.bypassed else self.amount
+        if amount != stream.amount:
+            stream.amount = amount
+        stream.frozen = self.frozen
+        stream.plays_delta = self.delta and not self.bypassed
+
+    @property
+    def line(self) -> str:
+        """State in words."""
+        state = "bypassed" if self.bypassed else f"amount {100 * self.amount:.0f} %"
+        switches = (("frozen", self.frozen), ("delta", self.delta))
+        return ", ".join([state, *(name for name, on in switches if on)])
 
 
 class BlockLevels(NamedTuple):
@@ -126,10 +153,7 @@ def run_live(
     n_samples = n_invalid = 0
     while not controls.ended and (block := device.read()) is not None:
         start_time = time.perf_counter()
-        # Bypass is amount 0, so that its delay is that of the processed audio.
-        amount = 0.0 if controls.bypassed else controls.amount
-        if amount != stream.amount:
-            stream.amount = amount
+        controls.apply(stream)
         try:
             output = stream.process(block)
         except AudioError:

@@ -15,7 +15,8 @@ from tonewood.dsp.chunking import LazyTimeSeries, read_segments
 from tonewood.errors import RecipeError, failure_reason, printable
 from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
-from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
+from tonewood.settings import EnhanceSettings, SpectrumSettings
+from tonewood.settings_base import Settings
 from tonewood.utils.arrays import Levels
 from tonewood.utils.atomic_write import atomic_path
 

@@ -12,9 +12,10 @@ from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.errors import AudioError, CallError
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import LoudnessFollower
+from tonewood.mask.shaping import shape_gains
 from tonewood.model.model import Model
 from tonewood.priors.predictor import LOUDNESS_AMOUNTS, StreamState
-from tonewood.settings import AspectSettings, RenderSettings
+from tonewood.settings import AspectSettings, RenderSettings, ShapeSettings
 from tonewood.utils.arrays import FloatArray, Samples, to_mono
 
 _MAX_SAMPLE_VALUE = 1e3  # 60 dB above full scale: a fault, not audio
@@ -43,7 +44,15 @@ class StreamingEnhancer:
         Hz; at least the analysis rate.
     channels : int
     settings : RenderSettings
-        Amount, largest gain, and whether level and peak are controlled.
+        Amount, shape, largest gain, and whether level and peak are controlled. Smoothing over time
+        would need later audio, so a stream has none.
+
+    Attributes
+    ----------
+    frozen : bool
+        Hold the mask of the present moment.
+    plays_delta : bool
+        Return output minus input: what is added and taken away.
 
     Raises
     ------
@@ -86,10 +95,17 @@ class StreamingEnhancer:
             raise CallError(
                 "render.aspect and render.gain_db do not apply to a stream: leave them out, or enhance a file"
             )
+        if settings.shape.smooth_seconds:
+            raise CallError(
+                "render.shape.smooth_seconds needs later audio, which a stream has not: leave it out, or "
+                "enhance a file"
+            )
         self.rate, self.channels = rate, channels
         self._predictor, self._spectrum, self._bands = require_predictor(model), spectrum, bands
         self._lookahead = self._predictor.settings.lookahead
         self._settings = settings
+        self.frozen = False
+        self.plays_delta = False
         window, hop, length = scale_to_rate(spectrum, rate)
         self._layout = FrameLayout(window, hop, length)
         self._hz = center_frequencies(bands, spectrum)
@@ -97,7 +113,7 @@ class StreamingEnhancer:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all input; the amount stays."""
+        """Forget all input; amount, freeze and delta stay."""
         window, hop, _ = self._layout
         rows = len(self._hz)
         self._mono = FrameBuffer(1, self._layout)
@@ -110,9 +126,11 @@ class StreamingEnhancer:
         # The oldest row belongs to the frame that is filtered next, the newest is the lookahead.
         self._rows: deque[FloatArray] = deque(maxlen=self._lookahead + 1)
         self._mask: FloatArray = np.zeros(rows, dtype=np.float32)
+        # The learnt start is that of whole masks; of shaped ones nothing is known.
+        is_whole = self._settings.shape == ShapeSettings()
         self._follower = LoudnessFollower(
             self._hz,
-            self._predictor.weights["loudness_db"],
+            self._predictor.weights["loudness_db"] * is_whole,
             LOUDNESS_AMOUNTS,
             self._predictor.settings.level_seconds,
             hop / self.rate,
@@ -131,7 +149,7 @@ class StreamingEnhancer:
 
     @property
     def amount(self) -> float:
-        """Share of the mask that is applied, 0 to 1; may change at any time, without a click."""
+        """Factor of the mask, -1 to 2; may change at any time, without a click."""
         return self._settings.amount
 
     @amount.setter
@@ -233,15 +251,17 @@ class StreamingEnhancer:
         self._rows.append(rows_db)
         if len(self._rows) < self._lookahead + 1:
             return
-        # Clipped and quantized as the mask of a file, whose output the stream equals.
-        mask = Mask(prediction.mask_db[0], self._hz, 1.0, self._spectrum.rate / 2)
-        self._mask = mask.clip(self._settings.max_gain_db).quantize().gain_db[:, 0]
+        if not self.frozen:
+            # Clipped and quantized as the mask of a file, whose output the stream equals.
+            mask = Mask(prediction.mask_db[0], self._hz, 1.0, self._spectrum.rate / 2)
+            self._mask = mask.clip(self._settings.max_gain_db).quantize().gain_db[:, 0]
         self._filter_frame()
 
     def _filter_frame(self) -> None:
-        gain = self._weights @ (self._mask * np.float32(self.amount))
+        mask_db = shape_gains(self._mask[:, None], self._hz, self._settings.shape, self.amount)[:, 0]
+        gain = self._weights @ (mask_db * np.float32(self.amount))
         # The mask at amount 1: the amount may change at any time.
-        self._follower.update(self._rows[0], self._mask)
+        self._follower.update(self._rows[0], mask_db)
         if self._settings.match:
             gain = gain + self._follower.gain_db(self.amount)
         output, before = self._filter.process_frame(self._n_filtered, gain)
@@ -251,4 +271,4 @@ class StreamingEnhancer:
     def _emit(self, output: Samples, before: Samples) -> None:
         if output.shape[1]:
             limited = self._limiter.process(output, before) if self._settings.match else output
-            self._output.append(limited)
+            self._output.append(limited - before if self.plays_delta else limited)

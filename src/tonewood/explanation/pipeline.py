@@ -26,7 +26,8 @@ from tonewood.scorer.saliency import (
     measure_faithfulness,
 )
 from tonewood.scorer.scoring import audible_windows
-from tonewood.settings import RenderSettings, Settings
+from tonewood.settings import RenderSettings
+from tonewood.settings_base import Settings
 from tonewood.utils.arrays import FloatArray
 from tonewood.utils.layers import sigmoid
 from tonewood.utils.random_draws import RandomDraws

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from tonewood.errors import FolderError, failure_reason, printable
-from tonewood.settings import Settings
+from tonewood.settings_base import Settings
 from tonewood.utils.atomic_write import write_text
 
 TestKind = Literal["pairs", "abx", "mushra"]

@@ -12,11 +12,13 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from tonewood.dsp.chunking import ArrayTimeSeries, LazyTimeSeries, TimeSeries, read_segments
 from tonewood.dsp.features import frame_levels, is_audible, mean_power_db
 from tonewood.mask.mask import moving_average
-from tonewood.settings import CertificateSettings, Settings
+from tonewood.settings import CertificateSettings, RenderSettings
+from tonewood.settings_base import Settings
 from tonewood.utils.arrays import Levels
 
 CertificateVerdict = Literal["good", "limited", "refused", "unneeded"]
@@ -36,8 +38,19 @@ class Change(Settings):
     after: float
 
 
+class WholeCorrection(Settings):
+    """Scores of a correction's input, and of its output at full strength, of which a share was applied."""
+
+    scorer: Change
+    judge: Change | None
+    unlike_reference: Change
+    roughness_db: float
+
+
 class Certificate(Settings):
     """Verdict on one output, and its grounds. Scores: 0 is reference-like, 1 source-like.
+
+    The verdict is on the whole correction: half of a good one is not worse for having less effect.
 
     Parameters
     ----------
@@ -59,6 +72,10 @@ class Certificate(Settings):
         Distance of the input from the source folder; 99 % of the folder's held-out windows are below 1.
     unlike_reference : Change
         The same distance from the reference folder.
+    share : str or None
+        Which share of the correction was applied; None if it was the whole.
+    whole : WholeCorrection or None
+        What the verdict, `judge_smoothed` and `static_share` are based on, if it is not the output.
     """
 
     verdict: CertificateVerdict
@@ -73,12 +90,59 @@ class Certificate(Settings):
     roughness_db: float
     unlikeness: float
     unlike_reference: Change
+    # Left out of files if unused, so that earlier versions of Tonewood read the others.
+    share: str | None = Field(None, exclude_if=lambda share: share is None)
+    whole: WholeCorrection | None = Field(None, exclude_if=lambda whole: whole is None)
 
     @property
     def line(self) -> str:
         """The certificate in one line."""
         verdict = "already there" if self.verdict == "unneeded" else self.verdict
-        return f"{verdict}: {'; '.join(self.reasons)}" if self.reasons else verdict
+        line = f"{verdict}: {'; '.join(self.reasons)}" if self.reasons else verdict
+        if self.share is None:
+            return line
+        return f"{line} (applied: {self.share}{'; judged in full' if self.whole else ''})"
+
+    def of_share(self, share: str, applied: Self) -> Self:
+        """Return the certificate of an output to which a share of this certificate's correction was applied.
+
+        Parameters
+        ----------
+        applied : Certificate
+            Of that output, taken as a correction of its own.
+        """
+        whole = WholeCorrection(
+            scorer=self.scorer,
+            judge=self.judge,
+            unlike_reference=self.unlike_reference,
+            roughness_db=self.roughness_db,
+        )
+        measured = ("scorer", "judge", "largest_db", "rms_db", "roughness_db", "unlike_reference")
+        changes = {name: getattr(applied, name) for name in measured}
+        return self.model_copy(update={**changes, "share": share, "whole": whole})
+
+
+def share_text(settings: RenderSettings) -> str | None:
+    """Return in words which share of a mask the settings apply; None for the whole."""
+    aspect, shape = settings.aspect, settings.shape
+    parts = []
+    if settings.amount != 1:
+        away = ", away from the reference" if settings.amount < 0 else ""
+        parts.append(f"{100 * settings.amount:.0f} %{away}")
+    if aspect.only != "all":
+        parts.append(f"{aspect.only.replace('-', ' ')} only")
+    if aspect.between is not None:
+        parts.append("{:g} to {:g} Hz only".format(*aspect.between))
+    for word, seconds in (("from", aspect.start_s), ("to", aspect.end_s)):
+        parts += [f"{word} {seconds:g} s"] if seconds is not None else []
+    octaves = "octave" if shape.smooth_octaves == 1 else "octaves"
+    for width, unit in ((shape.smooth_octaves, octaves), (shape.smooth_seconds, "s")):
+        parts += [f"smoothed over {width:g} {unit}"] if width else []
+    for word, hz in (("above", shape.low_hz), ("below", shape.high_hz)):
+        parts += [f"{word} {hz:g} Hz"] if hz is not None else []
+    if shape.direction != "both":
+        parts.append(f"{shape.direction}s only")
+    return ", ".join(parts) or None
 
 
 @dataclass(frozen=True)

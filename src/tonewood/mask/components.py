@@ -4,16 +4,18 @@
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.dsp.chunking import read_segments
+from tonewood.dsp.chunking import LazyTimeSeries, read_segments
 from tonewood.dsp.equalizer import FADE_OCTAVES
 from tonewood.mask.mask import Mask
+from tonewood.setting_types import MaskComponent
 from tonewood.settings import AspectSettings
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, Levels
 
 SPAN_FADE_SECONDS = 0.1
 _FADE_STEPS = 16  # linear segments that approximate a raised cosine over frequency
@@ -22,15 +24,24 @@ _REGISTER_POINTS_PER_OCTAVE = 12
 _SMOOTH_STEPS, _MIN_EVENT_STEPS, _MIN_EVENT_DB = 3, 3, 1.5  # of gain events
 
 
-def select_component(
-    mask: Mask,
-    aspect: AspectSettings,
-    reach_s: float,
-    *,
-    first_frame: int = 0,
-    mean_db: NDArray[np.float32] | None = None,
-) -> Mask:
-    """Return the component of a mask, or of a slice of one, that the settings select.
+def select_component(mask: Mask, only: MaskComponent) -> Mask:
+    """Return a component of a mask, computed when it is read."""
+    if only == "all":
+        return mask
+    if only == "tilt":
+        component = tilt_component
+    else:
+        split = static_component if only == "bands" else dynamic_component
+        component = partial(split, mean_db=mean_gain_db(mask))
+
+    def read(start: int, stop: int) -> Levels:
+        return component(mask.slice_frames(start, min(stop, mask.frames))).gain_db
+
+    return mask.with_gains(LazyTimeSeries(mask.frames, read))
+
+
+def limit_to_aspect(mask: Mask, aspect: AspectSettings, reach_s: float, *, first_frame: int = 0) -> Mask:
+    """Return a mask, or a slice of one, limited to the band and the time span of the settings.
 
     Parameters
     ----------
@@ -38,22 +49,12 @@ def select_component(
         Time that a frame influences to either side: half the analysis window.
     first_frame : int
         Position of the slice in the whole mask.
-    mean_db : float32 array [row], optional
-        Mean over time of the whole mask; the slice's own if None.
     """
-    if aspect.only == "tilt":
-        component = tilt_component(mask)
-    elif aspect.only == "bands":
-        component = static_component(mask, mean_db)
-    elif aspect.only == "dynamics-of-bands":
-        component = dynamic_component(mask, mean_db)
-    else:
-        component = mask
     if aspect.between is not None:
-        component = limit_to_band(component, *aspect.between)
+        mask = limit_to_band(mask, *aspect.between)
     if aspect.start_s is not None or aspect.end_s is not None:
-        component = limit_to_span(component, aspect.start_s, aspect.end_s, reach_s, first_frame=first_frame)
-    return component
+        mask = limit_to_span(mask, aspect.start_s, aspect.end_s, reach_s, first_frame=first_frame)
+    return mask
 
 
 def tilt_component(mask: Mask) -> Mask:

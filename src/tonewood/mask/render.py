@@ -16,8 +16,9 @@ from tonewood.dsp.equalizer import bandpass_reach_seconds, restrict_to_band
 from tonewood.dsp.features import chunk_margin_for, chunk_size_for, frames_to_samples
 from tonewood.dsp.loudness import integrated_loudness, k_weighting_db, true_peak_db
 from tonewood.dsp.stft import filter_chunk, filter_margin
-from tonewood.mask.components import mean_gain_db, select_component
+from tonewood.mask.components import limit_to_aspect, select_component
 from tonewood.mask.mask import Mask
+from tonewood.mask.shaping import shape_mask
 from tonewood.settings import RenderSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels, Samples
 from tonewood.utils.parallel import parallel_map
@@ -160,23 +161,25 @@ class ChunkRenderer:
 
 
 def effective_mask(mask: Mask, settings: RenderSettings, spectrum: SpectrumSettings) -> Mask:
-    """Return the mask that is applied: the selected component of the found mask, times the amount."""
+    """Return the mask that is applied, computed when it is read.
+
+    The order is: component of the found mask, its shape, band and time span, amount.
+    """
     # Fades must end before the sound outside a span is influenced by window or band filter.
     aspect, reach = settings.aspect, spectrum.window_ms / 2000
     if aspect.between is not None:
         reach += bandpass_reach_seconds(*aspect.between)
-    mean = mean_gain_db(mask) if aspect.only in ("bands", "dynamics-of-bands") else None
+    mask = shape_mask(select_component(mask, aspect.only), settings.shape, settings.amount)
     frames = mask.frames
     if frames == 1:  # holds for all times
-        return select_component(mask.load(), aspect, reach).scale(settings.amount)
+        return limit_to_aspect(mask.load(), aspect, reach).scale(settings.amount)
 
     def read(start: int, stop: int) -> Levels:
         # At least two frames: a mask of one frame holds for all times.
-        part = mask.slice_frames(start, max(stop, 2))
-        component = select_component(part, aspect, reach, first_frame=start, mean_db=mean)
-        return component.scale(settings.amount).gain_db[:, : stop - start]
+        part = limit_to_aspect(mask.slice_frames(start, max(stop, 2)), aspect, reach, first_frame=start)
+        return part.scale(settings.amount).gain_db[:, : stop - start]
 
-    hz = select_component(mask.slice_frames(0, 2), aspect, reach, mean_db=mean).hz
+    hz = limit_to_aspect(mask.slice_frames(0, 2), aspect, reach).hz
     return Mask(LazyTimeSeries(frames, read), hz, mask.hop_seconds, mask.top_hz)
 
 
@@ -218,10 +221,10 @@ class LoudnessFollower:
 
     Parameters
     ----------
-    start_db : array (amount,)
+    start_db : array (2,)
         Initial estimate for each of `amounts`.
     amounts : pair of float
-        Rising.
+        Rising, above 0 and up to 1. Amounts -1 and 2 are followed too.
     seconds : float
         Time constant of the forgetting.
     """
@@ -234,8 +237,10 @@ class LoudnessFollower:
         seconds: float,
         hop_seconds: float,
     ) -> None:
-        self.amounts = np.array(amounts)
-        self.start_power = np.power(10.0, np.asarray(start_db, dtype=np.float64) / 10)
+        learnt = np.asarray(start_db, dtype=np.float64)
+        self.amounts = np.array([-1.0, *amounts, 2.0])
+        start = [_parabola_at(amount, np.array(amounts), learnt) for amount in (-1.0, 2.0)]
+        self.start_power = np.power(10.0, np.array([start[0], *learnt, start[1]]) / 10)
         self.weighting = np.power(10.0, k_weighting_db(row_hz) / 10)
         self.decay = math.exp(-hop_seconds / seconds)
         self.prior_frames = _PRIOR_SECONDS / hop_seconds
@@ -246,7 +251,7 @@ class LoudnessFollower:
         self.prior_weight = self.prior_frames
         self.peak_power = 0.0
         self.power_before = 0.0
-        self.power_after: NDArray[np.float64] = np.zeros(2)
+        self.power_after: NDArray[np.float64] = np.zeros(len(self.amounts))
 
     def update(self, rows_db: FloatArray, mask_db: FloatArray) -> None:
         """Add one frame's levels and its mask at amount 1, both (row,) in dB."""
@@ -263,7 +268,13 @@ class LoudnessFollower:
         prior_power = self.prior_weight * self.peak_power or 1.0
         power_after = self.power_after + prior_power * self.start_power
         added = 10 * np.log10(power_after / (self.power_before + prior_power))
-        # A parabola through (0, 0) and the two amounts that are estimated.
-        (a, b), (at_a, at_b) = self.amounts, added / self.amounts
-        slope = (at_b - at_a) / (b - a)
-        return float(-amount * (at_a + slope * (amount - a)))
+        # The two estimated amounts between or beside which this one is; 0 dB at amount 0 is known.
+        first = 0 if amount < 0 else 2 if amount > 1 else 1
+        return -_parabola_at(amount, self.amounts[first : first + 2], added[first : first + 2])
+
+
+def _parabola_at(amount: float, amounts: FloatArray, values: FloatArray) -> float:
+    """Return the value at an amount of the parabola through (0, 0) and two more points."""
+    (a, b), (at_a, at_b) = amounts, values / amounts
+    slope = (at_b - at_a) / (b - a)
+    return float(amount * (at_a + slope * (amount - a)))

@@ -38,7 +38,8 @@ from tonewood.mask.search import StickyNoteGains, scatter_sticky_notes
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import class_activation_map, interpolate_cam
 from tonewood.setting_types import NoteShape
-from tonewood.settings import EnhanceSettings, ModelSettings, Settings, default_enhance_settings
+from tonewood.settings import EnhanceSettings, ModelSettings, default_enhance_settings
+from tonewood.settings_base import Settings
 from tonewood.training.pipeline import TrainingProgress, train_model
 from tonewood.utils.arrays import Levels, Samples
 from tonewood.utils.atomic_write import prepare_report_folder, write_bytes, write_text

@@ -6,6 +6,7 @@ stored; until then, its loudness is estimated from band levels.
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import k_weighting_db
-from tonewood.enhancement.editing import compose_mask, compose_mask_range, render_range
+from tonewood.enhancement.editing import compose_mask, compose_mask_range, render_range, shape_for_edit
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, MaskRecord, Recipe, load_recipe
 from tonewood.errors import CallError
 from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
-from tonewood.settings import EnhanceSettings, Settings
+from tonewood.settings import EnhanceSettings
+from tonewood.settings_base import Settings
 from tonewood.studio.database import EditState, StudioSession
 from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import atomic_path, write_text
@@ -145,7 +147,7 @@ def _gain_limit_db(session: StudioSession, state: EditState) -> float:
 
 def compose_edited_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
     """Return the mask with its edits, at full amount."""
-    mask = load_found_mask(session, state, model)
+    mask = shape_for_edit(load_found_mask(session, state, model), state.edit)
     return compose_mask(mask, state.edit, _gain_limit_db(session, state))
 
 
@@ -153,7 +155,7 @@ def compose_mask_window(
     session: StudioSession, state: EditState, model: Model, start_s: float, stop_s: float
 ) -> tuple[Mask, float]:
     """Return the edited mask around [start_s, stop_s] at full amount, and the time of its first frame."""
-    mask = load_found_mask(session, state, model)
+    mask = shape_for_edit(load_found_mask(session, state, model), state.edit)
     frames = frames_around(start_s, stop_s, mask.hop_seconds, mask.frames)
     first_s = frames.start * mask.hop_seconds
     window = mask.slice_frames(frames.start, frames.stop)
@@ -188,7 +190,7 @@ def read_playback_samples(
     if render_path(session, key).exists():
         return np.array(open_full_render(session, key)[:, start:stop])
     mask = compose_mask_range(
-        load_found_mask(session, state, model),
+        shape_for_edit(load_found_mask(session, state, model), state.edit),
         state.edit,
         _gain_limit_db(session, state),
         source.shape[1],
@@ -336,7 +338,8 @@ def _estimate_at_full_amount(
     The arguments of the cached function are normalised first, so that all amounts and all places in
     the history share one entry.
     """
-    edit = state.edit.model_copy(update={"amount": 1.0})
+    # Cuts and boosts depend on the sign of the amount.
+    edit = state.edit.model_copy(update={"amount": math.copysign(1.0, state.edit.amount)})
     state = EditState(0, state.mask_number, edit, can_undo=False, can_redo=False)
     return _compute_loudness_estimate(replace(session, changed=0.0), state, model)
 
@@ -351,7 +354,7 @@ def _compute_loudness_estimate(
     power, hz = _read_band_power(path, _modified_ns(path))
     blocks = np.arange(0, power.shape[1], max(1, power.shape[1] // _MAX_ESTIMATE_BLOCKS))
     # One mask frame for each block is enough, because the power is a mean over the block.
-    mask = load_found_mask(session, state, model)
+    mask = shape_for_edit(load_found_mask(session, state, model), state.edit)
     thin = Mask(mask.gain_db[:, ::_BLOCK_FRAMES], mask.hz, mask.hop_seconds * _BLOCK_FRAMES, mask.top_hz)
     edited = compose_mask(thin, state.edit, _gain_limit_db(session, state))
     # Blocks last 0.1 s; the gain is taken at their centres.
@@ -394,7 +397,8 @@ def save_estimate_offset(
 ) -> None:
     """Store the error of an edit's estimated gain, and the gain that its true peak allowed."""
     estimated_db = _matching_gain_db(_estimate_at_full_amount(session, state, model), state.edit.amount)
-    amount = max(state.edit.amount, 0.05)  # the error is stored for full amount; avoids division by 0
+    # The error is stored for full amount; near amount 0 it would be divided by nothing.
+    amount = state.edit.amount if abs(state.edit.amount) > 0.05 else 0.05
     # A gain that the peak limit reduced says nothing about the estimate.
     offset_db = 0.0 if exact.held else (exact.output_db - estimated_db) / amount
     peak_limit_db = exact.output_db if exact.held else None

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from tonewood.settings import Settings
+from tonewood.settings_base import Settings
 
 ResponseSpecs = dict[int | str, dict[str, Any]]
 """Answers by status, as FastAPI's `responses` takes them."""
