@@ -28,6 +28,7 @@ MODEL = "soundfont-cello"
 MOST_BYTES = 300_000
 OWN_COLOURS = 56
 DESK: ViewportSize = {"width": 1360, "height": 850}
+WIDE: ViewportSize = {"width": 1920, "height": 1080}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 # Colours of all text on a page, as red, green and blue.
 INKS = """[...new Set(
@@ -58,13 +59,11 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
     page.goto(address)
     page.set_input_files("input[type=file]", EXAMPLE)
     page.wait_for_selector(".session")
-    page.select_option("[data-select=overlay]", "none")
     page.wait_for_timeout(1_000)
     shot("opened", page)
 
-    page.select_option("[data-select=overlay]", "mask")
     page.evaluate(_posted(page, "enhance", f"{{steps: {SEARCH}}}"))
-    page.wait_for_selector(".progress-slot .spark")
+    page.wait_for_selector(".progress-slot .progress")
     page.wait_for_timeout(1_500)
     shot("searching", page)
     page.get_by_role("button", name="Cancel").click()
@@ -84,20 +83,29 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
         for key in keys:
             page.keyboard.press(key)
     draw(page, "a", 0.30, 0.43, 300, 700)
-    page.wait_for_selector("text=being checked")
-    page.wait_for_selector("text=being checked", state="detached")
+    page.wait_for_selector(".rechecking")
+    page.wait_for_selector(".rechecking", state="detached")
     page.locator(".note.pinned").click()
     page.wait_for_timeout(300)
     shot("notes", page)
 
-    page.select_option("[data-select=overlay]", "saliency")
+    page.select_option("[data-select=colours]", "saliency")
     page.wait_for_timeout(2_500)
-    page.locator("summary").click()
+    page.locator("summary", has_text="Checks").click()
     shot("saliency", page)
-    page.select_option("[data-select=overlay]", "mask")
+    page.select_option("[data-select=colours]", "mask")
 
     session = page.url
-    phone = browser.new_page(viewport=PHONE)
+    for name, scheme in (("desk", "light"), ("desk-dark", "dark")):
+        desk = browser.new_page(viewport=WIDE, color_scheme=scheme)
+        desk.goto(session)
+        desk.wait_for_timeout(1_500)
+        desk.select_option("[data-select=axis]", "cello")
+        desk.get_by_role("button", name="Gain" if scheme == "light" else "Both", exact=True).click()
+        desk.wait_for_timeout(800)
+        shot(name, desk)
+        desk.close()
+    phone = browser.new_page(viewport=PHONE, has_touch=True)
     phone.goto(session)
     phone.wait_for_timeout(1_500)
     shot("phone", phone)
@@ -113,11 +121,10 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
 def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
     """Enhance a folder."""
     page.goto(f"{address}#/folder")
-    choose(page, "folder of recordings", "Suite, first takes")
-    choose(page, "where to")
+    choose(page, "Recordings to enhance", "Suite, first takes")
+    choose(page, "Save in")
     page.get_by_role("button", name="Enhance the folder").click()
-    page.wait_for_selector("text=done", timeout=120_000)
-    page.wait_for_selector(".results >> text=recordings done", timeout=120_000)
+    page.wait_for_selector(".results >> text=6 of 7 done, 1 failed", timeout=120_000)
     page.get_by_role("button", name="Play enhanced").nth(1).click()
     page.wait_for_timeout(300)
     page.evaluate("scrollTo(0, 400)")
@@ -127,8 +134,8 @@ def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
 def train(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
     """Audit two folders and start a training."""
     page.goto(f"{address}#/train")
-    choose(page, "reference folder", "Good cello")
-    choose(page, "source folder", "Plain cello")
+    choose(page, "Reference folder", "Good cello")
+    choose(page, "Source folder", "Plain cello")
     page.fill("#name", "good cello")
     page.fill("#domain", "solo cello, dry")
     page.get_by_role("button", name="Check the folders").click()
@@ -143,7 +150,7 @@ def train(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
 
 def choose(page: Page, field: str, name: str | None = None) -> None:
     """Choose a folder right below the root, or the root itself."""
-    page.get_by_role("button", name=f"Choose the {field}").click()
+    page.get_by_role("button", name=f"Choose: {field}").click()
     page.wait_for_selector(".places li")
     if name:
         page.locator(".places").get_by_role("button", name=name).click()

@@ -58,7 +58,7 @@ def test_upload_enhance_edit_undo_download_and_reload(
     wait_until(page, lambda: state(live, session)["edit"]["amount"] < 1.0)
     measured = "performance.getEntriesByName('change-to-sound').length"
     wait_until(page, lambda: page.evaluate(measured) > 0)
-    slider.press("End")
+    slider.dblclick()
     page.keyboard.press("Space")
     wait_until(page, lambda: page.inner_text(".amount .value") == "100 %")
     wait_until(page, lambda: state(live, session)["edit"]["amount"] == 1.0)

@@ -71,7 +71,7 @@ def test_picture_shows_gains_before_the_rendering(
     wait_until(page, lambda: "C2" not in page.locator(".rows span").all_inner_texts())
     page.keyboard.press("0")
     wait_until(page, lambda: "C2" in page.locator(".rows span").all_inner_texts())
-    page.locator("#amount").press("End")
+    page.locator("#amount").dblclick()
     wait_until(page, lambda: state(live, enhanced_session)["edit"]["amount"] == 1.0)
 
 

@@ -45,6 +45,42 @@ def test_values_are_typed_reset_and_turned_with_alt(
     wait_until(page, lambda: [note["gain_db"] for note in kept()["notes"]] == [-3.4])
 
 
+def test_shape_and_inverse_are_kept_and_reset(
+    visit: Callable[..., Any], live: Live, enhanced_session: str
+) -> None:
+    page = visit()
+    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page.wait_for_selector(".overview > div")
+
+    def kept() -> Any:
+        return state(live, enhanced_session)["edit"]
+
+    for label, typed, name, value in (
+        ("Smooth, pitch", "0.5", "smooth_octaves", 0.5),
+        ("Smooth, time", "1.25 s", "smooth_seconds", 1.25),
+        ("Low limit", "200", "low_hz", 200),
+        ("High limit", "4k", "high_hz", 4_000),
+    ):
+        page.get_by_role("button", name=f"{label}: off").click()
+        page.keyboard.type(typed)
+        page.keyboard.press("Enter")
+        wait_until(page, lambda name=name, value=value: kept().get("shape", {}).get(name) == value)
+    page.get_by_role("button", name="Cuts only").click()
+    wait_until(page, lambda: kept()["shape"]["direction"] == "cut")
+    page.locator(".amount .value").click()
+    page.keyboard.type("-100")
+    page.keyboard.press("Enter")
+    wait_until(page, lambda: kept()["amount"] == -1.0)
+    wait_until(page, lambda: state(live, enhanced_session)["whole"])
+    page.wait_for_selector("text=Moved away from the reference")
+    # Resetting everything leaves the shape out again.
+    page.locator("#amount").dblclick()
+    for label in ("Smooth, pitch", "Smooth, time", "Low limit", "High limit"):
+        page.get_by_role("slider", name=label).dblclick()
+    page.locator("[data-direction=both]").click()
+    wait_until(page, lambda: "shape" not in kept() and kept()["amount"] == 1.0)
+
+
 def test_harmonics_are_edited_and_deleted_as_one(
     visit: Callable[..., Any], live: Live, enhanced_session: str
 ) -> None:

@@ -32,7 +32,7 @@ def test_undo_and_redo_go_through_all_edits(client: TestClient, take: Path) -> N
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"amount": 1.5},
+        {"amount": 2.5},
         {"amount": "loud"},
         {"notes": [{**NOTE, "gain_db": 99}]},
         {"notes": [{**NOTE, "id": "../x"}]},
@@ -156,3 +156,19 @@ def test_session_is_renamed(client: TestClient, session: dict[str, Any]) -> None
     assert client.put(f"{base}/title", json={"title": "  Suite, take 3 "}).json()["title"] == "Suite, take 3"
     assert client.put(f"{base}/title", json={"title": ""}).status_code == 422
     assert client.get(base).json()["title"] == "Suite, take 3"
+
+
+def test_first_mask_starts_at_the_least_sufficient_amount(client: TestClient, take: Path) -> None:
+    fresh = upload_recording(client, take)
+    job = client.post(f"/api/sessions/{fresh['id']}/enhance", json={"steps": 1}).json()
+    finished = wait_for_job(client, job)
+    state = client.get(f"/api/sessions/{fresh['id']}/state").json()
+    certificate = state["certificate"]
+    expected = 0.0 if certificate["treatment"] == "unchanged" else finished["told"]["amount"]
+    assert state["edit"]["amount"] == expected
+    # Chosen amounts outlast a new search, but 0 % would have no effect.
+    for amount, later in ((0.6, 0.6), (0.0, 1.0)):
+        change_edit(client, fresh, amount=amount)
+        job = client.post(f"/api/sessions/{fresh['id']}/enhance", json={"force": True, "steps": 1}).json()
+        assert wait_for_job(client, job)["state"] == "done"
+        assert client.get(f"/api/sessions/{fresh['id']}/state").json()["edit"]["amount"] == later

@@ -22,8 +22,17 @@ export interface Area {
   amount: number;
 }
 
+export interface Shape {
+  smooth_octaves: number;
+  smooth_seconds: number;
+  low_hz: number | null;
+  high_hz: number | null;
+  direction: "both" | "cut" | "boost";
+}
+
 export interface Edit {
   amount: number;
+  shape?: Shape; // of the found mask
   notes: Note[];
   areas: Area[];
 }

@@ -17,8 +17,32 @@ export class AverageEq {
   private curve: Curve | null = null;
   reach = 18; // gain at the edge, dB: the scale of the picture's colours, too
 
-  constructor(private scale: Scale) {
-    this.element = h("figure", { class: "average" }, h("figcaption", {}, h("span", { class: "long" }, "Average "), "EQ"), this.plot as unknown as HTMLElement);
+  private name: HTMLButtonElement;
+  private visible = false; // of the visible range, not of the whole recording
+
+  constructor(
+    private scale: Scale,
+    private changed: () => void,
+  ) {
+    this.name = h("button", { type: "button", onclick: () => this.toggle() });
+    this.element = h("figure", { class: "average" }, h("figcaption", {}, this.name), this.plot as unknown as HTMLElement);
+    this.label();
+  }
+
+  /** Reads the average of the visible range, if that is chosen. */
+  get follows(): boolean {
+    return this.visible;
+  }
+
+  private toggle(): void {
+    this.visible = !this.visible;
+    this.label();
+    this.changed();
+  }
+
+  private label(): void {
+    this.name.replaceChildren(h("span", { class: "long" }, this.visible ? "In view: " : "Average "), "EQ");
+    this.name.title = this.visible ? "EQ of the visible range; click for the whole recording" : "EQ of the whole recording; click for the visible range";
   }
 
   /** The largest boost and the largest cut of the average. */
@@ -30,8 +54,11 @@ export class AverageEq {
   }
 
   async load(session: Session): Promise<void> {
-    const curve = await get<Curve>(`/sessions/${session.id}/curve?axis=${this.scale.axis}`);
+    const { start, end } = this.scale;
+    const range = this.visible ? `&start_s=${start.toFixed(3)}&end_s=${end.toFixed(3)}` : "";
+    const curve = await get<Curve>(`/sessions/${session.id}/curve?axis=${this.scale.axis}${range}`);
     this.curve = curve;
+    if (this.visible) return; // the scale stays
     const most = Math.max(6, ...curve.low.map(Math.abs), ...curve.high.map(Math.abs));
     this.reach = Math.min(30, Math.ceil(most / 6) * 6);
   }

@@ -158,6 +158,11 @@ export function hertz(hz: number): string {
   return hz >= 1000 ? `${(hz / 1000).toFixed(hz >= 10000 ? 1 : 2)} kHz` : `${Math.round(hz)} Hz`;
 }
 
+/** Returns a range of frequencies with one unit where that is possible. */
+export function band(low: number, high: number): string {
+  return low < 1000 && high < 1000 ? `${Math.round(low)}–${hertz(high)}` : `${hertz(low)}–${hertz(high)}`;
+}
+
 export function decibels(db: number, digits = 1): string {
   const rounded = Number(db.toFixed(digits));
   return `${rounded > 0 ? "+" : rounded < 0 ? "−" : ""}${Math.abs(rounded).toFixed(digits)} dB`;

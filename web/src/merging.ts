@@ -10,8 +10,11 @@ const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.str
 
 /** Returns `theirs` with everything that `mine` changed since `base`. */
 export function merged(base: Edit, mine: Edit, theirs: Edit): Edit {
+  const shape = same(mine.shape, base.shape) ? theirs.shape : mine.shape;
+  const { shape: _, ...rest } = theirs;
   return {
-    ...theirs,
+    ...rest,
+    ...(shape && { shape }),
     amount: mine.amount === base.amount ? theirs.amount : mine.amount,
     notes: items(base.notes, mine.notes, theirs.notes),
     areas: items(base.areas, mine.areas, theirs.areas),

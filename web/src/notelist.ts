@@ -2,7 +2,7 @@
 
 import type { Area, Edit, Note } from "./api";
 import { altered, type Desk, type Kind } from "./blocks";
-import { arrange, button, card, clock, decibels, h, hertz } from "./dom";
+import { arrange, band, button, card, clock, decibels, h } from "./dom";
 import { AREAS, bounded, boxOf, groupOf, NOTES, percent, whereabouts } from "./notes";
 import { parsePercent, Slider } from "./slider";
 
@@ -155,7 +155,7 @@ class NoteRow extends Row<Note> {
 
   show(note: Note, harmonics: number): HTMLElement {
     const box = boxOf(note);
-    const place = `${clock(Math.max(0, box.start), 1)}–${clock(box.end, 1)}, ${hertz(box.low)}–${hertz(box.high)}`;
+    const place = `${clock(Math.max(0, box.start), 1)}–${clock(box.end, 1)}, ${band(box.low, box.high)}`;
     const where = harmonics ? `${place}, ${harmonics} harmonic${harmonics === 1 ? "" : "s"}` : place;
     this.pin.setAttribute("aria-pressed", String(note.pinned));
     this.mute.setAttribute("aria-pressed", String(note.muted));

@@ -55,7 +55,8 @@ export function bounded(db: number): number {
 }
 
 export function percent(share: number): string {
-  return `${Math.round(share * 100)} %`;
+  const whole = Math.round(share * 1000) / 10;
+  return `${whole < 0 ? "−" : ""}${Math.abs(whole)} %`;
 }
 
 function described(note: Note): string {
@@ -81,6 +82,7 @@ export const NOTES: Kind<Note> = {
   boxed,
   described,
   paint(note, element, label) {
+    element.classList.toggle("harmonic", groupOf(note.id) !== note.id);
     element.classList.toggle("cut", note.gain_db < 0);
     element.classList.toggle("muted", note.muted);
     element.classList.toggle("pinned", note.pinned);

@@ -93,7 +93,10 @@ export class Player extends EventTarget {
   async refresh(): Promise<void> {
     if (!this.playing || !this.generation || !this.context) return;
     this.asked ||= performance.now();
-    if (this.amount !== null) this.balance(this.generation, this.context.currentTime, 0.01);
+    if (this.amount !== null) {
+      this.balance(this.generation, this.context.currentTime, 0.01);
+      performance.mark("amount-approximated");
+    }
     if (this.refreshing) {
       this.again = true;
       return;

@@ -114,7 +114,7 @@ export class Scope {
   /** Whether gains or saliency are drawn. */
   get covered(): boolean {
     if (this.view === "level") return false;
-    return this.shows === "saliency" ? this.session.saliency !== null : this.masked;
+    return this.shows === "saliency" ? this.session.saliency !== null : this.masked && this.amount !== 0;
   }
 
   /** Whether the output is the rendering itself, or drawn from levels and gains until that is there. */
@@ -168,7 +168,7 @@ export class Scope {
   }
 
   private get lift(): number {
-    return this.amount > 0 ? this.state.levels.output_db : 0;
+    return this.amount === 0 ? 0 : this.state.levels.output_db;
   }
 
   private get zoomLevel(): number {

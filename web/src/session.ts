@@ -17,6 +17,7 @@ import { Player } from "./player";
 import type { AxisName } from "./scale";
 import { Scope } from "./scope";
 import { Searches } from "./searches";
+import { ShapeCard } from "./shape";
 import { showShortcuts } from "./sheet";
 import { Snapshots } from "./snapshots";
 import { Transport, type Region } from "./transport";
@@ -31,6 +32,7 @@ export class SessionPage {
   private eq: AverageEq;
   private edits: Edits;
   private settle = 0;
+  private curveTimer = 0;
   private gone = false;
 
   // parts of the page that change
@@ -39,6 +41,7 @@ export class SessionPage {
   private viewing: Viewing;
   private searches: Searches;
   private snapshots: Snapshots;
+  private shape: ShapeCard;
   private enhanceButton = button("Enhance", null, () => void this.searches.search(), { class: "primary" });
   private certificate = new CertificateCard(() => void this.searches.enhance(true));
   private marks: Marks;
@@ -48,7 +51,7 @@ export class SessionPage {
     this.edits = new Edits(session, (state) => this.accept(state));
     this.player = new Player(session);
     this.scope = new Scope(session);
-    this.eq = new AverageEq(this.scope.scale);
+    this.eq = new AverageEq(this.scope.scale, () => void this.loadCurve());
     this.transport = new Transport(this.player, this.scope, {
       turned: (amount) => this.turned(amount),
       kept: () => this.marks.keep(this.edits.now),
@@ -69,6 +72,7 @@ export class SessionPage {
       axis: (axis) => void this.axis(axis),
     });
     this.marks = new Marks(this.edits, this.scope, this.player, (box) => this.solo(box));
+    this.shape = new ShapeCard(this.marks);
     this.snapshots = new Snapshots(session, this.edits, () => this.marks.lay());
     this.searches = new Searches(session, this.edits, {
       stands: (told, job) => this.stands(told, job),
@@ -83,6 +87,7 @@ export class SessionPage {
   destroy(): void {
     this.gone = true;
     clearTimeout(this.settle);
+    clearTimeout(this.curveTimer);
     this.searches.destroy();
     this.transport.destroy();
     this.player.forget();
@@ -98,7 +103,9 @@ export class SessionPage {
   private build(): void {
     const { session } = this;
     document.title = `${session.title} · Tonewood`;
+    const skip = button("Skip to the picture", null, () => this.viewing.focus(), { class: "skip" });
     this.element.append(
+      skip,
       header(
         [this.title(), h("span", { class: "facts quiet" }, facts(session))],
         [h("div", { class: "enhance" }, modelChoice(session, () => this.show()), this.enhanceButton)],
@@ -120,6 +127,7 @@ export class SessionPage {
           "aside",
           { class: "side", "aria-label": "Certificate and edits" },
           this.certificate.element,
+          this.shape.element,
           this.snapshots.element,
           this.marks.list.element,
           this.exports.element,
@@ -141,6 +149,10 @@ export class SessionPage {
       this.eq.draw(this.edits.now.amount);
       scope.playhead(player.position, false);
       this.overview.window(scope.scale);
+      if (this.eq.follows) {
+        clearTimeout(this.curveTimer);
+        this.curveTimer = window.setTimeout(() => void this.loadCurve(), 250);
+      }
     };
     document.addEventListener("keydown", this.typed);
     document.addEventListener("theme", this.themed);
@@ -212,6 +224,7 @@ export class SessionPage {
     this.enhanceButton.classList.toggle("primary", !found || other);
     this.certificate.show(state, this.session.model);
     this.exports.show(found, masked);
+    this.shape.show(found);
     this.marks.lay();
     this.summarise();
     this.scope.draw();

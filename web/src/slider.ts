@@ -7,6 +7,7 @@ interface Range {
   max: number;
   step: number;
   reset: number; // value after a double click
+  origin?: number; // value without effect, from which the track is filled
   label: string;
   text(value: number): string;
   /** Returns the value of a typed text; NaN if it is none. */
@@ -53,7 +54,10 @@ export class Slider {
     this.input.setAttribute("aria-label", label);
     this.input.setAttribute("aria-valuetext", text);
     const { min, max } = this.range;
-    this.input.style.setProperty("--share", `${(100 * (value - min)) / (max - min)}%`);
+    const share = (at: number) => (100 * (Math.max(min, Math.min(max, at)) - min)) / (max - min);
+    const origin = share(this.range.origin ?? 0);
+    this.input.style.setProperty("--from", `${Math.min(origin, share(value))}%`);
+    this.input.style.setProperty("--share", `${Math.max(origin, share(value))}%`);
     if (this.figure.textContent !== text) this.figure.textContent = text;
     this.figure.setAttribute("aria-label", `${label}: ${text}; type a value`);
   }

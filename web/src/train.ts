@@ -37,9 +37,16 @@ export class TrainPage {
   private trainSlot = h("div", { class: "slot" });
   private listening: Listening;
 
+  private saved = h("p", { class: "quiet small" });
+
   constructor() {
     document.title = "Train a sound · Tonewood";
     this.name.addEventListener("input", () => this.enable());
+    this.name.value = remembered<string>("name") ?? "";
+    this.domain.value = remembered<string>("domain") ?? "";
+    this.domain.addEventListener("input", () => remember("domain", this.domain.value));
+    this.reference = remembered<Chosen>("reference");
+    this.source = remembered<Chosen>("source");
     this.element.append(
       header(),
       h(
@@ -55,21 +62,22 @@ export class TrainPage {
             "li",
             {},
             h("h2", {}, "Choose two folders"),
-            placeField("Reference folder", "The sound you want.", (place) => this.chose("reference", place)),
-            placeField("Source folder", "The sound you have.", (place) => this.chose("source", place)),
+            placeField("Reference folder", "The sound you want.", (place) => this.chose("reference", place), this.reference),
+            placeField("Source folder", "The sound you have.", (place) => this.chose("source", place), this.source),
           ),
           h("li", {}, h("h2", {}, "Check the folders"), h("p", { class: "quiet" }, "Level, noise, bandwidth, hum or a codec may differ between the folders, too. The model would then learn that difference."), this.checkButton, this.auditSlot),
           h(
             "li",
             {},
             h("h2", {}, "Train"),
-            h("div", { class: "fields" }, field("Name", this.name), field("Purpose", this.domain)),
+            h("div", { class: "fields" }, field("Name", this.name, this.saved), field("Purpose", this.domain)),
             this.trainButton,
             this.trainSlot,
           ),
         ),
       ),
     );
+    this.enable();
     this.listening = new Listening(null, (job) => this.told(job), () => void this.back());
     void this.resume();
   }
@@ -95,6 +103,7 @@ export class TrainPage {
 
   private chose(side: "reference" | "source", place: Chosen): void {
     this[side] = place;
+    remember(side, place);
     this.audit = null;
     this.auditSlot.replaceChildren();
     this.enable();
@@ -102,6 +111,10 @@ export class TrainPage {
 
   private enable(): void {
     const both = this.reference && this.source;
+    remember("name", this.name.value);
+    // The name as the server makes a file name of it.
+    const file = this.name.value.trim().toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 40);
+    this.saved.textContent = file && file !== this.name.value ? `Saved as ${file}` : "";
     this.checkButton.disabled = !both;
     this.trainButton.disabled = !both || this.audit?.state !== "done" || !this.name.value.trim();
   }
@@ -205,8 +218,25 @@ function queued(job: Job): string {
   return job.ahead ? `Queued (${job.ahead} ahead)` : "Starting …";
 }
 
-function field(label: string, input: HTMLInputElement): HTMLElement {
-  return h("div", { class: "field" }, h("label", { for: input.id }, label), input);
+function field(label: string, input: HTMLInputElement, hint?: HTMLElement): HTMLElement {
+  return h("div", { class: "field" }, h("label", { for: input.id }, label), input, hint);
+}
+
+/** Keeps a choice until the browser's tab is closed, so that a reload does not lose it. */
+function remember(name: string, value: unknown): void {
+  try {
+    sessionStorage.setItem(`train-${name}`, JSON.stringify(value));
+  } catch {
+    // a browser may forbid storage
+  }
+}
+
+function remembered<T>(name: string): T | null {
+  try {
+    return JSON.parse(sessionStorage.getItem(`train-${name}`) ?? "null") as T | null;
+  } catch {
+    return null;
+  }
 }
 
 /** Draws the held-out accuracy of scorer and judge. */

@@ -55,7 +55,7 @@ export class Transport {
       );
     }
     this.amount = new Slider(
-      { min: 0, max: 1, step: 0.01, reset: 1, label: "Amount", text: percent, parse: parsePercent },
+      { min: -1, max: 2, step: 0.01, reset: 1, label: "Amount", text: percent, parse: parsePercent },
       { turned: (amount) => this.turn(amount), kept: () => heard.kept() },
       { id: "amount" },
     );

@@ -79,7 +79,7 @@ export class Viewing {
       { min: 0.1, max: 1, step: 0.05, reset: 0.85, label: "Opacity of the gain", text: (it) => `${Math.round(it * 100)} %`, parse: parsePercent },
       { turned: (value) => this.fade(value), kept: (value) => this.fade(value) },
     );
-    this.opacityField = h("div", { class: "choice opacity" }, h("span", { "aria-hidden": "true" }, "Opacity"), this.opacity.input, this.opacity.figure);
+    this.opacityField = h("div", { class: "choice opacity" }, h("span", { "aria-hidden": "true" }, "Opacity"), this.opacity.input);
     this.elements = [
       h("div", { class: "bar under" }, this.tools, this.undo, this.redo, ...zooms, h("span", { class: "gap" }), this.views),
       h("div", { class: "bar under" }, ...this.choices(), this.opacityField, h("span", { class: "gap" }), this.legendSlot),
@@ -112,6 +112,11 @@ export class Viewing {
     this.tool = tool;
     this.scope.layer.dataset.tool = tool;
     press(this.tools, "data-tool", tool);
+  }
+
+  /** Moves the focus to the tools of the picture. */
+  focus(): void {
+    this.tools.querySelector("button")?.focus();
   }
 
   look(view: View): void {

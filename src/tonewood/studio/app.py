@@ -52,7 +52,8 @@ def create_studio_app(studio: StudioState, upload: RequestLimits = DEFAULT_UPLOA
     for missing in (FileNotFoundError, RuntimeError):
         app.add_exception_handler(missing, _respond_to_missing_file)
     app.add_exception_handler(Exception, _respond_to_internal_error)
-    app.add_api_route("/", _serve_index_page, methods=["GET"], response_class=HTMLResponse)
+    for path in ("/", "//"):  # the second is a frequent slip
+        app.add_api_route(path, _serve_index_page, methods=["GET"], response_class=HTMLResponse)
     # Routes match in this order, so the folder that answers every path comes last.
     app.mount("/assets", _ImmutableAssets(directory=STATIC_FOLDER / "assets", check_dir=False))
     app.mount("/", StaticFiles(directory=STATIC_FOLDER, check_dir=False))

@@ -71,17 +71,21 @@ def verdict_line(certificate: Certificate) -> CertificateLine:
         return _refused_line(certificate, kind)
     if kind == "unchanged":
         return CertificateLine("plain", "Unchanged", "At this amount, the output is the original.")
+    if certificate.whole is not None and certificate.scorer.after > certificate.scorer.before:
+        text = f"At {certificate.share}, the output is less like the reference than the original."
+        return CertificateLine("plain", "Moved away from the reference", text)
+    share = f" This is the verdict on all of it; applied: {certificate.share}." if certificate.share else ""
     if certificate.verdict == "good":
         return CertificateLine(
             "good",
             "Looks trustworthy",
             "Match score and second opinion agree, and the change is as smooth as an equaliser's. Listen "
-            "before you decide.",
+            f"before you decide.{share}",
         )
     return CertificateLine(
         "caution",
         "Use with care",
-        "At least one check below speaks against this result. Listen closely, or reduce the amount.",
+        f"At least one check below speaks against this result. Listen closely, or reduce the amount.{share}",
     )
 
 
@@ -121,7 +125,9 @@ def _effect_lines(certificate: Certificate) -> list[CertificateLine]:
             CertificateLine("none", "Smoothness", nothing),
         ]
     scores = f"{scorer.before:.2f} → {scorer.after:.2f}; 0 is the reference"
-    improved = is_improvement(scorer.before, scorer.after)
+    # A share has less effect; that alone does not speak against it.
+    unmoved = None if certificate.share else False
+    improved = is_improvement(scorer.before, scorer.after) or unmoved
     lines = [_checked("Match score", f"{before} before, {after} after ({scores}).", improved)]
     if judge is None:
         text = "This model has no second network, so the result was not checked independently."
@@ -130,7 +136,7 @@ def _effect_lines(certificate: Certificate) -> list[CertificateLine]:
     agrees = is_improvement(judge.before, judge.after)
     verb, scores = "agrees" if agrees else "does not agree", f"{judge.before:.2f} → {judge.after:.2f}"
     text = f"A second network, which the search did not use, {verb} ({scores})."
-    lines.append(_checked("Second opinion", text, agrees))
+    lines.append(_checked("Second opinion", text, agrees or unmoved))
     # A second network that does not agree leaves no effect that smoothing could remove.
     if not agrees or certificate.judge_smoothed is None:
         lines.append(CertificateLine("none", "Smoothness", "Does not apply without a second opinion."))

@@ -17,7 +17,7 @@ from tonewood.data.loading import check_distinct_folders
 from tonewood.enhancement.editing import Edit
 from tonewood.enhancement.output_files import sidecar_path
 from tonewood.enhancement.recipe import load_recipe
-from tonewood.errors import CallError, OutputError, printable
+from tonewood.errors import CallError, OutputError, RecipeError, printable
 from tonewood.settings import EnhanceSettings
 from tonewood.settings_base import Settings
 from tonewood.studio.database import NotFoundError
@@ -178,10 +178,10 @@ def open_batch_row(job: str, row: Annotated[int, InPath(ge=0)], studio: StudioDe
         is_there = recipe.certificate.verdict == "unneeded"
         amount = 0.0 if is_there else recipe.settings.render.amount
         studio.database.append_edit(identity, Edit(amount=amount), 0)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, RecipeError) as error:
         studio.database.discard_session(identity)
         raise CallError(
-            f"the recipe of {source.name} fits another recording: start the batch again"
+            f"the recipe of {recording.name} is damaged or of another recording: start the batch again"
         ) from error
     except BaseException:
         studio.database.discard_session(identity)

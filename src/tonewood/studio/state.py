@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import TonewoodError
+from tonewood.mask.certificate import Certificate
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.studio import session_audio, tiles
-from tonewood.studio.certificate_view import certificate_view
+from tonewood.studio.certificate_view import certificate_view, treatment
 from tonewood.studio.database import EditState, NotFoundError, SessionDatabase, StudioJob, StudioSession
 from tonewood.studio.job_queue import JobQueue
 from tonewood.studio.registries import FolderRegistry, ModelRegistry
@@ -201,20 +202,22 @@ class StudioState:
         if job.session is None or job.kind not in ("enhance", "again"):
             return
         try:
-            edit = self.database.get_state(job.session).edit
+            state = self.database.get_state(job.session)
         except NotFoundError:  # the session was deleted during the search
             return
+        edit = state.edit
         # The search kept some notes. Notes that were added or pinned while it ran stay.
         dropped, pinned = set(job.request["dropped"]), set(job.request["pinned"])
         notes = tuple(
             note for note in edit.notes if note.id not in dropped or (note.pinned and note.id not in pinned)
         )
         edit = edit.model_copy(update={"notes": notes})
-        # A recording that needs no change starts at 0 %; a search whose mask is not used would show nothing.
-        if job.progress["certificate"]["verdict"] == "unneeded" and not job.request["settings"]["force"]:
+        # A recording that was left unchanged starts at 0 %, any other where the search put it.
+        certificate = Certificate.model_validate(job.progress["certificate"])
+        if treatment(certificate) == "unchanged" and not job.request["settings"]["force"]:
             edit = edit.model_copy(update={"amount": 0.0})
-        elif edit.amount == 0:
-            edit = edit.model_copy(update={"amount": 1.0})
+        elif edit.amount == 0 or (state.mask_number is None and edit.amount == 1):
+            edit = edit.model_copy(update={"amount": job.progress.get("amount", 1.0)})
         self.database.append_edit(job.session, edit, job.progress["found"])
 
 
