@@ -28,13 +28,11 @@ MODEL = "soundfont-cello"
 MOST_BYTES = 300_000
 OWN_COLOURS = 56
 DESK: ViewportSize = {"width": 1360, "height": 850}
-WIDE: ViewportSize = {"width": 1920, "height": 1080}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 # Colours of all text on a page, as red, green and blue.
 INKS = """[...new Set(
     [...document.querySelectorAll('body *')].map(it => getComputedStyle(it).color)
     )].slice(0, 24).map(it => it.match(/[0-9.]+/g).slice(0, 3).map(Math.round))"""
-SEARCH = 200  # steps, so that there is time for a picture
 
 
 def main() -> None:
@@ -61,13 +59,6 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
     page.wait_for_selector(".session")
     page.wait_for_timeout(1_000)
     shot("opened", page)
-
-    page.evaluate(_posted(page, "enhance", f"{{steps: {SEARCH}}}"))
-    page.wait_for_selector(".progress-slot .progress")
-    page.wait_for_timeout(1_500)
-    shot("searching", page)
-    page.get_by_role("button", name="Cancel").click()
-    page.wait_for_timeout(500)
 
     page.get_by_role("button", name="Enhance", exact=True).click()
     page.wait_for_selector(".verdict")
@@ -96,15 +87,6 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
     page.select_option("[data-select=colours]", "mask")
 
     session = page.url
-    for name, scheme in (("desk", "light"), ("desk-dark", "dark")):
-        desk = browser.new_page(viewport=WIDE, color_scheme=scheme)
-        desk.goto(session)
-        desk.wait_for_timeout(1_500)
-        desk.select_option("[data-select=axis]", "cello")
-        desk.get_by_role("button", name="Gain" if scheme == "light" else "Both", exact=True).click()
-        desk.wait_for_timeout(800)
-        shot(name, desk)
-        desk.close()
     phone = browser.new_page(viewport=PHONE, has_touch=True)
     phone.goto(session)
     phone.wait_for_timeout(1_500)
@@ -170,14 +152,6 @@ def draw(page: Page, tool: str, left: float, right: float, low: float, high: flo
     page.mouse.move(box["x"] + right * box["width"], heights[1], steps=5)
     page.mouse.up()
     page.wait_for_timeout(150)
-
-
-def _posted(page: Page, route: str, body: str) -> str:
-    session = page.url.rsplit("/", 1)[1]
-    return (
-        f"fetch('/api/sessions/{session}/{route}', {{method: 'POST', "
-        f"headers: {{'Content-Type': 'application/json'}}, body: JSON.stringify({body})}})"
-    )
 
 
 def keep(path: Path, page: Page) -> None:

@@ -94,8 +94,11 @@ export class Player extends EventTarget {
     if (!this.playing || !this.generation || !this.context) return;
     this.asked ||= performance.now();
     if (this.amount !== null) {
+      const start = performance.now();
       this.balance(this.generation, this.context.currentTime, 0.01);
-      performance.mark("amount-approximated");
+      // From the slider's event until the mix leaves the audio graph.
+      const end = performance.now() + 1000 * this.context.baseLatency;
+      performance.measure("change-to-approximation", { start, end });
     }
     if (this.refreshing) {
       this.again = true;

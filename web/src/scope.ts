@@ -44,6 +44,7 @@ export class Scope {
   private waiting = 0;
   private ground = inked("--ground");
   onchange: () => void = () => {};
+  onpaint: () => void = () => {};
 
   constructor(private session: Session) {
     this.drawnState = session.state;
@@ -136,8 +137,9 @@ export class Scope {
     const number = Math.floor(reading.seconds / span);
     const column = Math.floor((reading.seconds / span - number) * session.axes.columns);
     const row = Math.round(Math.max(0, Math.min(1, scale.share(reading.hz))) * (session.axes.rows - 1));
+    // A tile that is not here is requested, and read once it is drawn.
     const value = (kind: Kind): number | null =>
-      this.tiles.here(kind, scale.axis, level, number, state)?.bytes?.[row * session.axes.columns + column] ?? null;
+      this.tiles.get(kind, scale.axis, level, number, state)?.bytes?.[row * session.axes.columns + column] ?? null;
     const input = value("input");
     if (input !== null) reading.level = input / 2 - 110;
     const mask = this.masked ? value("mask") : null;
@@ -205,6 +207,7 @@ export class Scope {
       context.globalAlpha = 1;
     }
     this.label();
+    this.onpaint();
     this.tiles.trim();
   }
 

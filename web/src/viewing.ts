@@ -49,6 +49,7 @@ export class Viewing {
   private opacityField: HTMLElement;
   private show_ = "heard"; // original, enhanced, or what is heard
   private touches: Touches;
+  private pointer: PointerEvent | null = null;
 
   constructor(
     private scope: Scope,
@@ -86,8 +87,15 @@ export class Viewing {
     ];
     this.touches = new Touches(scope);
     scope.layer.addEventListener("pointerdown", (event) => this.pressed(event));
-    scope.layer.addEventListener("pointermove", (event) => this.read(event));
-    scope.layer.addEventListener("pointerleave", () => (this.readout.textContent = ""));
+    scope.layer.addEventListener("pointermove", (event) => {
+      this.pointer = event;
+      this.read();
+    });
+    scope.layer.addEventListener("pointerleave", () => {
+      this.pointer = null;
+      this.readout.textContent = "";
+    });
+    scope.onpaint = () => this.read();
     scope.element.addEventListener("wheel", (event) => this.wheeled(event), { passive: false });
     scope.axis.addEventListener("pointerdown", (event) => this.grabAxis(event));
     scope.axis.addEventListener("dblclick", () => this.whole());
@@ -229,7 +237,9 @@ export class Viewing {
     this.scope.moved();
   }
 
-  private read(event: PointerEvent): void {
+  private read(): void {
+    const { pointer: event } = this;
+    if (!event) return;
     const box = this.scope.layer.getBoundingClientRect();
     const at = this.scope.read(event.clientX - box.left, event.clientY - box.top);
     const told = [clock(at.seconds, 2), hertz(at.hz), pitch(at.hz)];

@@ -1,4 +1,4 @@
-"""What the studio says about a certificate: a verdict, the size of the change, and every check."""
+"""Text of a certificate for the page: the verdict, the size of the change, and every check."""
 
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
