@@ -58,7 +58,7 @@ OPTIONS = {
     "render": "-o --overwrite --json",
     "apply": f"-m -o {CONTROLS} --static-only --same-mask --plot --overwrite --json",
     "diff": "--json",
-    "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite --json",
+    "export": "-o --ir --peq --frequencies --q --max-gain --graphic-eq --automation --format --rate --length --step --headroom --overwrite --json",
     "score": "-m --workers --scheduler --retries --parquet --overwrite --json",
     "info": "--json",
     "live": f"-m {CONTROLS} --delta --input --output --block --rate --bypass --list-devices --from -o "

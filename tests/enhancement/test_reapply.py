@@ -389,3 +389,35 @@ def test_a_recipe_knows_how_long_its_recording_is(output: Path) -> None:
     assert isinstance(actual.recipe, Recipe)
     assert actual.seconds == pytest.approx(1.5)
     assert export.load_correction("cello").seconds is None
+
+
+# --- delta
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16"])
+def test_input_and_delta_add_up_to_the_output(
+    tmp_path: Path, play: Play, run: Run, model_file: Path, subtype: str
+) -> None:
+    first, out = tmp_path / "a.wav", tmp_path / "out" / "a.wav"
+    soundfile.write(first, 0.3 * play(1.2, 24_000, 2).T, 24_000, subtype)
+    call = ("enhance", first, "-o", out, "-m", model_file, *FORCE, "--delta", "--json")
+    assert run(*call).objects[0]["delta"] == f"{out}.delta.wav"
+    source, output, delta = (soundfile.read(path)[0] for path in (first, out, f"{out}.delta.wav"))
+    assert soundfile.info(f"{out}.delta.wav").subtype == "FLOAT"
+    assert np.abs(delta).max() > 1e-3
+    np.testing.assert_allclose(source + delta, output, atol=2e-7 if subtype == "FLOAT" else 2e-5)
+
+
+def test_delta_is_made_later_and_is_no_input(tmp_path: Path, play: Play, run: Run, model_file: Path) -> None:
+    first, out = tmp_path / "in" / "a.wav", tmp_path / "in" / "out"
+    first.parent.mkdir()
+    soundfile.write(first, play(1.0).T, 16_000)
+    call = ("enhance", first.parent, "-o", out, "-m", model_file, *FORCE, "--json")
+    assert run(*call).objects[0]["delta"] is None
+    lost = run(*call, "--delta")
+    assert lost.code == 1
+    assert "exists: name another output or pass --overwrite" in lost.err
+    assert run(*call, "--delta", "--overwrite").code == 0
+    (again,) = run(*call, "--delta").objects
+    assert again["already"] is True
+    assert again["delta"] == f"{out / 'a.wav'}.delta.wav"

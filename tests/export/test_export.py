@@ -175,6 +175,14 @@ def read_rew(text: str) -> tuple[float, Filters]:
     return float(gain[1]), parsed
 
 
+def read_camilladsp2(text: str) -> tuple[float, Filters]:
+    tree = yaml.safe_load(text)
+    assert [step.pop("channel") for step in tree["pipeline"]] == [0, 1]
+    first, second = tree["pipeline"]
+    assert first == second
+    return read_camilladsp(yaml.dump({**tree, "pipeline": [{**first, "channels": [0, 1]}]}))
+
+
 def read_camilladsp(text: str) -> tuple[float, Filters]:
     tree = yaml.safe_load(text)
     (step,) = tree["pipeline"]
@@ -195,7 +203,13 @@ def read_camilladsp(text: str) -> tuple[float, Filters]:
     return gain, parsed
 
 
-READERS = {"apo": read_apo, "autoeq": read_apo, "rew": read_rew, "camilladsp": read_camilladsp}
+READERS = {
+    "apo": read_apo,
+    "autoeq": read_apo,
+    "rew": read_rew,
+    "camilladsp": read_camilladsp,
+    "camilladsp2": read_camilladsp2,
+}
 
 
 @pytest.mark.parametrize("form", READERS)
@@ -204,7 +218,7 @@ def test_bands_leave_the_reported_error(
     tmp_path: Path, enhanced_file: Path, run: Run, form: str, count: int
 ) -> None:
     out = tmp_path / "eq.txt"
-    ran = run("export", enhanced_file, "--peq", count, "--format", form, "-o", out, "--json")
+    ran = run("export", enhanced_file, "--peq", count, "--format", form, "-o", out, "--json", "--no-headroom")
     assert ran.code == 0, ran.err
     (line,) = ran.objects
     gain, filters = READERS[form](out.read_text())
@@ -230,6 +244,42 @@ def test_autoeq_has_no_comments_and_yml_is_camilladsp(tmp_path: Path, enhanced_f
     assert "pipeline" in yaml.safe_load((tmp_path / "a.yml").read_text())
     assert run("export", enhanced_file, "--peq", 3, "-o", tmp_path / "a.txt").code == 0
     assert (tmp_path / "a.txt").read_text().startswith("# Tonewood: average correction of ")
+
+
+def test_bands_keep_the_limits_of_a_device(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
+    limits = ("--frequencies", "1000,63,250,4000", "--q", "1.4", "--max-gain", "3")
+    ran = run("export", enhanced_file, *limits, "-o", tmp_path / "eq.txt", "--json")
+    assert ran.code == 0, ran.err
+    bands = ran.objects[0]["bands"]
+    assert [band["hz"] for band in bands] == [63, 250, 1_000, 4_000]
+    assert {band["kind"] for band in bands} == {"peaking"}
+    assert {band["q"] for band in bands} == {1.4}
+    assert max(abs(band["gain_db"]) for band in bands) <= 3
+    ran = run("export", enhanced_file, "--bands", 5, "--q", "0.5:2", "-o", tmp_path / "b.txt", "--json")
+    assert all(0.5 <= band["q"] <= 2 for band in ran.objects[0]["bands"])
+
+
+def test_preamp_is_minus_the_largest_gain(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
+    out = tmp_path / "eq.txt"
+    assert run("export", enhanced_file, "--peq", 6, "-o", out).code == 0
+    preamp, filters = read_apo(out.read_text())
+    hz = np.geomspace(20, 20_000, 3_000)
+    total = sum(20 * np.log10(np.abs(freqz(*rbj(*one, 48_000), worN=hz, fs=48_000)[1])) for one in filters)
+    assert preamp == pytest.approx(-max(0.0, float(np.max(total))), abs=0.02)
+
+
+def test_graphic_eq_is_one_line_of_the_curve(tmp_path: Path, enhanced_file: Path, run: Run) -> None:
+    out = tmp_path / "GraphicEQ.txt"
+    ran = run("export", enhanced_file, "--graphic-eq", "--no-headroom", "-o", out, "--json")
+    assert ran.code == 0, ran.err
+    (text,) = out.read_text().splitlines()
+    points = np.array([point.split() for point in text.removeprefix("GraphicEQ: ").split(";")], dtype=float)
+    assert (len(points), points[0, 0], points[-1, 0]) == (127, 20, 19_871)
+    assert np.all(np.diff(points[:, 0]) > 0)
+    assert points[:, 1] == pytest.approx(average(enhanced_file, points[:, 0]), abs=0.02)
+    assert run("export", enhanced_file, "--graphic-eq", "-o", out, "--overwrite").code == 0
+    lowered = [float(point.split()[1]) for point in out.read_text()[len("GraphicEQ: ") :].split(";")]
+    assert max(lowered) == pytest.approx(0, abs=0.02)
 
 
 # --- Automation
@@ -276,8 +326,8 @@ def test_effect_has_rows_of_the_table(tmp_path: Path, enhanced_file: Path, run: 
 @pytest.mark.parametrize(
     ("more", "code", "reason"),
     [
-        ((), 2, "exactly one of --ir, --peq and --automation is needed"),
-        (("--ir", "linear", "--peq", "3"), 2, "exactly one of --ir, --peq and --automation"),
+        ((), 2, "exactly one of --ir, --peq, --graphic-eq and --automation is needed"),
+        (("--ir", "linear", "--peq", "3"), 2, "exactly one of --ir, --peq, --graphic-eq and --automation"),
         (("--ir", "round"), 2, "the phase is 'round': choose linear or minimum"),
         (("--ir", "linear", "--length", "3"), 2, "--length is 3 samples: give 64"),
         (("--ir", "linear", "--rate", "1"), 2, "--rate is 1 Hz: give 4000"),
@@ -288,6 +338,14 @@ def test_effect_has_rows_of_the_table(tmp_path: Path, enhanced_file: Path, run: 
         (("--automation", "--step", "0"), 2, "--step is 0 s: give 0.01 to 10 s"),
         (("--ir", "linear", "--format", "apo"), 2, "--format does not apply to --ir"),
         (("--automation", "--headroom"), 2, "--headroom does not apply to --automation"),
+        (("--graphic-eq", "--format", "apo"), 2, "--format does not apply to --graphic-eq"),
+        (("--ir", "linear", "--q", "2"), 2, "--q and --max-gain limit parametric bands"),
+        (("--peq", "3", "--q", "a:b"), 2, "--q is 'a:b': give a value, or LOW:HIGH"),
+        (("--peq", "3", "--q", "5:2"), 2, "--q is 5 to 2: give a value or LOW:HIGH"),
+        (("--peq", "3", "--max-gain", "0"), 2, "--max-gain is 0 dB: give more than 0"),
+        (("--peq", "3", "--frequencies", "100,200"), 2, "--peq is 3, and --frequencies has 2"),
+        (("--frequencies", "100,x"), 2, "--frequencies is '100,x': give HZ,HZ,…"),
+        (("--frequencies", "100,30000"), 2, "--frequencies has 30000 Hz: give 20 to 22560 Hz"),
     ],
 )
 def test_wrong_export_options_are_refused(

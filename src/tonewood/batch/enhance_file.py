@@ -1,17 +1,18 @@
-"""Enhance one file: audio, recipe and picture, all or none."""
+"""Enhance one file: audio, recipe, picture and delta, all or none."""
 
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.reader import AudioReader
+from tonewood.audio_io.libsndfile import AudioFormat, why_unsupported
+from tonewood.audio_io.reader import AudioReader, write_recording_blocks
 from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.enhancement.output_files import (
+    DELTA_SUFFIX,
     OutputKey,
     check_outputs,
     cleanup_on_error,
@@ -37,7 +38,8 @@ class FileEnhanced:
 
     Parameters
     ----------
-    input, output, recipe, picture : Path or URL
+    input, output, recipe, picture, delta : Path or URL
+        Picture and delta are None if they were not requested.
     certificate : Certificate
     prior : str
         Prior that was used.
@@ -72,6 +74,7 @@ class FileEnhanced:
     duration: float
     carried: TransferRecord | None = None
     from_earlier_run: bool = False
+    delta: Location | None = None
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,15 @@ class EnhanceOptions:
     ----------
     plot : bool
         Draw input, mask and output as a PNG.
+    delta : bool
+        Write output minus input as a .wav of 32-bit floats.
     overwrite : bool
         Replace existing outputs.
     """
 
     plot: bool = False
     overwrite: bool = False
+    delta: bool = False
 
 
 def enhance_file(
@@ -101,7 +107,7 @@ def enhance_file(
     """Enhance one file; yields each step of the search and, last, the result.
 
     An output that the same recording, model and settings made earlier is kept, and the result is
-    read from its recipe. The audio is published last: if it exists, its recipe and picture do.
+    read from its recipe. The audio is published last: if it exists, its other files do.
 
     Parameters
     ----------
@@ -113,18 +119,17 @@ def enhance_file(
     TonewoodError
         The file cannot be enhanced; no partial output is left.
     """
-    picture_path = sidecar_path(output, ".png") if options.plot else None
-    paths = _OutputPaths(output, sidecar_path(output), picture_path)
+    paths = _OutputPaths.of(output, options)
     record = transfer.record if transfer else None
     key = OutputKey(file_sha256(source), model.digest, settings, record)
-    recipe = None if options.overwrite else key.find_finished(output, picture_path)
+    recipe = None if options.overwrite else key.find_finished(output, paths.extras)
     if recipe is None:
         try:
             yield from _enhance_new(source, paths, model, key, options, transfer)
             return
         except OutputError:
             # A concurrent run into the same folder may have published the same output first.
-            recipe = None if options.overwrite else key.find_finished(output, picture_path)
+            recipe = None if options.overwrite else key.find_finished(output, paths.extras)
             if recipe is None:
                 raise
     yield result_from_recipe(recipe, source, *paths)
@@ -136,6 +141,19 @@ class _OutputPaths(NamedTuple):
     audio: Path
     recipe: Path
     picture: Path | None
+    delta: Path | None
+
+    @classmethod
+    def of(cls, output: Path, options: EnhanceOptions) -> Self:
+        """Return the paths of an output's files."""
+        picture = sidecar_path(output, ".png") if options.plot else None
+        delta = sidecar_path(output, DELTA_SUFFIX) if options.delta else None
+        return cls(output, sidecar_path(output), picture, delta)
+
+    @property
+    def extras(self) -> list[Path]:
+        """Picture and delta, if they were requested."""
+        return [path for path in (self.picture, self.delta) if path is not None]
 
 
 def _enhance_new(
@@ -222,7 +240,7 @@ def _write_outputs(
     options: EnhanceOptions,
     unfinished: bool,
 ) -> None:
-    """Write audio, recipe and picture.
+    """Write audio, recipe, picture and delta.
 
     Parameters
     ----------
@@ -240,6 +258,9 @@ def _write_outputs(
             if paths.picture:
                 _plot(paths.picture, recipe.input.name, model, enhancement, replace_existing)
                 written.append(paths.picture)
+            if paths.delta:
+                _write_delta(paths.delta, reader, enhancement, replace_existing)
+                written.append(paths.delta)
 
         write_output_audio(
             source,
@@ -251,6 +272,18 @@ def _write_outputs(
             overwrite=options.overwrite,
             before_publish=write_sidecars,
         )
+
+
+def _write_delta(path: Path, reader: AudioReader, enhancement: StreamedEnhancement, overwrite: bool) -> None:
+    """Write output minus input: what was added and taken away."""
+    shape = (reader.channels, enhancement.input_analysis.n_samples)
+    # Floats, because a change of -60 dB has few steps in 16 bits; RF64 holds more than 4 GiB.
+    audio_format = AudioFormat("WAV", "FLOAT")
+    if why_unsupported(audio_format, shape[1], shape[0], reader.rate):
+        audio_format = AudioFormat("RF64", "FLOAT")
+    write_recording_blocks(
+        path, enhancement.delta_blocks(), shape, reader.rate, audio_format, overwrite=overwrite
+    )
 
 
 def _plot(
@@ -276,6 +309,7 @@ def result_from_recipe(
     output: Location,
     recipe_path: Location,
     picture_path: Location | None = None,
+    delta_path: Location | None = None,
 ) -> FileEnhanced:
     """Return the result of an earlier run, from its recipe."""
     return FileEnhanced(
@@ -293,6 +327,7 @@ def result_from_recipe(
         duration=recipe.input.samples / recipe.input.rate,
         carried=recipe.carried,
         from_earlier_run=True,
+        delta=delta_path,
     )
 
 

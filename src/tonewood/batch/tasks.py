@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from tonewood.audio_io.remote import Location
 from tonewood.batch.enhance_file import EnhanceOptions, FileEnhanced, enhance_file, result_from_recipe
 from tonewood.batch.results_table import ResultRow
 from tonewood.enhancement.analysis import Score, score_source
-from tonewood.enhancement.output_files import FileFailure, FileJob, OutputKey
+from tonewood.enhancement.output_files import DELTA_SUFFIX, FileFailure, FileJob, OutputKey
 from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, parse_recipe
 from tonewood.errors import OutputError, RecipeError, TonewoodError, printable
@@ -162,11 +162,13 @@ class EnhanceTask:
         """Write the outputs to a temporary folder, then upload them, the audio last."""
         recipe_url = url + RECIPE_SUFFIX
         picture_url = f"{url}.png" if self.options.plot else None
+        delta_url = url + DELTA_SUFFIX if self.options.delta else None
+        extras = [extra for extra in (picture_url, delta_url) if extra is not None]
         if not self.options.overwrite:
             record = self.transfer.record if self.transfer else None
             key = OutputKey(file_sha256(source), model.digest, self.settings, record)
-            if (recipe := _find_uploaded(url, recipe_url, picture_url, key)) is not None:
-                yield result_from_recipe(recipe, source, url, recipe_url, picture_url)
+            if (recipe := _find_uploaded(url, recipe_url, extras, key)) is not None:
+                yield result_from_recipe(recipe, source, url, recipe_url, picture_url, delta_url)
                 return
         # A folder of its own, because a downloaded input may have the output's name.
         with TemporaryDirectory(prefix="tonewood-") as folder:
@@ -176,16 +178,21 @@ class EnhanceTask:
                     result = event
                 else:
                     yield event
-            # The audio last, as on a disk: if it exists, its recipe and picture do.
-            uploads = ((result.recipe, recipe_url), (result.picture, picture_url), (output, url))
+            # The audio last, as on a disk: if it exists, its other files do.
+            uploads = (
+                (result.recipe, recipe_url),
+                (result.picture, picture_url),
+                (result.delta, delta_url),
+                (output, url),
+            )
             for path, target in uploads:
                 if path is not None and target is not None:
                     remote.upload_file(Path(path), target, overwrite=self.options.overwrite)
         # The result names the URLs, not the temporary files.
-        yield replace(result, output=url, recipe=recipe_url, picture=picture_url)
+        yield replace(result, output=url, recipe=recipe_url, picture=picture_url, delta=delta_url)
 
 
-def _find_uploaded(url: str, recipe_url: str, picture_url: str | None, key: OutputKey) -> Recipe | None:
+def _find_uploaded(url: str, recipe_url: str, extras: Sequence[str], key: OutputKey) -> Recipe | None:
     """Return the recipe of an earlier run's output at a URL, or None if there is no output.
 
     Raises
@@ -200,10 +207,10 @@ def _find_uploaded(url: str, recipe_url: str, picture_url: str | None, key: Outp
         recipe = None  # a damaged file is another output
     is_same = recipe is not None and key.matches(recipe)
     audio_exists = remote.url_exists(url)
-    if audio_exists and is_same and (picture_url is None or remote.url_exists(picture_url)):
+    if audio_exists and is_same and all(map(remote.url_exists, extras)):
         return recipe
     if not audio_exists and is_same:  # an earlier run was killed between recipe and audio
-        for leftover in filter(None, (picture_url, recipe_url)):
+        for leftover in (*extras, recipe_url):
             if remote.url_exists(leftover):
                 remote.remove_url(leftover)
         return None

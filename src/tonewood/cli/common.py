@@ -115,6 +115,9 @@ CacheOption = Annotated[
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+DeltaOption = Annotated[
+    bool, typer.Option("--delta", help="Also write output minus input, as ….delta.wav in floats.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,6 +9,7 @@ from tonewood.cli import common
 from tonewood.cli.common import (
     LOCAL_BATCH,
     BatchOptions,
+    DeltaOption,
     JsonOption,
     LocationsArgument,
     ModelOption,
@@ -75,6 +76,7 @@ def enhance_command(
         bool, typer.Option("--no-match", help="Do not match the loudness or limit the peak.")
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
+    delta: DeltaOption = False,
     set_: SetOption = None,
     batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
@@ -114,7 +116,7 @@ def enhance_command(
 
         settings = apply_assignments(settings, set_)
     loaded = load_model(model)
-    task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite))
+    task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta))
     run_enhancement(inputs, output, task, loaded, batch, json_)
 
 
@@ -161,6 +163,7 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:
                 "output": str(result.output),
                 "recipe": str(result.recipe),
                 "picture": str(result.picture) if result.picture else None,
+                "delta": str(result.delta) if result.delta else None,
                 "scorer": certificate_json["scorer"],
                 "judge": certificate_json["judge"],
                 "certificate": certificate_json,
@@ -182,6 +185,8 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:
     print(f"  sound    {printable(result.output)}")
     if result.picture:
         print(f"  picture  {printable(result.picture)}")
+    if result.delta:
+        print(f"  delta    {printable(result.delta)}")
     print(f"  recipe   {printable(result.recipe)}")
     judge = (
         f", judge {certificate.judge.before:.2f} → {certificate.judge.after:.2f}" if certificate.judge else ""

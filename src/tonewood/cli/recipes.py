@@ -7,6 +7,7 @@ import typer
 
 from tonewood.cli import common
 from tonewood.cli.common import (
+    DeltaOption,
     InputsArgument,
     JsonOption,
     OutputOption,
@@ -20,6 +21,7 @@ from tonewood.cli.enhance import run_enhancement
 from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
+    from tonewood.dsp.equalizer import EqLimits
     from tonewood.export.diff import CorrectionDifference
 
 
@@ -41,6 +43,7 @@ def apply_command(
         typer.Option("--same-mask", help="For stems of the same take: apply exactly the same mask and gain."),
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the spectrograms and the mask.")] = False,
+    delta: DeltaOption = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -66,7 +69,7 @@ def apply_command(
         )
     with settings_named_by_options(OPTION_OF_CONTROL):
         changed = reapply.transfer_settings(source_recipe, mode).replace(render=controls.render_changes())
-    task = EnhanceTask(changed, EnhanceOptions(plot=plot, overwrite=overwrite), transfer)
+    task = EnhanceTask(changed, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta), transfer)
     run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH, json_)
 
 
@@ -155,6 +158,33 @@ def _print_difference(difference: "CorrectionDifference") -> None:
         print("  only averages are compared: the recipes are not for the same take")
 
 
+def _device_limits(frequencies: str | None, q: str | None, max_gain: float | None) -> "EqLimits":
+    """Return the limits of a device that the options describe."""
+    from tonewood.dsp.equalizer import FREE_BANDS
+
+    limits = FREE_BANDS
+    try:
+        if frequencies is not None:
+            limits = limits._replace(hz=tuple(sorted(float(hz) for hz in frequencies.split(","))))
+    except ValueError:
+        raise CallError(f"--frequencies is {frequencies!r}: give HZ,HZ,… as in 63,250,1000") from None
+    try:
+        if q is not None:
+            low, _, high = q.partition(":")
+            limits = limits._replace(q=(float(low), float(high or low)))
+    except ValueError:
+        raise CallError(f"--q is {q!r}: give a value, or LOW:HIGH as in 0.5:8") from None
+    return limits if max_gain is None else limits._replace(max_gain_db=max_gain)
+
+
+def _count_bands(peq: int | None, limits: "EqLimits") -> int | None:
+    """Return the number of bands: that of the fixed centres, if there are any."""
+    centres = len(limits.hz)
+    if centres and peq not in (None, centres):
+        raise CallError(f"--peq is {peq}, and --frequencies has {centres}: leave out --peq")
+    return centres or peq
+
+
 def export_command(
     correction: Annotated[
         str,
@@ -166,8 +196,19 @@ def export_command(
         typer.Option("--ir", help="Write the average as an impulse response of linear or minimum phase."),
     ] = None,
     peq: Annotated[
-        int | None, typer.Option("--peq", help="Write the average as parametric bands, 1 to 20.")
+        int | None,
+        typer.Option("--peq", "--bands", help="Write the average as this many parametric bands, 1 to 20."),
     ] = None,
+    frequencies: Annotated[
+        str | None, typer.Option(metavar="HZ,HZ…", help="Fixed centres of the bands, in place of a number.")
+    ] = None,
+    q: Annotated[
+        str | None, typer.Option("--q", metavar="Q|LOW:HIGH", help="Q of the bands that the device can set.")
+    ] = None,
+    max_gain: Annotated[float | None, typer.Option(help="Largest gain of a band, in dB.")] = None,
+    graphic_eq: Annotated[
+        bool, typer.Option("--graphic-eq", help="Write the average as a GraphicEQ line of Equalizer APO.")
+    ] = False,
     automation: Annotated[
         bool, typer.Option("--automation", help="Write the change over time in third-octave bands.")
     ] = False,
@@ -175,7 +216,7 @@ def export_command(
         str | None,
         typer.Option(
             "--format",
-            help="File format. For --peq: apo, autoeq, rew, camilladsp. For --automation: csv, jsfx.",
+            help="For --peq: apo, autoeq, rew, camilladsp, camilladsp2. For --automation: csv, jsfx.",
         ),
     ] = None,
     rate: Annotated[int, typer.Option(help="Sample rate at which it will be used, in Hz.")] = 48_000,
@@ -184,24 +225,34 @@ def export_command(
     ] = None,
     step: Annotated[float, typer.Option(help="Time step of the automation in seconds.")] = 0.05,
     headroom: Annotated[
-        bool, typer.Option("--headroom", help="Lower the whole curve until no band is boosted.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--headroom/--no-headroom",
+            help="Lower the whole curve until nothing is boosted; default: for --peq and --graphic-eq.",
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Write a correction for other programs, as an EQ or as automation."""
-    from tonewood.dsp.equalizer import Phase
+    from tonewood.dsp.equalizer import FREE_BANDS, Phase
     from tonewood.export import export
 
-    if (ir is not None) + (peq is not None) + automation != 1:
-        raise CallError("exactly one of --ir, --peq and --automation is needed: give one of them")
-    if form is not None and ir is not None:
-        raise CallError("--format does not apply to --ir: use it with --peq or --automation")
+    limits = _device_limits(frequencies, q, max_gain)
+    peq = _count_bands(peq, limits)
+    if (ir is not None) + (peq is not None) + graphic_eq + automation != 1:
+        raise CallError("exactly one of --ir, --peq, --graphic-eq and --automation is needed: give one")
+    if limits != FREE_BANDS and peq is None:
+        raise CallError("--q and --max-gain limit parametric bands: use them with --peq or --frequencies")
+    if form is not None and (ir is not None or graphic_eq):
+        other = "--ir" if ir is not None else "--graphic-eq"
+        raise CallError(f"--format does not apply to {other}: use it with --peq or --automation")
     if headroom and automation:
-        raise CallError("--headroom does not apply to --automation: use it with --ir or --peq")
+        raise CallError("--headroom does not apply to --automation: use it with --ir, --peq or --graphic-eq")
     check_output_path(output, overwrite)
     loaded = export.load_correction(correction)
-    average = export.AverageCurve(loaded, headroom)
+    # A preset that boosts would clip in a player, and its level is set by hand.
+    average = export.AverageCurve(loaded, ir is None if headroom is None else headroom)
     if ir is not None:
         exported = export.export_impulse_response(
             average,
@@ -213,8 +264,10 @@ def export_command(
         )
     elif peq is not None:
         exported = export.export_parametric_eq(
-            average, peq, output, file_format=form, rate=rate, overwrite=overwrite
+            average, peq, output, file_format=form, rate=rate, limits=limits, overwrite=overwrite
         )
+    elif graphic_eq:
+        exported = export.export_graphic_eq(average, output, overwrite=overwrite)
     else:
         exported = export.export_automation(
             loaded, output, file_format=form, step_s=step, rate=rate, overwrite=overwrite

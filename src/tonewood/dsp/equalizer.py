@@ -4,8 +4,9 @@ Biquad coefficients are those of R. Bristow-Johnson's *Audio EQ Cookbook* (W3C N
 by Q, as in Equalizer APO, REW and CamillaDSP.
 """
 
+import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ FADE_OCTAVES = 1 / 3
 """Width of the edges of `restrict_to_band`."""
 
 _POINTS_PER_OCTAVE = 24
-_MAX_GAIN_DB = 24.0
+MAX_BAND_GAIN_DB = 24.0
 _SHELF_LIMIT_HZ = 1_000.0  # a low shelf's corner lies below, a high shelf's above
 _Q_RANGES: dict[FilterType, tuple[float, float]] = {
     "low_shelf": (0.3, 1.0),
@@ -69,6 +70,52 @@ class EqFit(NamedTuple):
     gain_db: float
     rms_db: float
     largest_db: float
+
+    def with_headroom(self, rate: float) -> Self:
+        """Return the bands with a gain that leaves none of their sum above 0 dB."""
+        hz = np.geomspace(20, min(20_000, 0.49 * rate), 2_000)
+        largest = float(eq_response_db(self.bands, hz, rate).max())
+        # Rounded up, so that no hundredth is above.
+        return self._replace(gain_db=-math.ceil(100 * max(0.0, largest)) / 100 + 0.0)
+
+
+class EqLimits(NamedTuple):
+    """Limits of the device or plug-in that bands are fitted for.
+
+    Parameters
+    ----------
+    hz : tuple of float
+        Fixed centres; empty if they are free. Such a device has peaks only.
+    q : pair of float, optional
+        Lowest and highest Q; equal if it is fixed. Such a device has peaks only.
+    max_gain_db : float
+        Largest gain or attenuation of a band.
+    """
+
+    hz: tuple[float, ...] = ()
+    q: tuple[float, float] | None = None
+    max_gain_db: float = MAX_BAND_GAIN_DB
+
+    @property
+    def has_shelves(self) -> bool:
+        """True if the ends may be shelves."""
+        return not self.hz and self.q is None
+
+    def ranges(self, band: EqBand, rate: float) -> list[tuple[float, float]]:
+        """Return the range of each parameter of a band: log2 of frequency, gain in dB, log2 of Q."""
+        low_hz = _SHELF_LIMIT_HZ if band.kind == "high_shelf" else 20.0
+        high_hz = _SHELF_LIMIT_HZ if band.kind == "low_shelf" else 0.47 * rate
+        if self.hz:
+            low_hz = high_hz = band.hz
+        low_q, high_q = self.q or _Q_RANGES[band.kind]
+        return [
+            (np.log2(low_hz), np.log2(high_hz)),
+            (-self.max_gain_db, self.max_gain_db),
+            (np.log2(low_q), np.log2(high_q)),
+        ]
+
+
+FREE_BANDS = EqLimits()
 
 
 class _Candidate(NamedTuple):
@@ -143,7 +190,9 @@ def fit_grid_hz(rate: float) -> FloatArray:
     return np.geomspace(FIT_LOW_HZ, high, round(np.log2(high / FIT_LOW_HZ) * _POINTS_PER_OCTAVE) + 1)
 
 
-def fit_parametric_eq(curve_db: FloatArray, band_count: int, rate: float) -> EqFit:
+def fit_parametric_eq(
+    curve_db: FloatArray, band_count: int, rate: float, limits: EqLimits = FREE_BANDS
+) -> EqFit:
     """Fit 1 to `MAX_BANDS` bands to a curve [point] in dB on `fit_grid_hz`, by least squares.
 
     The better of two results is returned. The first adds one band after another at the largest
@@ -154,24 +203,40 @@ def fit_parametric_eq(curve_db: FloatArray, band_count: int, rate: float) -> EqF
     hz = fit_grid_hz(rate)
     assert curve_db.shape == hz.shape
     mean = float(curve_db.mean())
+    if limits.hz:
+        assert len(limits.hz) == band_count
+        q, gains = _q_of_even_bands(band_count, hz), np.interp(limits.hz, hz, curve_db - mean)
+        fixed = tuple(
+            EqBand("peaking", centre, float(gain), q) for centre, gain in zip(limits.hz, gains, strict=True)
+        )
+        return _round_bands(curve_db, _refine_bands(curve_db, mean, fixed, hz, rate, limits), hz, rate)
     best = _Candidate(mean, (), np.inf)
     for number in range(1, band_count + 1):
         residual = curve_db - best.gain_db - eq_response_db(best.bands, hz, rate)
         starts: list[EqBand] = [_strongest_peak(residual, hz)]
-        if number <= _MAX_BANDS_TRYING_SHELVES:
+        if number <= _MAX_BANDS_TRYING_SHELVES and limits.has_shelves:
             kinds = {band.kind for band in best.bands}
             starts += [shelf for shelf in _shelf_candidates(residual, hz) if shelf.kind not in kinds]
-        refined = [_refine_bands(curve_db, best.gain_db, (*best.bands, start), hz, rate) for start in starts]
+        refined = [
+            _refine_bands(curve_db, best.gain_db, (*best.bands, start), hz, rate, limits) for start in starts
+        ]
         best = min(refined, key=lambda candidate: candidate.cost)
-    even = _refine_bands(curve_db, mean, _evenly_spaced_bands(curve_db - mean, hz, band_count), hz, rate)
+    spaced = _evenly_spaced_bands(curve_db - mean, hz, band_count, limits)
+    even = _refine_bands(curve_db, mean, spaced, hz, rate, limits)
     return _round_bands(curve_db, even if even.cost < best.cost else best, hz, rate)
 
 
-def _evenly_spaced_bands(residual_db: FloatArray, hz: FloatArray, count: int) -> tuple[EqBand, ...]:
+def _q_of_even_bands(count: int, hz: FloatArray) -> float:
+    return float(np.clip(1.4 * count / np.log2(hz[-1] / hz[0]), 0.3, 8.0))
+
+
+def _evenly_spaced_bands(
+    residual_db: FloatArray, hz: FloatArray, count: int, limits: EqLimits
+) -> tuple[EqBand, ...]:
     points = ((np.arange(count) + 0.5) / count * len(hz)).astype(int)
-    q = float(np.clip(1.4 * count / np.log2(hz[-1] / hz[0]), 0.3, 8.0))
+    q = _q_of_even_bands(count, hz)
     kinds: list[FilterType] = ["peaking"] * count
-    if count > 2:
+    if count > 2 and limits.has_shelves:
         kinds[0], kinds[-1] = "low_shelf", "high_shelf"
     return tuple(
         EqBand(kind, float(hz[point]), float(residual_db[point]), q if kind == "peaking" else 0.7)
@@ -202,29 +267,43 @@ def _shelf_candidates(residual_db: FloatArray, hz: FloatArray) -> list[EqBand]:
 
 
 def _refine_bands(
-    curve_db: FloatArray, gain_db: float, bands: tuple[EqBand, ...], hz: FloatArray, rate: float
+    curve_db: FloatArray,
+    gain_db: float,
+    bands: tuple[EqBand, ...],
+    hz: FloatArray,
+    rate: float,
+    device: EqLimits,
 ) -> _Candidate:
-    """Return the gain and bands with the least square error, starting from these."""
+    """Return the gain and bands with the least square error within a device's limits, starting from these."""
     from scipy.optimize import least_squares  # slow to import, and only fits need it
 
     kinds = [band.kind for band in bands]
 
     # Parameters: overall gain, then log2 of frequency, gain in dB and log2 of Q for each band.
-    limits = [(-_MAX_GAIN_DB, _MAX_GAIN_DB)]
+    limits = [(-MAX_BAND_GAIN_DB, MAX_BAND_GAIN_DB)]
     start = [gain_db]
     for band in bands:
-        limits += _parameter_limits(band.kind, rate)
+        limits += device.ranges(band, rate)
         start += [np.log2(band.hz), band.gain_db, np.log2(band.q)]
     low, high = np.array(limits).T
+    free = high > low
+
+    def fill(values: FloatArray) -> FloatArray:
+        """Return all parameters; those that the device fixes have their one value."""
+        x = low.copy()
+        x[free] = values
+        return x
 
     def unpack(x: FloatArray) -> tuple[EqBand, ...]:
         return tuple(map(_band_from_parameters, kinds, x[1:].reshape(-1, 3)))
 
-    def error(x: FloatArray) -> FloatArray:
+    def error(values: FloatArray) -> FloatArray:
+        x = fill(values)
         residual = x[0] + eq_response_db(unpack(x), hz, rate) - curve_db
         return np.concatenate([residual, _GAIN_PENALTY * x[2::3]])
 
-    def jacobian(x: FloatArray) -> FloatArray:
+    def jacobian(values: FloatArray) -> FloatArray:
+        x = fill(values)
         # By differences of one band's own response: 3 evaluations a band, not of all bands.
         columns = [np.ones(len(hz))]
         for kind, row in zip(kinds, x[1:].reshape(-1, 3), strict=True):
@@ -234,23 +313,13 @@ def _refine_bands(
                 columns.append((moved_db - at) / _DIFFERENCE_STEP)
         penalty = np.zeros((len(kinds), len(x)))
         penalty[np.arange(len(kinds)), 2 + 3 * np.arange(len(kinds))] = _GAIN_PENALTY
-        return np.vstack([np.stack(columns, axis=1), penalty])
+        derivatives: FloatArray = np.vstack([np.stack(columns, axis=1), penalty])[:, free]
+        return derivatives
 
-    inside = np.clip(start, low + 1e-6, high - 1e-6)
-    result = least_squares(error, inside, jacobian, bounds=(low, high), max_nfev=100)
-    return _Candidate(float(result.x[0]), unpack(result.x), float(result.cost))
-
-
-def _parameter_limits(kind: FilterType, rate: float) -> list[tuple[float, float]]:
-    """Return the range of each parameter of a band: log2 of frequency, gain in dB, log2 of Q."""
-    low_hz = _SHELF_LIMIT_HZ if kind == "high_shelf" else 20.0
-    high_hz = _SHELF_LIMIT_HZ if kind == "low_shelf" else 0.47 * rate
-    low_q, high_q = _Q_RANGES[kind]
-    return [
-        (np.log2(low_hz), np.log2(high_hz)),
-        (-_MAX_GAIN_DB, _MAX_GAIN_DB),
-        (np.log2(low_q), np.log2(high_q)),
-    ]
+    inside = np.clip(start, low + 1e-6, high - 1e-6)[free]
+    result = least_squares(error, inside, jacobian, bounds=(low[free], high[free]), max_nfev=100)
+    best = fill(result.x)
+    return _Candidate(float(best[0]), unpack(best), float(result.cost))
 
 
 def _band_from_parameters(kind: FilterType, row: FloatArray) -> EqBand:

@@ -36,6 +36,8 @@ from tonewood.errors import (
 from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.utils.atomic_write import atomic_path
 
+DELTA_SUFFIX = ".delta.wav"
+
 
 class FileJob(NamedTuple):
     """A recording and the output to make from it, if any; each is a path or a URL."""
@@ -82,15 +84,14 @@ class OutputKind:
 
 
 def sidecar_path(output: Path, suffix: str = RECIPE_SUFFIX) -> Path:
-    """Return the path of a file that belongs to an output: its recipe or its picture."""
+    """Return the path of a file that belongs to an output: its recipe, its picture or its change."""
     return output.with_name(output.name + suffix)
 
 
 def _is_enhanced_file(path: Path, out: Location) -> bool:
-    # Resolved, because the folder may be reached through a link.
-    return (
-        isinstance(out, Path) and sidecar_path(path).exists() and path.resolve().is_relative_to(out.resolve())
-    )
+    # The change of an output belongs to it. Resolved, because the folder may be reached through a link.
+    recipe = sidecar_path(path.with_name(path.name.removesuffix(DELTA_SUFFIX)))
+    return isinstance(out, Path) and recipe.exists() and path.resolve().is_relative_to(out.resolve())
 
 
 AUDIO_OUTPUTS = OutputKind(
@@ -195,7 +196,7 @@ def _expand_url(url: str) -> list[InputRecording]:
     # A recipe beside a file shows that it is an output of an earlier run.
     outputs = {file.removesuffix(RECIPE_SUFFIX) for file in files if file.endswith(RECIPE_SUFFIX)}
     inside = [file for file in files if Path(file).suffix.lower() in readable_suffixes()]
-    inside = [file for file in inside if file not in outputs]
+    inside = [file for file in inside if file.removesuffix(DELTA_SUFFIX) not in outputs]
     if not inside:
         raise FolderError(f"there is no audio file below {printable(url)}: name another input")
     return [InputRecording(file, Path(file.removeprefix(url).lstrip("/"))) for file in inside]
@@ -246,14 +247,14 @@ class OutputKey:
         """Return whether a recipe's output has this key."""
         return self == OutputKey(recipe.input.sha256, recipe.model.digest, recipe.settings, recipe.carried)
 
-    def find_finished(self, output: Path, picture: Path | None) -> Recipe | None:
-        """Return the recipe of an earlier run's output if output, recipe and picture are complete."""
+    def find_finished(self, output: Path, extras: Sequence[Path]) -> Recipe | None:
+        """Return the recipe of an earlier run's output if output, recipe and extra files are complete."""
         recipe = self._matching_recipe(output)
         if recipe is None or not output.exists():
             return None
         # An output that was edited or cut off later has another hash.
         complete = recipe.output_sha256 == file_sha256(output)
-        return recipe if complete and (picture is None or picture.exists()) else None
+        return recipe if complete and all(path.exists() for path in extras) else None
 
     def is_unfinished(self, output: Path) -> bool:
         """Return whether a recipe with this key exists without its audio.

@@ -265,6 +265,17 @@ class StreamedEnhancement(EnhancementResult):
         for segment in split_segments(samples.frames, _OUTPUT_BLOCK_SAMPLES):
             yield samples.read(segment.start, segment.stop) * self.output.loudness_match.factor
 
+    def delta_blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield output minus input in blocks (channels, samples): what was added and taken away."""
+        samples, start = self.output.samples, 0
+        for block in self.source.blocks():
+            stop = start + block.shape[1]
+            if samples is None:
+                yield np.zeros_like(block)
+            else:
+                yield samples.read(start, stop) * self.output.loudness_match.factor - block
+            start = stop
+
 
 def enhance_array(
     samples: NDArray[np.float32], rate: int, model: Model, settings: EnhanceSettings

@@ -9,8 +9,11 @@ import numpy as np
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat
 from tonewood.audio_io.reader import MAX_RATE, MIN_RATE, write_recording
 from tonewood.dsp.equalizer import (
+    FREE_BANDS,
+    MAX_BAND_GAIN_DB,
     MAX_BANDS,
     EqFit,
+    EqLimits,
     Phase,
     design_impulse_response,
     fit_grid_hz,
@@ -22,7 +25,14 @@ from tonewood.dsp.features import center_frequencies
 from tonewood.enhancement.output_files import sidecar_path
 from tonewood.enhancement.recipe import Recipe, load_recipe
 from tonewood.errors import CallError, OutputError, printable
-from tonewood.export.formats import EQUALIZER_FORMATS, MAX_JSFX_ROWS, GainTable, format_gain_csv, format_jsfx
+from tonewood.export.formats import (
+    EQUALIZER_FORMATS,
+    MAX_JSFX_ROWS,
+    GainTable,
+    format_gain_csv,
+    format_graphic_eq,
+    format_jsfx,
+)
 from tonewood.mask.components import static_component
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import effective_mask
@@ -115,6 +125,10 @@ _THIRD_OCTAVE_Q = float(1 / (2 ** (1 / 6) - 2 ** (-1 / 6)))
 # 2^20 samples are 22 s at 48 kHz.
 _MIN_RESPONSE_LENGTH, _MAX_RESPONSE_LENGTH = 64, 1 << 20
 _POINTS_PER_BAND = 5  # frequencies at which the gain of a band is averaged
+
+
+# The 127 frequencies of AutoEq's GraphicEQ files, which players on phones expect.
+_GRAPHIC_EQ_HZ = np.unique(np.floor(20 * 1.0563 ** np.arange(127)))
 
 
 @dataclass(frozen=True)
@@ -217,24 +231,30 @@ def export_parametric_eq(
     *,
     file_format: str | None = None,
     rate: int = 48_000,
+    limits: EqLimits = FREE_BANDS,
     overwrite: bool = False,
 ) -> ExportedFile:
     """Write the average correction as a parametric EQ with a number of bands.
 
     Parameters
     ----------
-    file_format : {"apo", "autoeq", "rew", "camilladsp"}, optional
+    file_format : {"apo", "autoeq", "rew", "camilladsp", "camilladsp2"}, optional
         By default CamillaDSP for .yml and .yaml, else Equalizer APO.
+    limits : EqLimits
+        Of the device.
     rate : int
         Sample rate that the bands will run at; near half of it, filters of other rates differ.
     """
     if not 1 <= count <= MAX_BANDS:
         raise CallError(f"--peq is {count} bands: give 1 to {MAX_BANDS}")
     _check_export_rate(rate)
+    _check_limits(limits, rate)
     file_format = file_format or ("camilladsp" if out.suffix.lower() in (".yml", ".yaml") else "apo")
     if file_format not in EQUALIZER_FORMATS:
         raise CallError(f"--format is {file_format!r}: choose one of {', '.join(EQUALIZER_FORMATS)}")
-    eq = fit_parametric_eq(curve(fit_grid_hz(rate)), count, rate)
+    eq = fit_parametric_eq(curve(fit_grid_hz(rate)), count, rate, limits)
+    if curve.headroom:
+        eq = eq.with_headroom(rate)
     title = (
         f"Tonewood: average correction of {curve.correction.name}, for {rate} Hz; "
         f"left {eq.rms_db:.2f} dB rms, {eq.largest_db:.2f} dB at most, 50 Hz to 16 kHz"
@@ -245,6 +265,33 @@ def export_parametric_eq(
         {"kind": "peq", "format": file_format, "rate": rate, **_fit_data(eq)},
         (f"{len(eq.bands)} bands for {rate} Hz, overall gain {eq.gain_db:+.1f} dB",
          f"within {eq.rms_db:.2f} dB rms of the average correction, {eq.largest_db:.2f} dB at most"),
+    )  # fmt: skip
+
+
+def _check_limits(limits: EqLimits, rate: int) -> None:
+    """Raise CallError if no band can keep the limits."""
+    if not 0 < limits.max_gain_db <= MAX_BAND_GAIN_DB:
+        raise CallError(
+            f"--max-gain is {limits.max_gain_db:g} dB: give more than 0, up to {MAX_BAND_GAIN_DB:g}"
+        )
+    low_q, high_q = limits.q or (1.0, 1.0)
+    if not 0.1 <= low_q <= high_q <= 100:
+        raise CallError(f"--q is {low_q:g} to {high_q:g}: give a value or LOW:HIGH, from 0.1 to 100")
+    for hz in limits.hz:
+        if not 20 <= hz <= 0.47 * rate:
+            raise CallError(f"--frequencies has {hz:g} Hz: give 20 to {0.47 * rate:.0f} Hz")
+
+
+def export_graphic_eq(curve: AverageCurve, out: Path, *, overwrite: bool = False) -> ExportedFile:
+    """Write the average correction as the GraphicEQ line of Equalizer APO."""
+    gain_db = curve(_GRAPHIC_EQ_HZ)
+    write_text(out, format_graphic_eq(_GRAPHIC_EQ_HZ, gain_db), overwrite=overwrite)
+    count = len(_GRAPHIC_EQ_HZ)
+    return ExportedFile(
+        out,
+        {"kind": "graphic-eq", "points": count, "gain_db": round(curve.gain_db, 2),
+         "largest_db": round(float(np.abs(gain_db).max()), 2)},
+        (f"{count} points from 20 Hz to {_GRAPHIC_EQ_HZ[-1]:.0f} Hz, overall gain {curve.gain_db:+.1f} dB",),
     )  # fmt: skip
 
 

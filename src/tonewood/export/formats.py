@@ -1,11 +1,11 @@
 """Format corrections as text for other programs.
 
 Automation: CSV, and a Reaper effect in one file that contains table and filters. Parametric EQ:
-Equalizer APO, AutoEq's `ParametricEQ.txt`, REW's generic filter settings, CamillaDSP 2 and 3, which
+Equalizer APO, AutoEq's `ParametricEQ.txt`, REW's generic filter settings, CamillaDSP, which
 all define shelves by Q and use the coefficients of `dsp.equalizer`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,7 +151,16 @@ def format_rew(fit: EqFit, title: str) -> str:
 
 
 def format_camilladsp(fit: EqFit, title: str) -> str:
-    """Format the sections `filters` and `pipeline` of CamillaDSP, for two channels."""
+    """Format the sections `filters` and `pipeline` of CamillaDSP 3, for two channels."""
+    return _format_camilladsp(fit, title, ["channels: [0, 1]"])
+
+
+def format_camilladsp2(fit: EqFit, title: str) -> str:
+    """Format the same for CamillaDSP 2, whose pipeline steps have one channel each."""
+    return _format_camilladsp(fit, title, ["channel: 0", "channel: 1"])
+
+
+def _format_camilladsp(fit: EqFit, title: str, steps: Sequence[str]) -> str:
     names = [f"tonewood_{number:02}" for number in range(1, len(fit.bands) + 1)]
     lines = [
         f"# {title}",
@@ -173,9 +182,17 @@ def format_camilladsp(fit: EqFit, title: str) -> str:
             f"      gain: {band.gain_db:.2f}",
             f"      q: {band.q:.3f}",
         ]
-    lines += ["pipeline:", "  - type: Filter", "    channels: [0, 1]", "    names:"]
-    lines += [f"      - {name}" for name in ("tonewood_gain", *names)]
+    lines.append("pipeline:")
+    for channels in steps:
+        lines += ["  - type: Filter", f"    {channels}", "    names:"]
+        lines += [f"      - {name}" for name in ("tonewood_gain", *names)]
     return "\n".join(lines) + "\n"
+
+
+def format_graphic_eq(hz: FloatArray, gain_db: FloatArray) -> str:
+    """Format the GraphicEQ line of Equalizer APO, which Wavelet and JamesDSP read too."""
+    points = (f"{f:g} {_format_gain(gain)}" for f, gain in zip(hz, gain_db, strict=True))
+    return f"GraphicEQ: {'; '.join(points)}\n"
 
 
 EQUALIZER_FORMATS: dict[str, Callable[[EqFit, str], str]] = {
@@ -183,4 +200,5 @@ EQUALIZER_FORMATS: dict[str, Callable[[EqFit, str], str]] = {
     "autoeq": format_autoeq,
     "rew": format_rew,
     "camilladsp": format_camilladsp,
+    "camilladsp2": format_camilladsp2,
 }

@@ -23,6 +23,7 @@ from tonewood.export.export import (
     Correction,
     correction_of_recipe,
     export_automation,
+    export_graphic_eq,
     export_impulse_response,
     export_parametric_eq,
 )
@@ -69,7 +70,8 @@ def _impulse_response(title: str, phase: Phase) -> EqualizerExport:
 
 def _parametric_eq(title: str, suffix: str, file_format: str) -> EqualizerExport:
     def write(correction: Correction, path: Path) -> object:
-        curve = AverageCurve(correction)
+        # A preset that boosts would clip in a player.
+        curve = AverageCurve(correction, headroom=True)
         return export_parametric_eq(curve, _PARAMETRIC_BANDS, path, file_format=file_format, overwrite=True)
 
     return EqualizerExport(title, suffix, write)
@@ -82,6 +84,10 @@ def _automation(title: str, suffix: str, file_format: str) -> EqualizerExport:
     return EqualizerExport(title, suffix, write)
 
 
+def _write_graphic_eq(correction: Correction, path: Path) -> object:
+    return export_graphic_eq(AverageCurve(correction, headroom=True), path, overwrite=True)
+
+
 EQUALIZER_EXPORTS: dict[str, EqualizerExport] = {
     "impulse-linear": _impulse_response("impulse response, linear phase", "linear"),
     "impulse-minimum": _impulse_response("impulse response, minimum phase", "minimum"),
@@ -89,6 +95,7 @@ EQUALIZER_EXPORTS: dict[str, EqualizerExport] = {
     "autoeq": _parametric_eq("bands as AutoEq writes them", ".txt", "autoeq"),
     "rew": _parametric_eq("bands for REW", ".txt", "rew"),
     "camilladsp": _parametric_eq("bands for CamillaDSP", ".yml", "camilladsp"),
+    "graphic-eq": EqualizerExport("GraphicEQ line for players", ".txt", _write_graphic_eq),
     "automation": _automation("automation as a table", ".csv", "csv"),
     "reaper": _automation("automation for Reaper", ".jsfx", "jsfx"),
 }
