@@ -88,3 +88,46 @@ def test_picture_fills_the_window_and_the_side_scrolls_alone(
     height = page.locator(".picture").bounding_box()["height"]
     page.set_viewport_size({"width": 1_280, "height": 1_100})
     wait_until(page, lambda: page.locator(".picture").bounding_box()["height"] > height + 190)
+
+
+SMALL_TARGETS = """[...document.querySelectorAll("button, a, select, input:not(.hidden), summary")]
+    .filter(it => it.offsetParent && !it.matches(".skip, .link"))
+    .map(it => [it.getAttribute("aria-label") || it.textContent, it.getBoundingClientRect()])
+    .filter(([_, box]) => box.width < 44 || box.height < 44).map(([name]) => name)"""
+
+
+def test_phone_has_large_targets_a_fixed_transport_and_pinch(
+    visit: Callable[..., Any], live: Live, enhanced_session: str
+) -> None:
+    page = visit(390, has_touch=True, is_mobile=True)
+    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page.wait_for_selector(".verdict")
+    assert page.evaluate(SMALL_TARGETS) == []
+    page.evaluate("scrollTo(0, 900)")
+    bar = page.locator(".transport").bounding_box()
+    assert bar["y"] + bar["height"] == 900
+    page.evaluate("scrollTo(0, 0)")
+
+    # Two fingers that part zoom time and frequency.
+    labels = page.locator(".rows, .times").all_inner_texts()
+    box = page.locator(".layer").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = page.context.new_cdp_session(page)
+
+    def put(kind: str, apart: float) -> None:
+        points = [
+            {"x": x - apart, "y": y - apart, "id": 1},
+            {"x": x + apart, "y": y + apart, "id": 2},
+        ]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points if apart else []})
+
+    put("touchStart", 30)
+    for apart in (40, 60, 90):
+        put("touchMove", apart)
+    put("touchEnd", 0)
+    wait_until(
+        page,
+        lambda: all(
+            a != b for a, b in zip(page.locator(".rows, .times").all_inner_texts(), labels, strict=True)
+        ),
+    )

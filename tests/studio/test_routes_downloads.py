@@ -70,6 +70,7 @@ def test_equalizer_exports_match_the_recipe(
         assert level_db == pytest.approx(correction.average_db(hz) + correction.gain_db, abs=0.1)
     for name in ("apo", "autoeq", "rew", "camilladsp"):
         assert len(re.findall(r"\bPK\b|Peaking", exports.pop(name).decode())) >= 5
+    assert exports.pop("graphic-eq").startswith(b"GraphicEQ: ")
     assert set(exports) == {"automation", "reaper"}
     rows = exports["automation"].decode().splitlines()
     assert len(rows) == 1 + math.ceil(session["seconds"] / 0.05)

@@ -133,6 +133,7 @@ export class Marks implements Desk {
 
   /** Plays only the time and the frequencies of an item. */
   solo(id: string | null): void {
+    if (this.soloed === id) return;
     this.soloed = id;
     this.soloing(id ? this.boxOf(id) : null);
     this.list.show();
