@@ -13,7 +13,8 @@ import { Meter } from "./meter";
 
 export type Way = "input" | "output" | "difference";
 
-const FIRST_S = 0.3; // a generation starts with a short range, because it arrives sooner
+const FIRST_S = 0.3; // a new generation during playback starts with a short range, because it arrives sooner
+const START_S = 0.8; // playback starts with more, because the page may still be loading tiles
 const PIECE_S = 1.0;
 const AHEAD_S = 1.6;
 const LEAD_S = 0.03; // from a request to its sound: the time that a range takes to arrive
@@ -170,7 +171,7 @@ export class Player extends EventTarget {
     const { rate, samples } = this.session.sound;
     const start = Math.min(Math.round(seconds * rate), samples - 1);
     const before = this.generation;
-    const stop = this.edge(start, FIRST_S);
+    const stop = this.edge(start, wanted ? FIRST_S : START_S);
     const amount = this.amount ?? this.session.state.edit.amount;
     const [input, output] = await this.fetched(start, stop);
     if (!this.playing || this.generation !== before) return null;

@@ -123,6 +123,11 @@ export class Scope {
     return this.state.whole && this.amount === this.state.edit.amount;
   }
 
+  /** The tiles of the levels: those of the rendering, or of the original. */
+  private get levels(): "input" | "output" {
+    return this.shown === "output" && this.exact ? "output" : "input";
+  }
+
   /** Describes the picture in words. */
   describe(text: string): void {
     this.canvas.setAttribute("aria-label", text);
@@ -200,7 +205,7 @@ export class Scope {
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
     const flat = this.view === "gain" && this.covered;
-    if (!flat) this.layTiles(context, this.shown === "output" && this.exact ? "output" : "input", level);
+    if (!flat) this.layTiles(context, this.levels, level);
     if (this.covered) {
       context.globalAlpha = flat ? 1 : this.opacity;
       this.layTiles(context, this.shows, level);
@@ -268,7 +273,7 @@ export class Scope {
       reach: this.reach,
       lift: this.lift,
     };
-    if (kind === "mask" || kind === "saliency") return this.tiles.gains(tile, kind, paint, find("input"));
+    if (kind === "mask" || kind === "saliency") return this.tiles.gains(tile, kind, paint, find(this.levels));
     // Without a rendering, the output is drawn from the original's levels and the mask.
     const preview = kind === "input" && this.shown === "output" && !this.exact && this.masked;
     return this.tiles.levels(tile, paint, preview ? find("mask") : null);
