@@ -81,7 +81,9 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
     shot("notes", page)
 
     page.select_option("[data-select=colours]", "saliency")
-    page.wait_for_timeout(2_500)
+    page.wait_for_selector(".progress-slot .progress")
+    page.wait_for_selector(".progress-slot .progress", state="detached", timeout=120_000)
+    page.wait_for_timeout(1_000)
     page.locator("summary", has_text="Checks").click()
     shot("saliency", page)
     page.select_option("[data-select=colours]", "mask")

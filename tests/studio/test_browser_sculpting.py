@@ -1,6 +1,7 @@
 """Sculpting in a browser: typed values, resets, wheel, harmonics, versions, and edits of two pages."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tests.studio.browser_page import state, wait_until
@@ -55,6 +56,9 @@ def test_shape_and_inverse_are_kept_and_reset(
     def kept() -> Any:
         return state(live, enhanced_session)["edit"]
 
+    def is_kept(name: str, value: float) -> bool:
+        return bool(kept().get("shape", {}).get(name) == value)
+
     for label, typed, name, value in (
         ("Smooth, pitch", "0.5", "smooth_octaves", 0.5),
         ("Smooth, time", "1.25 s", "smooth_seconds", 1.25),
@@ -64,7 +68,7 @@ def test_shape_and_inverse_are_kept_and_reset(
         page.get_by_role("button", name=f"{label}: off").click()
         page.keyboard.type(typed)
         page.keyboard.press("Enter")
-        wait_until(page, lambda name=name, value=value: kept().get("shape", {}).get(name) == value)
+        wait_until(page, partial(is_kept, name, value))
     page.get_by_role("button", name="Cuts only").click()
     wait_until(page, lambda: kept()["shape"]["direction"] == "cut")
     page.locator(".amount .value").click()
