@@ -125,7 +125,7 @@ def train(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
     page.get_by_role("button", name="Check the folders").click()
     page.wait_for_selector(".slot .verdict", timeout=60_000)
     page.get_by_role("button", name="Train", exact=True).click()
-    page.wait_for_selector(".curve .line.judge", state="attached", timeout=120_000)
+    page.wait_for_selector(".curve .line.judge", state="attached", timeout=600_000)
     page.wait_for_timeout(2_000)
     page.evaluate("scrollTo(0, 1000)")
     shot("train", page)

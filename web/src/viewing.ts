@@ -47,7 +47,7 @@ export class Viewing {
   private legendSlot = h("div", { class: "legend-slot" });
   private opacity: Slider;
   private opacityField: HTMLElement;
-  private show_ = "heard"; // original, enhanced, or what is heard
+  private display = "heard"; // original, enhanced, or what is heard
   private touches: Touches;
   private pointer: PointerEvent | null = null;
 
@@ -164,7 +164,7 @@ export class Viewing {
 
   /** Shows the original or the output, whichever is heard or was chosen. */
   private follow(): void {
-    const shown = this.show_ === "heard" ? (this.player.way === "input" ? "input" : "output") : this.show_;
+    const shown = this.display === "heard" ? (this.player.way === "input" ? "input" : "output") : this.display;
     this.scope.shown = shown as "input" | "output";
     this.scope.draw();
   }
@@ -173,7 +173,7 @@ export class Viewing {
     const { scope, heard } = this;
     return [
       choice("Show", { heard: "What you hear", input: "Original", output: "Enhanced" }, (value) => {
-        this.show_ = value;
+        this.display = value;
         this.follow();
       }),
       choice("Colours", { mask: "Boost and cut", saliency: "What drives the score" }, (value) => {
