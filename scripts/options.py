@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tonewood import cli
+from tonewood.cli.common import BatchOptions
+from tonewood.cli.control_options import ControlOptions
 
 PAGES = Path(__file__).parents[1] / "docs" / "howto"
 BLOCK = re.compile(r"(<!-- options:begin ([a-z ]+) -->\n).*?(<!-- options:end -->)", re.DOTALL)
@@ -29,10 +31,18 @@ def commands() -> Iterator[tuple[str, Any]]:
             yield str(entry.name), command
 
 
-def option_list(command: Any) -> str:  # noqa: ANN401
+# Options that several commands share are described on the page of one.
+_DESCRIBED = "enhance"
+_SHARED = {*ControlOptions._fields, *BatchOptions._fields, "overwrite", "json_", "set_"}
+
+
+def option_list(name: str, command: Any) -> str:  # noqa: ANN401
     """Return a Markdown list of the arguments, options and defaults of a command."""
-    lines = []
+    lines, shared = [], []
     for param in command.params:
+        if name != _DESCRIBED and param.name in _SHARED:
+            shared.append(f"`{param.opts[0]}`")
+            continue
         if param.param_type_name == "argument":
             # Of [DIR]... the name is enough, and RECIPE|MODEL are two names.
             metavar = re.sub(r"[\[\].]", "", param.metavar or param.name.upper())
@@ -41,6 +51,8 @@ def option_list(command: Any) -> str:  # noqa: ANN401
             names = ", ".join(f"`{name}`" for name in (*param.opts, *param.secondary_opts))
             names += f" `{param.metavar}`" if param.metavar else ""
         lines.append(f"- {names}{_default(param)}: {param.help or ''}".rstrip())
+    if shared:
+        lines.append(f"- {', '.join(shared)}: as in [{_DESCRIBED}]({_DESCRIBED}.md).")
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +68,7 @@ def _default(param: Any) -> str:  # noqa: ANN401
 
 def fill_lists(text: str, known: dict[str, Any]) -> str:
     """Return a page with its lists filled in."""
-    return BLOCK.sub(lambda m: f"{m[1]}\n{option_list(known[m[2]])}\n{m[3]}", text)
+    return BLOCK.sub(lambda m: f"{m[1]}\n{option_list(m[2], known[m[2]])}\n{m[3]}", text)
 
 
 def main() -> None:

@@ -53,12 +53,14 @@ OPTIONS = {
     "train": "--reference --source --manifest -o --seed --device --group-by --no-judge "
     "--predictor --onto --fix --no-cache --resume --set "
     "--overwrite --json",
-    "enhance": f"-m -o {CONTROLS} --method --prior --steps --only --between --from --to --seed "
+    "enhance": f"-m -o {CONTROLS} --delta --curve --curve-instead --mid-side --link --together "
+    "--method --prior --steps --only --between --from --to --seed "
     "--no-match --plot --set --workers --scheduler --retries --parquet --overwrite --json",
     "render": "-o --overwrite --json",
     "apply": f"-m -o {CONTROLS} --static-only --same-mask --plot --overwrite --json",
     "diff": "--json",
-    "export": "-o --ir --peq --frequencies --q --max-gain --graphic-eq --automation --format --rate --length --step --headroom --overwrite --json",
+    "export": "-o --ir --peq --frequencies --q --max-gain --graphic-eq --automation --format --rate "
+    "--length --step --headroom --overwrite --json",
     "score": "-m --workers --scheduler --retries --parquet --overwrite --json",
     "info": "--json",
     "live": f"-m {CONTROLS} --delta --input --output --block --rate --bypass --list-devices --from -o "
@@ -234,6 +236,8 @@ WRONG_CALLS = {
     "--smooth-seconds -1": r"--smooth-seconds is -1\.0: .*greater than or equal to 0",
     "--low 0": r"--low is 0\.0: .*greater than 0",
     "--low 500 --high 400": "--low and --high: limits from 500 Hz to 400 Hz are empty",
+    "--link no": "--link is 'no': choose on or off",
+    "--mid-side --link off": "--mid-side and --link off cannot be used together",
     "--cut-only --boost-only": "--cut-only and --boost-only cannot be used together: use one of them",
     "--amount nan": r"amount is nan",
     "--between nan:400": "--between is nan: .*finite",

@@ -12,6 +12,7 @@ NormalizedProperty = Literal["level", "bandwidth", "noise"]
 TrainingTargets = Literal["graded", "labels"]
 NoteShape = Literal["rectangular", "square"]
 MaskComponent = Literal["all", "tilt", "bands", "dynamics-of-bands"]
+ChannelLink = Literal["all", "mid-side", "off"]
 GainDirection = Literal["both", "cut", "boost"]
 # The optimizers of torch.optim that take dense gradients of any shape and need only a step size.
 OptimizerName = Literal[
@@ -200,12 +201,21 @@ class ShapeChanges(TypedDict, total=False):
     direction: GainDirection
 
 
+class CurveChanges(TypedDict, total=False):
+    """Changes of `CurveSettings`."""
+
+    points: tuple[tuple[float, float], ...]
+    replaces_static: bool
+
+
 class RenderChanges(TypedDict, total=False):
     """Changes of `RenderSettings`."""
 
     amount: float
     aspect: AspectChanges
     shape: ShapeChanges
+    curve: CurveChanges
+    link: ChannelLink
     max_gain_db: float
     match: bool
     gain_db: float

@@ -4,12 +4,14 @@ Functions take a whole group, not its fields. Samples and bins are derived from 
 Each field has a description, and a unit in its type where it has one: `tonewood settings` lists both.
 """
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self, Unpack, cast
 
 from pydantic import Field, model_validator
 
 from tonewood import setting_types as changes_of
 from tonewood.setting_types import (
+    ChannelLink,
     EnhanceMethod,
     GainDirection,
     MaskComponent,
@@ -361,6 +363,26 @@ class ShapeSettings(Settings):
         return self
 
 
+class CurveSettings(Settings):
+    """Gain curve that joins the static part of a mask, before its component, shape and amount."""
+
+    points: tuple[tuple[Hertz, Decibels], ...] = Field((), description="frequencies, rising, and gains")
+    replaces_static: bool = Field(False, description="replace the learnt static part instead of adding to it")
+
+    @model_validator(mode="after")
+    def _check_points(self) -> Self:
+        for hz, gain_db in self.points:
+            if not 0 < hz <= 100_000 or abs(gain_db) > MAX_CURVE_DB:
+                raise ValueError(
+                    f"the curve has {gain_db:g} dB at {hz:g} Hz; gains go from -{MAX_CURVE_DB} to "
+                    f"{MAX_CURVE_DB} dB: subtract the level of the curve first"
+                )
+        if any(low[0] >= high[0] for low, high in pairwise(self.points)):
+            raise ValueError("the curve's frequencies do not rise: sort its points")
+        return self
+
+
+MAX_CURVE_DB = 30
 MIN_AMOUNT, MAX_AMOUNT = -1, 2
 
 
@@ -376,6 +398,12 @@ class RenderSettings(Settings):
     aspect: AspectSettings = AspectSettings()
     # Left out of files if unused, so that earlier versions of Tonewood read the others.
     shape: ShapeSettings = Field(ShapeSettings(), exclude_if=lambda shape: shape == ShapeSettings())
+    curve: CurveSettings = Field(CurveSettings(), exclude_if=lambda curve: curve == CurveSettings())
+    link: ChannelLink = Field(
+        "all",
+        exclude_if=lambda link: link == "all",
+        description="one mask for all channels, or masks of their own for mid and side, or for each channel",
+    )
     # With 18 dB, as `paper` has it, violins through a headset close 58 instead of 75 % of the distance.
     max_gain_db: Decibels = Field(30.0, gt=0, le=60, description="largest gain or attenuation at amount 1")
     match: bool = Field(True, description="match the loudness of the input and limit the true peak")

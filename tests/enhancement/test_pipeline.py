@@ -12,14 +12,16 @@ from tonewood.dsp.chunking import ArrayTimeSeries
 from tonewood.dsp.features import mean_level
 from tonewood.enhancement.analysis import mean_score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array, scorer_input, to_analysis_rate
+from tonewood.errors import AudioError
 from tonewood.mask.certificate import OutOfDomainDetector
 from tonewood.mask.render import render_through_mask
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.setting_types import RenderChanges
+from tonewood.setting_types import ChannelLink, RenderChanges
 from tonewood.settings import EnhanceSettings, RenderSettings, default_enhance_settings
 
 FORCED = EnhanceSettings(force=True)
+CHANNEL_LINKS: tuple[ChannelLink, ...] = ("all", "mid-side", "off")
 
 
 def enhanced(wave: Any, model: Model, settings: EnhanceSettings, rate: int = 16_000) -> Enhancement:
@@ -235,3 +237,48 @@ def test_twice_the_amount_doubles_every_gain(source: Any, model: Model) -> None:
         for amount in (1.0, 2.0)
     )
     assert np.allclose(twice, 2 * once)
+
+
+def test_side_of_a_mono_recording_in_stereo_changes_nothing(source: Any, model: Model) -> None:
+    stereo = np.repeat(source, 2, axis=0)
+    linked, unlinked = (
+        enhanced(stereo, model, FORCED.replace(render=dict(link=link))) for link in CHANNEL_LINKS[:2]
+    )
+    assert np.array_equal(linked.mask.gain_db, unlinked.mask.gain_db)
+    (side,) = unlinked.others
+    assert np.all(side.gain_db == 0)
+    assert np.allclose(linked.samples, unlinked.samples, atol=1e-6)
+
+
+def test_unlinked_channels_equal_recordings_of_their_own(play: Callable[..., Any], model: Model) -> None:
+    parts = [play(2, formant_hz=2_500.0, seed=seed) for seed in (1, 2)]
+    plain = FORCED.replace(render=dict(match=False))
+    both = enhanced(np.concatenate(parts), model, plain.replace(render=dict(link="off")))
+    for number, (part, mask) in enumerate(zip(parts, (both.mask, *both.others), strict=True)):
+        alone = enhanced(part, model, plain)
+        assert np.allclose(mask.gain_db, alone.mask.gain_db, atol=0.01)
+        assert np.allclose(both.samples[number], alone.samples[0], atol=1e-3)
+
+
+def test_mid_and_side_have_masks_of_their_own(play: Callable[..., Any], model: Model) -> None:
+    mid, side = (play(2, formant_hz=2_500.0, seed=seed) for seed in (1, 2))
+    stereo = np.concatenate([mid + 0.3 * side, mid - 0.3 * side])
+    plain = FORCED.replace(render=dict(match=False))
+    both = enhanced(stereo, model, plain.replace(render=dict(link="mid-side")))
+    alone = enhanced(mid, model, plain)
+    assert np.allclose(both.samples.mean(axis=0), alone.samples[0], atol=1e-3)
+    assert not np.allclose(both.mask.gain_db, both.others[0].gain_db, atol=0.5)
+    none = enhanced(stereo, model, FORCED.replace(render=dict(link="mid-side", amount=0.0)))
+    assert none.samples is stereo
+
+
+@pytest.mark.parametrize("link", ["mid-side", "off"])
+def test_mono_recordings_have_one_mask(link: ChannelLink, source: Any, model: Model) -> None:
+    result = enhanced(source, model, FORCED.replace(render=dict(link=link)))
+    assert result.others == ()
+
+
+def test_mid_and_side_need_two_channels(source: Any, model: Model) -> None:
+    surround = np.repeat(source, 6, axis=0)
+    with pytest.raises(AudioError, match="has 6 channels, and mid and side need 2: use --link off"):
+        enhanced(surround, model, FORCED.replace(render=dict(link="mid-side")))

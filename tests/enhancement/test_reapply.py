@@ -14,6 +14,7 @@ import soundfile
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import file_sha256
+from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import reapply
 from tonewood.enhancement.analysis import ArraySource
 from tonewood.enhancement.recipe import Recipe, load_recipe
@@ -66,6 +67,8 @@ def recipe_path(path: Path) -> Path:
         (".wav", "PCM_16", ("--between", "200:4000", "--from", "0.3s", "--to", "0:01")),
         (".flac", "PCM_24", ("--amount", "-0.7", "--smooth", "0.5", "--smooth-seconds", "0.2", "--cut-only")),
         (".wav", "FLOAT", ("--amount", "1.6", "--low", "300", "--high", "3000", "--boost-only")),
+        (".wav", "PCM_24", ("--mid-side", "--amount", "0.8", "--between", "200:4000")),
+        (".wav", "FLOAT", ("--link", "off", "--smooth", "1")),
         (".wav", "PCM_16", ("--only", "dynamics-of-bands", "--method", "paper")),
     ],
 )
@@ -421,3 +424,84 @@ def test_delta_is_made_later_and_is_no_input(tmp_path: Path, play: Play, run: Ru
     (again,) = run(*call, "--delta").objects
     assert again["already"] is True
     assert again["delta"] == f"{out / 'a.wav'}.delta.wav"
+
+
+# --- masks of their own
+
+
+def test_recipes_with_several_masks_are_not_transferred_or_exported(
+    tmp_path: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    first, out = tmp_path / "a.wav", tmp_path / "out.wav"
+    soundfile.write(first, play(1.0, 16_000, 2).T, 16_000)
+    assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, "--mid-side").code == 0
+    for call in (
+        ("apply", recipe_path(out), first, "-m", model_file, "-o", tmp_path / "b.wav"),
+        ("export", out, "--peq", 3, "-o", tmp_path / "b.txt"),
+    ):
+        ran = run(*call)
+        assert ran.code == 2
+        assert "has masks of its own for mid and side" in ran.err
+        assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--curve", "--curve-instead"])
+def test_recipe_carries_the_curve(
+    tmp_path: Path, play: Play, run: Run, model_file: Path, option: str
+) -> None:
+    first, out, curve = tmp_path / "a.wav", tmp_path / "out.wav", tmp_path / "house.csv"
+    soundfile.write(first, play(1.0).T, 16_000)
+    curve.write_text("20,6\n1000,0\n10000,-6\n")
+    assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, option, curve).code == 0
+    curve.unlink()
+    assert run("render", recipe_path(out), "-o", tmp_path / "b.wav", "--json").objects[0]["same"] is True
+
+
+# --- together
+
+
+def test_record_has_one_static_part_and_one_gain(
+    tmp_path: Path, play: Play, run: Run, model_file: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number, level in enumerate((0.1, 0.4, 0.2)):
+        wave = level * play(1.0 + number / 2, formant_hz=1_500.0 + 500 * number, seed=number)
+        soundfile.write(folder / f"{number}.wav", wave.T, 16_000, "FLOAT")
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    call = ("enhance", folder, "-o", out, "-m", model_file, *FORCE, "--together", "--json")
+    ran = run(*call)
+    assert ran.code == 1
+    assert "1 of 4 failed, 3 done" in ran.err
+    recipes = [load_recipe(recipe_path(out / f"{number}.wav")) for number in range(3)]
+    assert len({recipe.gain_db for recipe in recipes}) == 1
+    masks = [recipe.mask.to_mask().gain_db for recipe in recipes]
+    means = [mask.mean(axis=1) for mask in masks]
+    assert np.abs(means[0] - means[1]).max() < 0.2  # but for the limit of ±30 dB
+    assert np.abs(masks[0] - means[0][:, None]).max() > 0.5
+    before, after = (
+        np.concatenate([soundfile.read(place / f"{number}.wav")[0] for number in range(3)])
+        for place in (folder, out)
+    )
+    loudness = [integrated_loudness(wave[None].astype(np.float32), 16_000) for wave in (before, after)]
+    assert loudness[1] == pytest.approx(loudness[0], abs=1.0)
+    again = run("render", recipe_path(out / "1.wav"), folder / "1.wav", "-o", tmp_path / "b.wav", "--json")
+    assert again.objects[0]["same"] is True
+    (folder / "broken.wav").unlink()
+    assert [item["already"] for item in run(*call).objects] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (("--mid-side",), "leave out --mid-side"),
+        (("--retries", "1", "--workers", "2"), "leave out --workers"),
+    ],
+)
+def test_together_refuses_what_it_cannot_do(
+    tmp_path: Path, take: Path, run: Run, model_file: Path, more: tuple[str, ...], reason: str
+) -> None:
+    ran = run("enhance", take, "-o", tmp_path / "o", "-m", model_file, "--together", *more)
+    assert ran.code == 2
+    assert reason in ran.err
+    assert ran.err.count("\n") == 1

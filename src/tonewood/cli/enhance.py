@@ -22,16 +22,18 @@ from tonewood.cli.common import (
     with_option_groups,
 )
 from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
-from tonewood.errors import printable
+from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tonewood.batch.enhance_file import FileEnhanced
-    from tonewood.batch.tasks import EnhanceTask
+    from tonewood.batch.tasks import EnhanceTask, Task
+    from tonewood.batch.together import PreparedRecord
+    from tonewood.enhancement.output_files import FileFailure, FileJob
     from tonewood.enhancement.recipe import TransferRecord
     from tonewood.model.model import Model
-    from tonewood.setting_types import MaskComponent, PriorKind
+    from tonewood.setting_types import ChannelLink, CurveChanges, MaskComponent, PriorKind
 
 _OPTION_OF_SETTING = {
     "method": "--method",
@@ -43,6 +45,7 @@ _OPTION_OF_SETTING = {
     "render.aspect.start_s": "--from",
     "render.aspect.end_s": "--to",
     "render.aspect:": "--between, --from or --to:",
+    "render.curve:": "--curve:",
     **OPTION_OF_CONTROL,
 }
 
@@ -68,6 +71,23 @@ def enhance_command(
         str | None, typer.Option("--from", metavar="TIME", help="Start of the change, as in 10 or 1:02.")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="End of the change.")] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(readable=False, metavar="FILE", help="Add a curve of Hz and dB: REW, AutoEq or CSV."),
+    ] = None,
+    curve_instead: Annotated[
+        Path | None,
+        typer.Option(readable=False, metavar="FILE", help="Use a curve instead of the learnt average."),
+    ] = None,
+    mid_side: Annotated[
+        bool, typer.Option("--mid-side", help="Find masks of their own for mid and side.")
+    ] = False,
+    link: Annotated[
+        str, typer.Option(metavar="on|off", help="One mask for all channels, or one for each.")
+    ] = "on",
+    together: Annotated[
+        bool, typer.Option("--together", help="Treat all as one record: one average change, one gain.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Change recordings that are unlike both folders too.")
@@ -97,6 +117,8 @@ def enhance_command(
                 force=force,
                 render=dict(
                     match=not no_match,
+                    link=_channel_link(mid_side, link),
+                    curve=_curve_changes(curve, curve_instead),
                     aspect=dict(
                         only=cast("MaskComponent", only),
                         between=None if between is None else parse_band(between),
@@ -117,7 +139,26 @@ def enhance_command(
         settings = apply_assignments(settings, set_)
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta))
-    run_enhancement(inputs, output, task, loaded, batch, json_)
+    run_enhancement(inputs, output, task, loaded, batch, json_, together=together)
+
+
+def _curve_changes(curve: Path | None, curve_instead: Path | None) -> "CurveChanges":
+    from tonewood.mask.curve_files import read_curve
+
+    if curve is not None and curve_instead is not None:
+        raise CallError("--curve and --curve-instead cannot be used together: use one of them")
+    path = curve or curve_instead
+    if path is None:
+        return {}
+    return {"points": read_curve(path), "replaces_static": curve is None}
+
+
+def _channel_link(mid_side: bool, link: str) -> "ChannelLink":
+    if link not in ("on", "off"):
+        raise CallError(f"--link is {link!r}: choose on or off")
+    if mid_side and link == "off":
+        raise CallError("--mid-side and --link off cannot be used together: use one of them")
+    return "mid-side" if mid_side else "all" if link == "on" else "off"
 
 
 def run_enhancement(
@@ -127,6 +168,8 @@ def run_enhancement(
     model: "Model",
     batch: BatchOptions,
     as_json: bool,
+    *,
+    together: bool = False,
 ) -> None:
     """Enhance all recordings of the inputs, print each result, and exit with the batch's code."""
     from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
@@ -136,11 +179,16 @@ def run_enhancement(
     out = parse_location(str(output))
     jobs = plan_jobs([parse_location(str(location)) for location in inputs], out)
     task.check_requirements(model)
+    work: Task = task
+    if together:
+        if batch.is_requested:
+            raise CallError("--together runs in one process: leave out --workers, --scheduler and --parquet")
+        work, jobs = _plan_record(jobs, task, model)
     # Results of a single output file have no folder for a table.
     folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
         jobs,
-        task,
+        work,
         model,
         batch,
         lambda result: _print_enhanced(result, as_json),
@@ -149,6 +197,24 @@ def run_enhancement(
         as_json=as_json,
     )
     common.finish_batch(failed, len(jobs), batch.table_location(folder))
+
+
+def _plan_record(
+    jobs: "Sequence[FileJob | FileFailure]", task: "EnhanceTask", model: "Model"
+) -> "PreparedRecord":
+    """Find the masks of a record, with progress."""
+    from collections import deque
+
+    from tonewood.batch.together import PreparedRecord, prepare_together
+    from tonewood.cli.progress import BatchDisplay
+
+    with BatchDisplay(task) as bars:
+        (prepared,) = deque(
+            (event for event in prepare_together(jobs, task, model) if not bars.show(event)), 1
+        )
+        bars.clear()
+    assert isinstance(prepared, PreparedRecord)
+    return prepared
 
 
 def _print_enhanced(result: "FileEnhanced", as_json: bool) -> None:
@@ -209,6 +275,8 @@ def _transfer_text(record: "TransferRecord") -> str:
     first = printable(record.recipe)
     if record.varying == "same":
         return f"the mask and the gain of {first}, at every moment"
+    if record.varying == "together":
+        return f"one static part and one gain for {first}"
     if record.varying == "none":
         return f"the static part of {first}"
     return f"the static part of {first}; the adaptive part comes from prior {record.varying}"

@@ -1,6 +1,6 @@
 """Audio in overlapping chunks, and time series in segments, so that no step holds a whole recording."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -152,6 +152,18 @@ class LazyTimeSeries:
     def read(self, start: int, stop: int) -> Levels:
         """Compute the values from `start` to before `stop`."""
         return self.compute(start, stop)
+
+
+def mean_series(series: Sequence[TimeSeries]) -> TimeSeries:
+    """Return the mean of time series of one shape; a single one is returned as it is."""
+    if len(series) == 1:
+        return series[0]
+
+    def read(start: int, stop: int) -> Levels:
+        total: Levels = np.sum([each.read(start, stop) for each in series], axis=0) / np.float32(len(series))
+        return total
+
+    return LazyTimeSeries(series[0].frames, read)
 
 
 @dataclass(frozen=True)

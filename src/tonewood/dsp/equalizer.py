@@ -290,7 +290,7 @@ def _refine_bands(
 
     def fill(values: FloatArray) -> FloatArray:
         """Return all parameters; those that the device fixes have their one value."""
-        x = low.copy()
+        x: FloatArray = low.copy()
         x[free] = values
         return x
 

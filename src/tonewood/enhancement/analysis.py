@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io.recording import resample
+from tonewood.dsp.channel_components import split_components
 from tonewood.dsp.chunking import Chunk, TimeSeries, overlapping_chunks, split_chunk
 from tonewood.dsp.features import (
     CONTEXT_FRAMES,
@@ -29,6 +30,7 @@ from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, measure_loudne
 from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.scoring import score_recording
+from tonewood.setting_types import ChannelLink
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import Levels, to_mono
 from tonewood.utils.disk_array import DiskArray
@@ -73,6 +75,31 @@ class ArraySource:
         """Yield views of the array."""
         for start in range(0, self.samples.shape[1], _ARRAY_BLOCK_SAMPLES):
             yield self.samples[:, start : start + _ARRAY_BLOCK_SAMPLES]
+
+
+@dataclass(frozen=True, eq=False)
+class ComponentSource:
+    """One component of a recording whose channels are not linked, as a mono recording."""
+
+    source: AudioSource
+    link: ChannelLink
+    index: int
+    channels: int = 1
+
+    @property
+    def rate(self) -> int:
+        """Sample rate, Hz."""
+        return self.source.rate
+
+    @property
+    def is_silent(self) -> bool:
+        """True if it has no sound, as the side of a mono recording in stereo."""
+        return not any(block.any() for block in self.blocks())
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the component in blocks (1, samples)."""
+        for block in self.source.blocks():
+            yield split_components(block, self.link)[self.index : self.index + 1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_share
 from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid
-from tonewood.enhancement.pipeline import Enhancement, settings_for_preference_model
+from tonewood.enhancement.pipeline import Enhancement
+from tonewood.enhancement.preference_settings import settings_for_preference_model
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
 from tonewood.mask.certificate import Certificate, share_text
 from tonewood.mask.mask import Mask, moving_average, moving_average_gradient

@@ -206,10 +206,19 @@ class MaskSearch:
 
 @dataclass(frozen=True)
 class FoundMask:
-    """A mask, and the number of steps that its search took."""
+    """A mask, and the number of steps that its search took.
+
+    `others` are the masks of further components, if the channels are not linked.
+    """
 
     mask: Mask
     steps: int
+    others: tuple[Mask, ...] = ()
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """Mask of each component."""
+        return (self.mask, *self.others)
 
 
 def find_mask(

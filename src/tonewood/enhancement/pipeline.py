@@ -5,8 +5,8 @@ with the recording's length and the output is never read back.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io.recording import resample
-from tonewood.dsp.chunking import TimeSeries, overlapping_chunks, split_segments
+from tonewood.dsp.chunking import TimeSeries, mean_series, split_segments
 from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.loudness import level_db, true_peak
 from tonewood.enhancement.analysis import (
@@ -25,7 +25,6 @@ from tonewood.enhancement.analysis import (
     AudioSource,
     ChunkAnalysis,
     ChunkAnalyzer,
-    analyse_source,
     analyzer_for,
 )
 from tonewood.enhancement.certification import (
@@ -34,11 +33,10 @@ from tonewood.enhancement.certification import (
     certify_share,
     measure_input,
 )
-from tonewood.enhancement.mask_search import FoundMask, find_mask
-from tonewood.enhancement.prior_mask import predict_mask
+from tonewood.enhancement.finding import find_masks
+from tonewood.enhancement.mask_search import FoundMask
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
-from tonewood.errors import AudioError
-from tonewood.mask.certificate import Certificate, Change, is_unknown_kind, needs_no_change, share_text
+from tonewood.mask.certificate import Certificate, Change, share_text
 from tonewood.mask.mask import Mask, resample_mask
 from tonewood.mask.render import (
     ChunkRenderer,
@@ -47,11 +45,11 @@ from tonewood.mask.render import (
     RenderResult,
     effective_mask,
     match_loudness,
+    render_items,
 )
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
-from tonewood.setting_types import EnhanceMethod, PriorKind
-from tonewood.settings import EnhanceSettings, RenderSettings, SearchSettings, SpectrumSettings
+from tonewood.settings import EnhanceSettings, RenderSettings, SpectrumSettings
 from tonewood.utils.arrays import Levels, Samples, to_mono
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_map
@@ -71,12 +69,15 @@ class RenderedAudio(NamedTuple):
         Gain that restores the input's loudness and keeps the true-peak ceiling.
     peak : float
         Largest sample after that gain; 1.0 is full scale.
+    true_peak : float
+        Largest true peak before that gain; 0 if the settings do not match the loudness.
     """
 
     samples: DiskArray | None
     analysis: Analysis
     loudness_match: LoudnessMatch
     peak: float
+    true_peak: float = 0.0
 
 
 class _RenderedChunk(NamedTuple):
@@ -102,12 +103,12 @@ class _RenderTask:
 def render_and_analyse(
     source: AudioSource,
     analysis: Analysis,
-    mask: Mask,
+    masks: Sequence[Mask],
     model: Model,
     settings: RenderSettings,
     scratch_dir: Path | None,
 ) -> RenderedAudio:
-    """Render a recording through a mask and analyse the output.
+    """Render a recording through the masks of its components and analyse the output.
 
     Parameters
     ----------
@@ -124,36 +125,41 @@ def render_and_analyse(
     analyzer = analyzer_for(source, model, with_pitch=False)
     accumulator = AnalysisAccumulator(analyzer, scratch_dir)
     largest_peak = 0.0
-    for chunk in _render_chunks(source, mask, model, settings, analyzer):
+    for chunk in _render_chunks(source, masks, model, settings, analyzer):
         samples.append(chunk.samples)
         accumulator.add(chunk.analysis)
         largest_peak = max(largest_peak, chunk.true_peak)
     output = accumulator.finish()
     match = match_loudness(analysis.loudness, output.loudness, level_db(largest_peak), settings)
     # The samples are on disk without their gain, which is known only at their end.
-    return RenderedAudio(samples, output, match, output.peak * float(match.factor))
+    return RenderedAudio(samples, output, match, output.peak * float(match.factor), largest_peak)
 
 
 def _render_chunks(
-    source: AudioSource, mask: Mask, model: Model, settings: RenderSettings, analyzer: ChunkAnalyzer
+    source: AudioSource,
+    masks: Sequence[Mask],
+    model: Model,
+    settings: RenderSettings,
+    analyzer: ChunkAnalyzer,
 ) -> Iterator[_RenderedChunk]:
     spectrum = model.settings.spectrum
-    renderer = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum)
+    renderer = ChunkRenderer(source.rate, source.channels, settings.aspect.between, spectrum, settings.link)
     task = _RenderTask(renderer, analyzer, settings.matches_loudness)
-    active_mask = effective_mask(mask, settings, spectrum)
-    # Chunks overlap by the renderer's margin, which is why each can be rendered alone.
-    chunks = overlapping_chunks(source.blocks(), renderer.chunk_size, renderer.margin)
-    return parallel_map(task, (renderer.item(chunk, active_mask) for chunk in chunks))
+    return parallel_map(task, render_items(renderer, source.blocks(), masks, settings))
 
 
 def _output_levels(
-    source: AudioSource, mask: Mask, model: Model, settings: RenderSettings, scratch_dir: Path | None
+    source: AudioSource,
+    masks: Sequence[Mask],
+    model: Model,
+    settings: RenderSettings,
+    scratch_dir: Path | None,
 ) -> TimeSeries:
     """Return the levels [row, frame] of an output in dB, without keeping its samples."""
     analyzer = analyzer_for(source, model, with_pitch=False)
     accumulator = AnalysisAccumulator(analyzer, scratch_dir)
     unmatched = settings.model_copy(update={"match": False})  # levels need no true peak
-    for chunk in _render_chunks(source, mask, model, unmatched, analyzer):
+    for chunk in _render_chunks(source, masks, model, unmatched, analyzer):
         accumulator.add(chunk.analysis)
     return accumulator.finish().rows_db
 
@@ -168,6 +174,7 @@ class EnhancementResult:
     certificate: Certificate
     settings: EnhanceSettings
     spectrum: SpectrumSettings
+    others: tuple[Mask, ...] = field(default=(), kw_only=True)
 
     @property
     def applied(self) -> Mask:
@@ -192,6 +199,8 @@ class Enhancement(EnhancementResult):
     settings : EnhanceSettings
     spectrum : SpectrumSettings
         The model's analysis; the mask lives on its frames.
+    others : tuple of Mask
+        Found masks of further components, if `settings.render.link` is not "all".
     rate : int
         Of input and output, Hz.
     rendered : RenderResult
@@ -295,6 +304,7 @@ def enhance_array(
         certificate=result.certificate,
         settings=settings,
         spectrum=result.spectrum,
+        others=tuple(mask.load() for mask in result.others),
         rate=rate,
         rendered=result.output.loudness_match.with_samples(output),
     )
@@ -320,40 +330,17 @@ def enhance_stream(
     scratch_dir : Path, optional
         Folder for arrays as long as the recording; the system's temporary folder if None.
     """
-    # The predictor reads levels only, so a prediction without search needs no pitch analysis.
-    one_pass = settings.prior.kind == "predicted" and settings.search.steps == 0
-    analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass)
-    check_start_time(analysis.n_samples / source.rate, settings)
-    used = settings_for_preference_model(settings, model)
-    before = measure_input(analysis.rows_db, model, used)
-    kind = None if settings.force else _substitute_prior(before, model, settings.method)
-    if kind is not None:
-        used = settings.replace(prior=dict(kind=kind), search=dict(steps=0))
-        if one_pass and kind == "auto":  # which reads pitches
-            analysis = analyse_source(source, model, scratch_dir)
-    # Settings that were changed above go through `find_mask`, which evaluates any prior.
-    if one_pass and used is settings:
-        found_mask = FoundMask(predict_mask(source, model, used.render.max_gain_db, scratch_dir), 0)
-    else:
-        nearer = min(before.unlikeness, before.unlike_reference)
-        found_mask = yield from find_mask(analysis, model, used, scratch_dir=scratch_dir, unlikeness=nearer)
-    yield render_and_certify(source, analysis, found_mask, model, settings, used, scratch_dir, before)
-
-
-def _substitute_prior(before: InputMeasurements, model: Model, method: EnhanceMethod) -> PriorKind | None:
-    """Return the prior that replaces a search: for a recording that needs none, or that is unknown."""
-    if method == "paper":
-        return None  # the paper's method has no such check
-    graded = model.has_graded_scorer
-    if graded and needs_no_change(before.scorer, before.judge, before.unlike_reference):
-        return "none"
-    if not is_unknown_kind(before.unlikeness, before.unlike_reference, graded):
-        return None
-    # 0.5 is the border between the classes: 0 is the reference, 1 the source.
-    if before.scorer < 0.5 or model.learnt_priors is None:
-        return "none"
-    # Without its adaptive part `auto` is the static mask, as strong as the recording needs it.
-    return "auto" if graded else "static"
+    recording = yield from find_masks(source, model, settings, scratch_dir)
+    yield render_and_certify(
+        source,
+        recording.analysis,
+        recording.mask,
+        model,
+        settings,
+        recording.settings,
+        scratch_dir,
+        recording.before,
+    )
 
 
 def render_and_certify(
@@ -375,21 +362,24 @@ def render_and_certify(
     before : InputMeasurements, optional
         Of the recording, if it was measured already.
     """
-    mask, render = found_mask.mask, settings.render
-    output = render_and_analyse(source, analysis, mask, model, render, scratch_dir)
+    masks, render = found_mask.masks, settings.render
+    output = render_and_analyse(source, analysis, masks, model, render, scratch_dir)
     spectrum = model.settings.spectrum
     scorer_hz = center_frequencies(model.settings.scorer.bands, spectrum)
 
     def rendered(part: RenderSettings, output_db: TimeSeries) -> RenderedMask:
-        applied = effective_mask(mask, part, spectrum)
-        # On the scorer's rows, whatever grid the method found the mask on.
+        # Scores are of the mean of the channels: of the mid alone, or of all channels alike.
+        scored = masks[:1] if render.link == "mid-side" else masks
+        applied = [effective_mask(mask, part, spectrum) for mask in scored]
+        # On the scorer's rows, whatever grid the method found the masks on.
         hop, frames = spectrum.hop / spectrum.rate, analysis.rows_db.frames
-        mask_db = resample_mask(applied, scorer_hz, hop, frames)
-        return RenderedMask(mask_db, applied.roughness_db, analysis.rows_db, output_db)
+        mask_db = mean_series([resample_mask(mask, scorer_hz, hop, frames) for mask in applied])
+        roughness_db = max(mask.roughness_db for mask in applied)
+        return RenderedMask(mask_db, roughness_db, analysis.rows_db, output_db)
 
     whole = None
     if render.whole != render:
-        levels_db = _output_levels(source, mask, model, render.whole, scratch_dir)
+        levels_db = _output_levels(source, masks, model, render.whole, scratch_dir)
         whole = rendered(render.whole, levels_db)
     if before is None:
         before = measure_input(analysis.rows_db, model, effective_settings)
@@ -403,6 +393,7 @@ def render_and_certify(
         certificate=certificate,
         settings=settings,
         spectrum=spectrum,
+        others=found_mask.others,
         source=source,
         input_analysis=analysis,
         output=output,
@@ -442,18 +433,9 @@ def build_recipe(
         loudness_lufs=loudness,
         mask=mask,
         spectrum=enhancement.spectrum,
+        others=tuple(map(MaskRecord.from_mask, enhancement.others)),
         carried=carried,
     )
-
-
-def check_start_time(seconds: float, settings: EnhanceSettings) -> None:
-    """Raise AudioError if the part to change starts after the recording's end."""
-    start = settings.render.aspect.start_s
-    if start is not None and start >= seconds:
-        raise AudioError(
-            f"the recording lasts {seconds:.1f} s; there is nothing to change from {start:g} s on: "
-            "give an earlier start"
-        )
 
 
 def to_analysis_rate(samples: NDArray[np.float32], rate: int, model: Model) -> Samples:
@@ -465,34 +447,3 @@ def scorer_input(wave: Samples, model: Model) -> Levels:
     """Return the scorer's input [row, frame] in dB for a waveform [sample] at the analysis rate."""
     spectrum = model.settings.spectrum
     return band_levels(wave, spectrum.rate, model.settings.scorer.bands, spectrum)
-
-
-# The scorer of a preference model is smooth but has no prior to stay near: small steps down its score
-# alone, smooth over a second, with a weak pull towards no change (`alpha`).
-PREFERENCE_SEARCH = SearchSettings(
-    score=1.0, guide=0.0, alpha=3e-4, steps=40, learning_rate=0.004, smooth_ms=1000.0
-)
-PREFERENCE_MAX_GAIN_DB = 12.0  # lower than the default: no folder shows how far recordings differ
-
-
-def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
-    """Return settings that fit a model trained from preferences alone; others are returned unchanged.
-
-    Such a model has no prior and no guide. The mask starts from zero, and every search setting that
-    has its default value becomes that of `PREFERENCE_SEARCH`.
-    """
-    if model.learnt_priors is not None or settings.method != "search":
-        return settings
-    defaults = EnhanceSettings()
-    # A value that differs from the default was chosen by the user, and stays.
-    search = {
-        name: getattr(PREFERENCE_SEARCH, name)
-        for name in SearchSettings.model_fields
-        if getattr(settings.search, name) == getattr(defaults.search, name)
-    }
-    adapted = settings.model_copy(update={"search": settings.search.model_copy(update=search)})
-    if settings.render.max_gain_db == defaults.render.max_gain_db:
-        adapted = adapted.replace(render=dict(max_gain_db=PREFERENCE_MAX_GAIN_DB))
-    if settings.prior.kind == "auto":
-        adapted = adapted.replace(prior=dict(kind="none"))
-    return adapted

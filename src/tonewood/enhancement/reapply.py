@@ -65,11 +65,21 @@ class MaskTransfer:
 def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]:
     """Read a recipe and its mask; RecipeError if the file is not a recipe."""
     recipe = load_recipe(path)
+    if recipe.others:
+        raise CallError(
+            f"{printable(path)} has masks of its own for {components_text(recipe)}, which fit no other "
+            "recording: enhance the other with the same options"
+        )
     varying = {"static": "none", "same": "same", "prior": recipe.prior}[mode]
     if mode == "prior" and recipe.prior not in _ADAPTIVE_PRIORS:
         varying = "none"
     record = TransferRecord(recipe=path.name, sha256=file_sha256(path), varying=varying)
     return recipe, MaskTransfer(recipe.input, recipe.mask.to_mask(), record, recipe.model.digest)
+
+
+def components_text(recipe: Recipe) -> str:
+    """Return what has a mask of its own, in words."""
+    return "mid and side" if recipe.settings.render.link == "mid-side" else "each channel"
 
 
 def transfer_settings(recipe: Recipe, mode: TransferMode) -> EnhanceSettings:
@@ -79,8 +89,8 @@ def transfer_settings(recipe: Recipe, mode: TransferMode) -> EnhanceSettings:
     and end time do not apply to it.
     """
     if mode == "same":
-        return recipe.settings.replace(render=dict(match=False, gain_db=recipe.gain_db))
-    return recipe.settings.replace(render=dict(aspect=dict(start_s=None, end_s=None)))
+        return recipe.settings.replace(render=dict(match=False, gain_db=recipe.gain_db, link="all"))
+    return recipe.settings.replace(render=dict(link="all", aspect=dict(start_s=None, end_s=None)))
 
 
 def apply_transfer(
@@ -103,9 +113,9 @@ def apply_transfer(
     used = settings.replace(search=dict(steps=0))
     varying = transfer.record.varying
     # Only a prior that adapts to the recording reads its pitches.
-    adapts = varying not in ("same", "none")
+    adapts = varying not in ("same", "together", "none")
     analysis = analyse_source(source, model, scratch_dir, with_pitch=adapts)
-    if varying == "same":
+    if varying in ("same", "together"):
         _check_same_duration(analysis.n_samples, source.rate, transfer.input)
         mask = transfer.mask
     elif varying == "none":
@@ -142,15 +152,19 @@ def _adapt_mask(
             settings.prior.kind, analysis, grid.hz, model, scratch_dir, fade=not settings.force
         ).mask_db
         moves = Mask(prior_db, original.hz, hop, original.top_hz)
-    # Both means are over time, so the result has the recipe's static part and the prior's variation.
-    shift = (mean_gain_db(original) - mean_gain_db(moves))[:, None]
+    return with_static_part(moves, mean_gain_db(original), limit)
+
+
+def with_static_part(mask: Mask, static_db: NDArray[np.float32], limit: float) -> Mask:
+    """Return a mask with another mean over time [row] and the same variation, within ±`limit` dB."""
+    shift = (static_db - mean_gain_db(mask))[:, None]
 
     def make(begin: int, end: int) -> Levels:
-        part = moves.slice_frames(begin, end)
+        part = mask.slice_frames(begin, min(end, mask.frames))
         part = part.with_gains(part.gain_db + shift).clip(limit).quantize()
         return part.gain_db
 
-    return moves.with_gains(LazyTimeSeries(moves.frames, make))
+    return mask.with_gains(LazyTimeSeries(mask.frames, make))
 
 
 def _check_same_duration(n_samples: int, rate: int, original: InputRecord) -> None:
@@ -230,8 +244,8 @@ def _output_blocks(stream: AudioReader, recipe: Recipe) -> Iterator[NDArray[np.f
         yield from stream.blocks()
         return
     factor = np.float32(10 ** (recipe.gain_db / 20))
-    mask = recipe.mask.to_mask()
-    blocks = render_blocks(stream.blocks(), stream.rate, stream.channels, mask, settings, recipe.spectrum)
+    masks = recipe.to_masks()
+    blocks = render_blocks(stream.blocks(), stream.rate, stream.channels, masks, settings, recipe.spectrum)
     for block in blocks:
         yield block * factor
 

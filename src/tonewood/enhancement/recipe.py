@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from tonewood.dsp.channel_components import count_components
 from tonewood.dsp.chunking import LazyTimeSeries, read_segments
 from tonewood.errors import RecipeError, failure_reason, printable
 from tonewood.mask.certificate import Certificate, Change
@@ -139,8 +140,9 @@ def _unpack_cells(part: str, rows: int, frames: int) -> NDArray[np.int16]:
 class TransferRecord(Settings):
     """Recipe whose mask was transferred to another recording.
 
-    `varying` is the variation over time: `none` (static part only), `same` (that of the recipe), or the
-    prior that computed it.
+    `varying` is the variation over time: `none` (static part only), `same` (that of the recipe),
+    `together` (the recording's own, with the static part of several recordings), or the prior that
+    computed it.
     """
 
     recipe: str
@@ -149,7 +151,10 @@ class TransferRecord(Settings):
 
 
 class Recipe(Settings):
-    """Everything that an output depends on, and its certificate."""
+    """Everything that an output depends on, and its certificate.
+
+    `mask` is of all channels, or of the first component if they are not linked; `others` are of the rest.
+    """
 
     format: Literal["tonewood-recipe"] = "tonewood-recipe"
     version: Literal[2] = 2
@@ -164,8 +169,17 @@ class Recipe(Settings):
     loudness_lufs: Change | None
     mask: MaskRecord
     spectrum: SpectrumSettings
+    others: tuple[MaskRecord, ...] = Field((), exclude_if=lambda others: not others)
     carried: TransferRecord | None = None
     output_sha256: str | None = None
+
+    def to_masks(self) -> tuple[Mask, ...]:
+        """Return the mask of each component; RecipeError if they do not fit the recording."""
+        link, channels = self.settings.render.link, self.input.channels
+        fits = channels >= 1 and (link != "mid-side" or channels <= 2)
+        if not fits or len(self.others) + 1 != count_components(channels, link):
+            raise RecipeError("the recipe's masks do not fit its channels: make the recipe again")
+        return (self.mask.to_mask(), *(record.to_mask() for record in self.others))
 
     def save(self, path: Path, *, overwrite: bool = False, mask: Mask | None = None) -> None:
         """Write the recipe atomically.

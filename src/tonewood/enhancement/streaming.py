@@ -95,6 +95,8 @@ class StreamingEnhancer:
             raise CallError(
                 "render.aspect and render.gain_db do not apply to a stream: leave them out, or enhance a file"
             )
+        if settings.link != "all" or settings.curve.points:
+            raise CallError("render.link and render.curve do not apply to a stream: leave them out")
         if settings.shape.smooth_seconds:
             raise CallError(
                 "render.shape.smooth_seconds needs later audio, which a stream has not: leave it out, or "

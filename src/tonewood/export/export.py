@@ -23,6 +23,7 @@ from tonewood.dsp.equalizer import (
 )
 from tonewood.dsp.features import center_frequencies
 from tonewood.enhancement.output_files import sidecar_path
+from tonewood.enhancement.reapply import components_text
 from tonewood.enhancement.recipe import Recipe, load_recipe
 from tonewood.errors import CallError, OutputError, printable
 from tonewood.export.formats import (
@@ -97,6 +98,11 @@ def load_correction(name: str) -> Correction:
 
 def correction_of_recipe(name: str, recipe: Recipe) -> Correction:
     """Return the correction that a recipe applied to its recording."""
+    if recipe.others:
+        raise CallError(
+            f"{name} has masks of its own for {components_text(recipe)}, and one curve is needed: "
+            "give a recipe without them"
+        )
     mask = effective_mask(recipe.mask.to_mask(), recipe.settings.render, recipe.spectrum)
     return Correction(name, mask.load(), recipe.gain_db, recipe)
 

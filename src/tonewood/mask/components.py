@@ -14,12 +14,13 @@ from tonewood.dsp.chunking import LazyTimeSeries, read_segments
 from tonewood.dsp.equalizer import FADE_OCTAVES
 from tonewood.mask.mask import Mask
 from tonewood.setting_types import MaskComponent
-from tonewood.settings import AspectSettings
+from tonewood.settings import AspectSettings, CurveSettings
 from tonewood.utils.arrays import FloatArray, Levels
 
 SPAN_FADE_SECONDS = 0.1
 _FADE_STEPS = 16  # linear segments that approximate a raised cosine over frequency
 REGISTER_STEP_SECONDS = 0.1
+_CURVE_HZ = np.geomspace(20.0, 20_000.0, 121)  # twelfths of an octave
 _REGISTER_POINTS_PER_OCTAVE = 12
 _SMOOTH_STEPS, _MIN_EVENT_STEPS, _MIN_EVENT_DB = 3, 3, 1.5  # of gain events
 
@@ -38,6 +39,26 @@ def select_component(mask: Mask, only: MaskComponent) -> Mask:
         return component(mask.slice_frames(start, min(stop, mask.frames))).gain_db
 
     return mask.with_gains(LazyTimeSeries(mask.frames, read))
+
+
+def add_curve(mask: Mask, curve: CurveSettings) -> Mask:
+    """Return a mask with a curve added to its static part, or in its place; computed when it is read.
+
+    Rows are added up to 20 kHz, so that the curve holds above the frequencies of the mask too.
+    """
+    if not curve.points:
+        return mask
+    base = select_component(mask, "dynamics-of-bands") if curve.replaces_static else mask
+    hz = np.union1d(mask.hz, _CURVE_HZ)
+    at_hz, at_db = np.array(curve.points).T
+    curve_db = np.interp(np.log(np.maximum(hz, 1e-3)), np.log(at_hz), at_db).astype(np.float32)[:, None]
+
+    def read(start: int, stop: int) -> Levels:
+        part = base.slice_frames(start, min(stop, mask.frames))
+        gain_db: Levels = part.gain_at(hz, np.arange(part.frames) * mask.hop_seconds) + curve_db
+        return gain_db
+
+    return mask.with_gains(LazyTimeSeries(mask.frames, read), hz, max(mask.top_hz, float(hz[-1])))
 
 
 def limit_to_aspect(mask: Mask, aspect: AspectSettings, reach_s: float, *, first_frame: int = 0) -> Mask:

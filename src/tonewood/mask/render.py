@@ -4,21 +4,23 @@ For streams, `LoudnessFollower` estimates the loudness that masks add from row l
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tonewood.dsp.channel_components import join_components, split_components
 from tonewood.dsp.chunking import Chunk, LazyTimeSeries, overlapping_chunks, with_margin
 from tonewood.dsp.equalizer import bandpass_reach_seconds, restrict_to_band
 from tonewood.dsp.features import chunk_margin_for, chunk_size_for, frames_to_samples
 from tonewood.dsp.loudness import integrated_loudness, k_weighting_db, true_peak_db
 from tonewood.dsp.stft import filter_chunk, filter_margin
-from tonewood.mask.components import limit_to_aspect, select_component
+from tonewood.mask.components import add_curve, limit_to_aspect, select_component
 from tonewood.mask.mask import Mask
 from tonewood.mask.shaping import shape_mask
+from tonewood.setting_types import ChannelLink
 from tonewood.settings import RenderSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels, Samples
 from tonewood.utils.parallel import parallel_map
@@ -78,7 +80,7 @@ def render_through_mask(
     before = integrated_loudness(samples, rate)
     if settings.amount == 0:
         return LoudnessMatch(0.0, before, before, peak_limited=False).with_samples(samples)
-    blocks = render_blocks([samples], rate, samples.shape[0], mask, settings, spectrum)
+    blocks = render_blocks([samples], rate, samples.shape[0], [mask], settings, spectrum)
     return apply_loudness_match(np.concatenate(list(blocks), axis=1), rate, before, settings)
 
 
@@ -86,31 +88,44 @@ def render_blocks(
     blocks: Iterable[Samples],
     rate: int,
     channels: int,
-    mask: Mask,
+    masks: Sequence[Mask],
     settings: RenderSettings,
     spectrum: SpectrumSettings,
 ) -> Iterator[Samples]:
     """Render a recording of any length, in blocks (channels, samples), without matching its loudness.
 
     The output does not depend on how the samples are split into blocks.
+
+    Parameters
+    ----------
+    masks : sequence of Mask
+        One for each component of the recording (`dsp.channel_components`).
     """
-    renderer = ChunkRenderer(rate, channels, settings.aspect.between, spectrum)
-    applied = effective_mask(mask, settings, spectrum)
-    chunks = overlapping_chunks(blocks, renderer.chunk_size, renderer.margin)
-    items = (renderer.item(chunk, applied) for chunk in chunks)
+    renderer = ChunkRenderer(rate, channels, settings.aspect.between, spectrum, settings.link)
+    items = render_items(renderer, blocks, masks, settings)
     return (chunk.core for chunk in parallel_map(renderer, items))
 
 
+def render_items(
+    renderer: "ChunkRenderer", blocks: Iterable[Samples], masks: Sequence[Mask], settings: RenderSettings
+) -> "Iterator[RenderItem]":
+    """Return the chunks of a recording with the parts of the masks that apply to them."""
+    applied = [effective_mask(mask, settings, renderer.spectrum) for mask in masks]
+    # Chunks overlap by the renderer's margin, which is why each can be rendered alone.
+    chunks = overlapping_chunks(blocks, renderer.chunk_size, renderer.margin)
+    return (renderer.item(chunk, applied) for chunk in chunks)
+
+
 class RenderItem(NamedTuple):
-    """A chunk, and the part of the mask that applies to it."""
+    """A chunk, and for each component the part of its mask that applies."""
 
     chunk: Chunk
-    mask: Mask
+    masks: tuple[Mask, ...]
 
 
 @dataclass(frozen=True)
 class ChunkRenderer:
-    """Render one chunk through its part of the mask. Stateless, so chunks may run on any thread.
+    """Render one chunk through its part of the masks. Stateless, so chunks may run on any thread.
 
     `between` are the frequencies in Hz outside of which nothing changes.
     """
@@ -119,6 +134,7 @@ class ChunkRenderer:
     channels: int
     between: tuple[float, float] | None
     spectrum: SpectrumSettings
+    link: ChannelLink = "all"
 
     @property
     def chunk_size(self) -> int:
@@ -140,17 +156,18 @@ class ChunkRenderer:
     def _band_margin(self) -> int:
         return 0 if self.between is None else round(bandpass_reach_seconds(*self.between) * self.rate) + 1
 
-    def item(self, chunk: Chunk, mask: Mask) -> RenderItem:
-        """Pair a chunk with its part of a mask."""
-        end = chunk.offset + chunk.samples.shape[1]
+    def item(self, chunk: Chunk, masks: Sequence[Mask]) -> RenderItem:
+        """Pair a chunk with its part of each mask."""
+        start, end = chunk.offset, chunk.offset + chunk.samples.shape[1]
         hop = self.spectrum.hop / self.spectrum.rate  # filtering goes beyond the end
-        return RenderItem(chunk, mask.window(chunk.offset / self.rate, end / self.rate + 2 * hop))
+        windows = (mask.window(start / self.rate, end / self.rate + 2 * hop) for mask in masks)
+        return RenderItem(chunk, tuple(windows))
 
     def __call__(self, item: RenderItem) -> Chunk:
         """Render a chunk, with the margins that its analysis needs."""
         padded = with_margin(item.chunk, self._analysis_margin)
         wide = with_margin(padded, self._band_margin)
-        output = filter_chunk(wide, self.rate, item.mask.gain_at, self.spectrum)
+        output = self._filter(wide, item.masks)
         if self.between is not None:
             # The analysis window resolves 66 Hz; the promise that nothing else changes is stricter.
             output = restrict_to_band(wide.core, output, self.rate, *self.between)
@@ -159,16 +176,27 @@ class ChunkRenderer:
         left_margin = item.chunk.core_start - padded.core_start
         return Chunk(samples, padded.core_start, left_margin, item.chunk.core_size, padded.is_last)
 
+    def _filter(self, chunk: Chunk, masks: tuple[Mask, ...]) -> Samples:
+        if len(masks) == 1:
+            return filter_chunk(chunk, self.rate, masks[0].gain_at, self.spectrum)
+        parts = split_components(chunk.samples, self.link)
+        outputs = [
+            filter_chunk(chunk._replace(samples=part[None]), self.rate, mask.gain_at, self.spectrum)
+            for part, mask in zip(parts, masks, strict=True)
+        ]
+        return join_components(np.concatenate(outputs), self.link)
+
 
 def effective_mask(mask: Mask, settings: RenderSettings, spectrum: SpectrumSettings) -> Mask:
     """Return the mask that is applied, computed when it is read.
 
-    The order is: component of the found mask, its shape, band and time span, amount.
+    The order is: curve, component, shape, band and time span, amount.
     """
     # Fades must end before the sound outside a span is influenced by window or band filter.
     aspect, reach = settings.aspect, spectrum.window_ms / 2000
     if aspect.between is not None:
         reach += bandpass_reach_seconds(*aspect.between)
+    mask = add_curve(mask, settings.curve)
     mask = shape_mask(select_component(mask, aspect.only), settings.shape, settings.amount)
     frames = mask.frames
     if frames == 1:  # holds for all times
