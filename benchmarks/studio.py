@@ -28,6 +28,7 @@ from speed.sounds import record
 MODEL = "soundfont-cello"
 ARGUMENTS = ["--no-sandbox", "--mute-audio", "--autoplay-policy=no-user-gesture-required"]
 MARK = "performance.getEntriesByName('{}')[0]?.startTime ?? null"
+APPROXIMATIONS = "performance.getEntriesByName('change-to-approximation').map(entry => entry.duration)"
 SLIDER_WAITS = "performance.getEntriesByName('change-to-sound').map(entry => entry.duration)"
 CLIENTS, REQUESTS = 10, 15
 
@@ -124,7 +125,7 @@ def measure_recording(browser: Browser, address: str, take: Path, minutes: int, 
         search(client, base)
         search_ms = 1000 * (time.perf_counter() - start_time)
         tile_ms = all_tiles(client, base)
-        slider_ms = slider(browser, f"{address}#/s/{session}")
+        exact_ms, approximate_ms = slider(browser, f"{address}#/s/{session}")
         request_ms = ten_clients(client, address, base)
     page.close()
     return [
@@ -132,7 +133,8 @@ def measure_recording(browser: Browser, address: str, take: Path, minutes: int, 
         Waits(f"{name}: its page ready", "1 s", ready_ms),
         Waits(f"{name}: enhanced", "", [search_ms]),
         Waits(f"{name}: a tile, of recording or mask, at any zoom", "", tile_ms),
-        Waits(f"{name}: amount slider to sound", "150 ms", slider_ms),
+        Waits(f"{name}: amount slider to approximate sound", "20 ms", approximate_ms),
+        Waits(f"{name}: amount slider to sound", "150 ms", exact_ms),
         Waits(f"{name}: each of {CLIENTS} clients' requests, a search running", "", request_ms),
     ]
 
@@ -158,13 +160,12 @@ def all_tiles(client: httpx.Client, base: str) -> list[float]:
     return ms
 
 
-def slider(browser: Browser, address: str) -> list[float]:
-    """Measure the slider during playback, at several positions."""
+def slider(browser: Browser, address: str) -> tuple[list[float], list[float]]:
+    """Measure the slider during playback, at several positions: to its rendering, and to a mix."""
     page = browser.new_page()
     page.goto(address)
     wait_for_value(page, MARK.format("page-ready"))
     page.keyboard.press("Space")
-    ms: list[float] = []
     for turn in range(20):
         page.wait_for_timeout(400)
         page.evaluate(
@@ -176,9 +177,9 @@ def slider(browser: Browser, address: str) -> list[float]:
         if turn % 5 == 4:
             page.evaluate("document.getElementById('amount').dispatchEvent(new Event('change'))")
             page.keyboard.press("Shift+ArrowRight")
-    ms = page.evaluate(SLIDER_WAITS)
+    exact_ms, approximate_ms = page.evaluate(SLIDER_WAITS), page.evaluate(APPROXIMATIONS)
     page.close()
-    return ms
+    return exact_ms, approximate_ms
 
 
 def ten_clients(client: httpx.Client, address: str, base: str) -> list[float]:

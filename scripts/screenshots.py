@@ -33,7 +33,6 @@ PHONE: ViewportSize = {"width": 390, "height": 844}
 INKS = """[...new Set(
     [...document.querySelectorAll('body *')].map(it => getComputedStyle(it).color)
     )].slice(0, 24).map(it => it.match(/[0-9.]+/g).slice(0, 3).map(Math.round))"""
-SEARCH = 200  # steps, so that there is time for a picture
 
 
 def main() -> None:
@@ -58,17 +57,8 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
     page.goto(address)
     page.set_input_files("input[type=file]", EXAMPLE)
     page.wait_for_selector(".session")
-    page.select_option("[data-select=overlay]", "none")
     page.wait_for_timeout(1_000)
     shot("opened", page)
-
-    page.select_option("[data-select=overlay]", "mask")
-    page.evaluate(_posted(page, "enhance", f"{{steps: {SEARCH}}}"))
-    page.wait_for_selector(".progress-slot .spark")
-    page.wait_for_timeout(1_500)
-    shot("searching", page)
-    page.get_by_role("button", name="Cancel").click()
-    page.wait_for_timeout(500)
 
     page.get_by_role("button", name="Enhance", exact=True).click()
     page.wait_for_selector(".verdict")
@@ -84,20 +74,22 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
         for key in keys:
             page.keyboard.press(key)
     draw(page, "a", 0.30, 0.43, 300, 700)
-    page.wait_for_selector("text=being checked")
-    page.wait_for_selector("text=being checked", state="detached")
+    page.wait_for_selector(".rechecking")
+    page.wait_for_selector(".rechecking", state="detached")
     page.locator(".note.pinned").click()
     page.wait_for_timeout(300)
     shot("notes", page)
 
-    page.select_option("[data-select=overlay]", "saliency")
-    page.wait_for_timeout(2_500)
-    page.locator("summary").click()
+    page.select_option("[data-select=colours]", "saliency")
+    page.wait_for_selector(".progress-slot .progress")
+    page.wait_for_selector(".progress-slot .progress", state="detached", timeout=120_000)
+    page.wait_for_timeout(1_000)
+    page.locator("summary", has_text="Checks").click()
     shot("saliency", page)
-    page.select_option("[data-select=overlay]", "mask")
+    page.select_option("[data-select=colours]", "mask")
 
     session = page.url
-    phone = browser.new_page(viewport=PHONE)
+    phone = browser.new_page(viewport=PHONE, has_touch=True)
     phone.goto(session)
     phone.wait_for_timeout(1_500)
     shot("phone", phone)
@@ -113,11 +105,10 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
 def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
     """Enhance a folder."""
     page.goto(f"{address}#/folder")
-    choose(page, "folder of recordings", "Suite, first takes")
-    choose(page, "where to")
+    choose(page, "Recordings to enhance", "Suite, first takes")
+    choose(page, "Save in")
     page.get_by_role("button", name="Enhance the folder").click()
-    page.wait_for_selector("text=done", timeout=120_000)
-    page.wait_for_selector(".results >> text=recordings done", timeout=120_000)
+    page.wait_for_selector(".results >> text=6 of 7 done, 1 failed", timeout=120_000)
     page.get_by_role("button", name="Play enhanced").nth(1).click()
     page.wait_for_timeout(300)
     page.evaluate("scrollTo(0, 400)")
@@ -127,14 +118,14 @@ def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
 def train(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
     """Audit two folders and start a training."""
     page.goto(f"{address}#/train")
-    choose(page, "reference folder", "Good cello")
-    choose(page, "source folder", "Plain cello")
+    choose(page, "Reference folder", "Good cello")
+    choose(page, "Source folder", "Plain cello")
     page.fill("#name", "good cello")
     page.fill("#domain", "solo cello, dry")
     page.get_by_role("button", name="Check the folders").click()
     page.wait_for_selector(".slot .verdict", timeout=60_000)
     page.get_by_role("button", name="Train", exact=True).click()
-    page.wait_for_selector(".curve .line.judge", state="attached", timeout=120_000)
+    page.wait_for_selector(".curve .line.judge", state="attached", timeout=600_000)
     page.wait_for_timeout(2_000)
     page.evaluate("scrollTo(0, 1000)")
     shot("train", page)
@@ -143,7 +134,7 @@ def train(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
 
 def choose(page: Page, field: str, name: str | None = None) -> None:
     """Choose a folder right below the root, or the root itself."""
-    page.get_by_role("button", name=f"Choose the {field}").click()
+    page.get_by_role("button", name=f"Choose: {field}").click()
     page.wait_for_selector(".places li")
     if name:
         page.locator(".places").get_by_role("button", name=name).click()
@@ -163,14 +154,6 @@ def draw(page: Page, tool: str, left: float, right: float, low: float, high: flo
     page.mouse.move(box["x"] + right * box["width"], heights[1], steps=5)
     page.mouse.up()
     page.wait_for_timeout(150)
-
-
-def _posted(page: Page, route: str, body: str) -> str:
-    session = page.url.rsplit("/", 1)[1]
-    return (
-        f"fetch('/api/sessions/{session}/{route}', {{method: 'POST', "
-        f"headers: {{'Content-Type': 'application/json'}}, body: JSON.stringify({body})}})"
-    )
 
 
 def keep(path: Path, page: Page) -> None:

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { defineConfig } from "vite";
 
-const BUNDLED = ["wavesurfer.js"];
+const BUNDLED = ["wavesurfer.js", "@fontsource-variable/inter"];
 
 /** What the built files were made of, so that a test can tell whether they are still that. */
 function sources(folder = ".") {

@@ -17,7 +17,7 @@ from tests.studio.browser_page import (
     wait_until,
     wait_until_played,
 )
-from tests.studio.conftest import EXAMPLE, Live
+from tests.studio.conftest import EXAMPLE, Live, upload_recording
 
 AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
 
@@ -30,6 +30,13 @@ def test_upload_enhance_edit_undo_download_and_reload(
     page.wait_for_selector(".session")
     session = page.url.rsplit("/", 1)[1]
 
+    # Nothing is called enhanced before there is something.
+    assert page.get_by_role("link", name="Audio").count() == 0
+    assert page.get_by_role("button", name="Enhanced").is_disabled()
+    assert page.locator("#amount").is_disabled()
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Shortcuts").get_by_role("button", name="Close").click()
+
     # Enhance: the score falls, the certificate comes.
     page.get_by_role("button", name="Enhance", exact=True).click()
     page.wait_for_selector(".verdict.good")
@@ -38,7 +45,7 @@ def test_upload_enhance_edit_undo_download_and_reload(
     # A/B at the same position, by keys, while it plays.
     page.keyboard.press("Space")
     wait_until_played(page, 0.3)
-    for key, name in (("1", "Original"), ("3", "What changed"), ("2", "Enhanced")):
+    for key, name in (("1", "Original"), ("3", "Difference"), ("2", "Enhanced")):
         before, start = position(page), time.monotonic()
         page.keyboard.press(key)
         assert page.get_by_role("button", name=name).get_attribute("aria-pressed") == "true"
@@ -51,9 +58,9 @@ def test_upload_enhance_edit_undo_download_and_reload(
     wait_until(page, lambda: state(live, session)["edit"]["amount"] < 1.0)
     measured = "performance.getEntriesByName('change-to-sound').length"
     wait_until(page, lambda: page.evaluate(measured) > 0)
-    slider.press("End")
+    slider.dblclick()
     page.keyboard.press("Space")
-    wait_until(page, lambda: page.inner_text(".amount output") == "100 %")
+    wait_until(page, lambda: page.inner_text(".amount .value") == "100 %")
     wait_until(page, lambda: state(live, session)["edit"]["amount"] == 1.0)
     plain = sound(live, session)
 
@@ -93,6 +100,8 @@ def test_upload_enhance_edit_undo_download_and_reload(
     wait_until(page, lambda: page.locator(".note").count() == 1)
 
     # Download with the page's links.
+    assert "Found with soundfont-cello" in page.inner_text(".certificate")
+    page.locator("summary", has_text="Documents").click()
     for link, ending in (("Audio", ".flac"), ("Recipe", ".recipe.json"), ("Session", "-session")):
         with page.expect_download() as download:
             page.get_by_role("link", name=link, exact=True).click()
@@ -104,6 +113,31 @@ def test_upload_enhance_edit_undo_download_and_reload(
     page.wait_for_selector(".note")
     assert "Note of" in page.locator(".note").get_attribute("aria-label")
     assert page.locator(".verdict.good").count() == 1
+
+
+def test_session_is_renamed_and_deletion_is_undone(visit: Callable[..., Any], live: Live) -> None:
+    page = visit()
+    with live.client() as client:
+        session = upload_recording(client, EXAMPLE, "three.flac")["id"]
+
+    def titles() -> list[str]:
+        with live.client() as client:
+            return [item["title"] for item in client.get("/api/sessions").json() if item["id"] == session]
+
+    page.reload()
+    page.get_by_role("button", name="Rename three.flac").click()
+    page.keyboard.type("Suite, take 3")
+    page.keyboard.press("Enter")
+    wait_until(page, lambda: titles() == ["Suite, take 3"])
+    delete = page.get_by_role("button", name="Delete Suite, take 3")
+    delete.click()
+    wait_until(page, lambda: delete.count() == 0)
+    page.get_by_role("button", name="Undo").click()
+    delete.click()
+    wait_until(page, lambda: delete.count() == 0)
+    assert titles() == ["Suite, take 3"]
+    page.goto(f"{live.url}#/train")  # the page is left: the deletion is final
+    wait_until(page, lambda: titles() == [])
 
 
 def test_page_reports_upload_limit(visit: Callable[..., Any], live: Live, tmp_path: Path) -> None:
@@ -129,26 +163,36 @@ def test_page_records_from_microphone(visit: Callable[..., Any], live: Live) -> 
 def test_page_enhances_and_plays_a_folder(visit: Callable[..., Any], live: Live) -> None:
     page = visit()
     page.goto(f"{live.url}#/folder")
-    for field, folder in (("folder of recordings", "short"), ("where to", "empty")):
-        page.get_by_role("button", name=f"Choose the {field}").click()
+    for field, folder in (("Recordings to enhance", "short"), ("Save in", "empty")):
+        page.get_by_role("button", name=f"Choose: {field}").click()
         page.locator(".places").get_by_role("button", name=folder).click()
         choose_folder(page, folder)
     page.get_by_role("button", name="Enhance the folder").click()
     wait_until(page, lambda: page.locator("tbody tr").count() == 3)
-    page.wait_for_selector("text=3 recordings done, of which 1 failed")
+    page.wait_for_selector("text=2 of 3 done, 1 failed")
     page.get_by_role("button", name="Play original of short1.wav").click()
     assert page.locator("button[aria-pressed=true] .icon.solid").count() == 1
     page.get_by_role("button", name="Failed 1").click()
     assert page.locator("tbody tr").count() == 1
+    page.get_by_role("button", name="All 3").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0].startswith("name,state,verdict,before,after,change_db")
+    assert len(lines) == 4
+    # A row opens in the studio with the mask that was found, and without a new search.
+    page.get_by_role("button", name="Open short1.wav in the studio").click()
+    page.wait_for_selector(".session .verdict")
+    assert page.inner_text(".title") == "short1.wav"
 
 
 def test_page_starts_training_after_audit(visit: Callable[..., Any], live: Live) -> None:
     page = visit()
     page.goto(f"{live.url}#/train")
     train = page.get_by_role("button", name="Train", exact=True)
-    for field, folder in (("reference folder", "good"), ("source folder", "takes")):
+    for field, folder in (("Reference folder", "good"), ("Source folder", "takes")):
         assert train.is_disabled()
-        page.get_by_role("button", name=f"Choose the {field}").click()
+        page.get_by_role("button", name=f"Choose: {field}").click()
         page.locator(".places").get_by_role("button", name=folder).click()
         choose_folder(page, folder)
     page.get_by_role("button", name="Check the folders").click()
@@ -162,7 +206,9 @@ RUN_AXE = """axe.run().then(it => it.violations.map(
 VIEWS = ("", "#/train", "#/folder", "#/s/{}")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1_280, "light"), (1_280, "dark"), (360, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1_920, "light"), (1_280, "dark"), (768, "light"), (360, "dark")]
+)
 def test_page_is_accessible(
     visit: Callable[..., Any], live: Live, enhanced_session: str, width: int, scheme: str
 ) -> None:

@@ -80,7 +80,7 @@ def test_slider_keeps_focus_during_updates(
     node = slider.element_handle()
     # Meanwhile the previous edit is rendered and reported.
     wait_until(page, lambda: (now := state(live, enhanced_session))["whole"] and now["edit"]["notes"])
-    wait_until(page, lambda: "being checked" not in page.inner_text(".certificate"))
+    wait_until(page, lambda: "Rechecking" not in page.inner_text(".certificate"))
     move_slider(page, slider)
     assert page.evaluate("it => it === document.querySelector('.notes input')", node)
     page.mouse.up()
@@ -129,7 +129,11 @@ def test_search_again_keeps_pinned_notes(
     page.locator(".note").press("p")
     wait_until(page, lambda: "pinned" in page.locator(".note").get_attribute("aria-label"))
     before = state(live, enhanced_session)["found"]
+    page.get_by_role("button", name="Add a note").click()
+    wait_until(page, lambda: len(state(live, enhanced_session)["edit"]["notes"]) == 2)
     page.get_by_role("button", name="Search again").click()
+    page.get_by_label("Only pinned notes (1)").check()
+    page.get_by_role("dialog").get_by_role("button", name="Search again").click()
     wait_until(page, lambda: state(live, enhanced_session)["found"] != before)
     wait_until(page, lambda: page.locator(".progress-slot > *").count() == 0)
     assert page.locator(".note").count() == 1
@@ -148,7 +152,7 @@ def test_cancel_button_keeps_focus_during_progress(
         answer = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
         assert answer.is_success, answer.text
     figure = page.locator(".progress-slot .figure")
-    wait_until(page, lambda: figure.count() == 1 and "score" in figure.inner_text())
+    wait_until(page, lambda: figure.count() == 1 and ":" in figure.inner_text())
     cancel = page.get_by_role("button", name="Cancel")
     press(page, cancel)
     node = cancel.element_handle()

@@ -107,7 +107,7 @@ def test_state_contains_certificate_lines(client: TestClient, session: dict[str,
     certificate = session["state"]["certificate"]
     assert certificate["current"]
     titles = {item["title"] for item in certificate["statements"]}
-    assert {"Scorer", "Judge", "Smoothness", "Distance to the reference"} <= titles
+    assert {"Match score", "Second opinion", "Smoothness", "Distance to the reference"} <= titles
     assert set(certificate["scorer"]) == {"before", "after"}
 
 
@@ -120,3 +120,55 @@ def test_state_reports_missing_model_of_mask(
     state = client.get(f"{base}/state").json()
     assert state["lost"] is True
     assert state["model"] == "tiny"
+
+
+def test_edit_of_another_page_is_not_replaced(client: TestClient, session: dict[str, Any]) -> None:
+    base = f"/api/sessions/{session['id']}"
+    old = client.get(f"{base}/state").json()
+    change_edit(client, session, amount=0.31)
+    refused = client.put(
+        f"{base}/edit", json={**old["edit"], "amount": 0.9}, headers={"If-Match": old["key"]}
+    )
+    assert refused.status_code == 412
+    now = client.get(f"{base}/state").json()
+    assert now["edit"]["amount"] == 0.31
+    kept = client.put(f"{base}/edit", json={**now["edit"], "amount": 0.9}, headers={"If-Match": now["key"]})
+    assert kept.json()["edit"]["amount"] == 0.9
+
+
+@pytest.mark.parametrize(("keep", "left"), [("all", ["a", "b"]), ("none", [])])
+def test_new_search_keeps_the_notes_that_were_chosen(
+    client: TestClient, session: dict[str, Any], keep: str, left: list[str]
+) -> None:
+    base = f"/api/sessions/{session['id']}"
+    notes = [{**NOTE, "id": "a", "pinned": True}, {**NOTE, "id": "b", "hz": 3_000}]
+    change_edit(client, session, amount=1.0, notes=notes)
+    job = client.post(f"{base}/again", json={"force": True, "steps": 1, "keep": keep}).json()
+    assert wait_for_job(client, job)["state"] == "done"
+    after = client.get(f"{base}/state").json()["edit"]["notes"]
+    assert [(note["id"], note["pinned"]) for note in after] == [
+        (note["id"], note.get("pinned", False)) for note in notes if note["id"] in left
+    ]
+
+
+def test_session_is_renamed(client: TestClient, session: dict[str, Any]) -> None:
+    base = f"/api/sessions/{session['id']}"
+    assert client.put(f"{base}/title", json={"title": "  Suite, take 3 "}).json()["title"] == "Suite, take 3"
+    assert client.put(f"{base}/title", json={"title": ""}).status_code == 422
+    assert client.get(base).json()["title"] == "Suite, take 3"
+
+
+def test_first_mask_starts_at_the_least_sufficient_amount(client: TestClient, take: Path) -> None:
+    fresh = upload_recording(client, take)
+    job = client.post(f"/api/sessions/{fresh['id']}/enhance", json={"steps": 1}).json()
+    finished = wait_for_job(client, job)
+    state = client.get(f"/api/sessions/{fresh['id']}/state").json()
+    certificate = state["certificate"]
+    expected = 0.0 if certificate["treatment"] == "unchanged" else finished["told"]["amount"]
+    assert state["edit"]["amount"] == expected
+    # Chosen amounts outlast a new search, but 0 % would have no effect.
+    for amount, later in ((0.6, 0.6), (0.0, 1.0)):
+        change_edit(client, fresh, amount=amount)
+        job = client.post(f"/api/sessions/{fresh['id']}/enhance", json={"force": True, "steps": 1}).json()
+        assert wait_for_job(client, job)["state"] == "done"
+        assert client.get(f"/api/sessions/{fresh['id']}/state").json()["edit"]["amount"] == later

@@ -80,6 +80,14 @@ def test_batch_job_reports_each_recording(client: TestClient, root: Path) -> Non
         assert client.get(f"/api/jobs/{finished['id']}/files/1/{which}").status_code == 200
     for missing in ("0/output", "9/input", "1/recipe"):
         assert client.get(f"/api/jobs/{finished['id']}/files/{missing}").status_code == 404
+    # A row opens as a session with the batch's mask and amount.
+    opened = client.post(f"/api/jobs/{finished['id']}/rows/1/session")
+    assert opened.status_code == 201, opened.text
+    view = opened.json()
+    assert (view["title"], view["model"], view["state"]["found"]) == ("short0.wav", "tiny", 0)
+    assert view["state"]["edit"]["amount"] == (0.0 if rows[1]["verdict"] == "unneeded" else 0.5)
+    assert view["state"]["certificate"]["verdict"] == rows[1]["verdict"]
+    assert client.post(f"/api/jobs/{finished['id']}/rows/0/session").status_code == 404
     # The same request finds finished files; another one is rejected and replaces nothing.
     again = wait_for_job(client, client.post("/api/batches", json=body).json())
     assert [row["state"] for row in again["told"]["rows"]] == ["failed", "done", "done"]

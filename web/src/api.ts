@@ -22,8 +22,17 @@ export interface Area {
   amount: number;
 }
 
+export interface Shape {
+  smooth_octaves: number;
+  smooth_seconds: number;
+  low_hz: number | null;
+  high_hz: number | null;
+  direction: "both" | "cut" | "boost";
+}
+
 export interface Edit {
   amount: number;
+  shape?: Shape; // of the found mask
   notes: Note[];
   areas: Area[];
 }
@@ -37,7 +46,7 @@ export interface Levels {
 }
 
 export interface Statement {
-  kind: "good" | "caution" | "plain" | "refused";
+  kind: "good" | "caution" | "plain" | "refused" | "none"; // none: does not apply
   title: string;
   text: string;
 }
@@ -50,6 +59,8 @@ export interface Change {
 export interface Certificate {
   current: boolean;
   verdict: "good" | "limited" | "refused" | "unneeded";
+  treatment: "unchanged" | "fixed" | "moving";
+  size: string;
   heading: Statement;
   statements: Statement[];
   scorer: Change;
@@ -117,6 +128,9 @@ export interface Job {
   state: "queued" | "running" | "done" | "failed" | "cancelled" | "interrupted";
   told: Record<string, any>;
   created: number;
+  ahead?: number; // jobs before it in its queue
+  running_s?: number | null; // since it was started
+  expected_s?: number | null; // as long as searches of recordings like it took
 }
 
 export interface Formats {
@@ -153,12 +167,17 @@ export class Refused extends Error {
   }
 }
 
-export async function ask(method: string, path: string, body?: unknown): Promise<Response> {
+export async function ask(
+  method: string,
+  path: string,
+  body?: unknown,
+  headers: Record<string, string> = {},
+): Promise<Response> {
   // keepalive: a change is stored even if the page is closed before the response.
-  const init: RequestInit = { method, keepalive: method === "PUT" };
+  const init: RequestInit = { method, headers, keepalive: method === "PUT" || method === "DELETE" };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
-    init.headers = { "Content-Type": "application/json" };
+    init.headers = { ...headers, "Content-Type": "application/json" };
   }
   let answer: Response;
   try {
@@ -260,6 +279,8 @@ export async function trying<T>(work: () => Promise<T>): Promise<T | undefined> 
   }
 }
 
+/** Starts a sentence with a capital, but leaves the name of a file as it is. */
 export function capital(text: string): string {
+  if (/^\S*\.[a-z0-9-]+\b/i.test(text)) return text;
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

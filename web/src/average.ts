@@ -15,13 +15,52 @@ export class AverageEq {
   readonly element: HTMLElement;
   private plot = s("svg", { preserveAspectRatio: "none", role: "img" });
   private curve: Curve | null = null;
+  reach = 18; // gain at the edge, dB: the scale of the picture's colours, too
 
-  constructor(private scale: Scale) {
-    this.element = h("figure", { class: "average" }, h("figcaption", {}, "Average EQ"), this.plot as unknown as HTMLElement);
+  private name: HTMLButtonElement;
+  private visible = false; // of the visible range, not of the whole recording
+
+  constructor(
+    private scale: Scale,
+    private changed: () => void,
+  ) {
+    this.name = h("button", { type: "button", onclick: () => this.toggle() });
+    this.element = h("figure", { class: "average" }, h("figcaption", {}, this.name), this.plot as unknown as HTMLElement);
+    this.label();
+  }
+
+  /** Reads the average of the visible range, if that is chosen. */
+  get follows(): boolean {
+    return this.visible;
+  }
+
+  private toggle(): void {
+    this.visible = !this.visible;
+    this.label();
+    this.changed();
+  }
+
+  private label(): void {
+    this.name.replaceChildren(h("span", { class: "long" }, this.visible ? "In view: " : "Average "), "EQ");
+    this.name.title = this.visible ? "EQ of the visible range; click for the whole recording" : "EQ of the whole recording; click for the visible range";
+  }
+
+  /** The largest boost and the largest cut of the average. */
+  get summary(): { boost: { hz: number; db: number }; cut: { hz: number; db: number } } | null {
+    if (!this.curve) return null;
+    const { hz, mean } = this.curve;
+    const at = (db: number) => ({ hz: hz[mean.indexOf(db)], db });
+    return { boost: at(Math.max(...mean)), cut: at(Math.min(...mean)) };
   }
 
   async load(session: Session): Promise<void> {
-    this.curve = await get<Curve>(`/sessions/${session.id}/curve?axis=${this.scale.axis}`);
+    const { start, end } = this.scale;
+    const range = this.visible ? `&start_s=${start.toFixed(3)}&end_s=${end.toFixed(3)}` : "";
+    const curve = await get<Curve>(`/sessions/${session.id}/curve?axis=${this.scale.axis}${range}`);
+    this.curve = curve;
+    if (this.visible) return; // the scale stays
+    const most = Math.max(6, ...curve.low.map(Math.abs), ...curve.high.map(Math.abs));
+    this.reach = Math.min(30, Math.ceil(most / 6) * 6);
   }
 
   draw(amount: number): void {
@@ -30,10 +69,10 @@ export class AverageEq {
     const width = this.plot.clientWidth || 110;
     this.plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
     if (!curve) return;
-    const most = Math.max(6, ...curve.low.map(Math.abs), ...curve.high.map(Math.abs)) * Math.max(amount, 0.05);
-    const reach = Math.min(30, Math.ceil(Math.max(6, most) / 6) * 6);
+    const { reach } = this;
     const x = (db: number) => width / 2 + (Math.max(-reach, Math.min(reach, db)) / reach) * (width / 2 - 6);
-    const at = (values: number[]) => values.map((db, n) => `${x(db * amount).toFixed(1)},${scale.y(curve.hz[n]).toFixed(1)}`);
+    const shown = curve.hz.map((hz) => scale.shows(hz));
+    const at = (values: number[]) => values.map((db, n) => shown[n] && `${x(db * amount).toFixed(1)},${scale.y(curve.hz[n]).toFixed(1)}`).filter(Boolean);
     const extreme = curve.mean.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0) * amount;
     const where = curve.hz[curve.mean.findIndex((db) => db * amount === extreme)] ?? 0;
     this.plot.setAttribute(
@@ -45,8 +84,12 @@ export class AverageEq {
       s("line", { class: "zero", x1: width / 2, x2: width / 2, y1: 0, y2: height }),
       s("polygon", { class: "band", points: [...at(curve.low), ...at(curve.high).reverse()].join(" ") }),
       s("polyline", { class: "mean", points: at(curve.mean).join(" ") }),
-      s("text", { x: 4, y: height - 6 }, `−${reach}`),
-      s("text", { x: width - 4, y: height - 6, "text-anchor": "end" }, `+${reach} dB`),
+      ...(width < 90
+        ? [s("text", { x: width / 2, y: height - 6, "text-anchor": "middle" }, `±${reach} dB`)]
+        : [
+            s("text", { x: 4, y: height - 6 }, `−${reach}`),
+            s("text", { x: width - 4, y: height - 6, "text-anchor": "end" }, `+${reach} dB`),
+          ]),
     );
   }
 }

@@ -23,6 +23,10 @@ export interface Desk {
   preview(edit: Edit): void;
   /** Stores a change. */
   keep(edit: Edit): void;
+  /** Stores a change together with those that follow at once. */
+  keepSoon(edit: Edit): void;
+  /** Removes an item and selects the next one. */
+  remove(id: string): void;
 }
 
 interface Item {
@@ -42,16 +46,26 @@ export interface Kind<T extends Item> {
   typed(item: T, key: string, fine: number): T | null;
   /** Returns the item after one step of the wheel. */
   turned(item: T, way: number): T;
+  /** Returns whether two items are edited as one. */
+  together(a: string, b: string): boolean;
+  /** Returns an item after a change of another one that is edited with it. */
+  follows(item: T, before: T, after: T): T;
 }
 
-/** Returns an edit with one item changed. */
+/** Returns an edit with one item changed, and those that are edited with it. */
 export function altered<T extends Item>(kind: Kind<T>, edit: Edit, id: string, turn: (item: T) => T): Edit {
-  return kind.into(edit, kind.of(edit).map((item) => (item.id === id ? turn(item) : item)));
+  const before = kind.of(edit).find((item) => item.id === id);
+  if (!before) return edit;
+  const after = turn(before);
+  return kind.into(edit, kind.of(edit).map((item) => {
+    if (item.id === id) return after;
+    return kind.together(item.id, id) ? kind.follows(item, before, after) : item;
+  }));
 }
 
-/** Returns an edit without one item. */
+/** Returns an edit without one item, and those that are edited with it. */
 export function without<T extends Item>(kind: Kind<T>, edit: Edit, id: string): Edit {
-  return kind.into(edit, kind.of(edit).filter((item) => item.id !== id));
+  return kind.into(edit, kind.of(edit).filter((item) => !kind.together(item.id, id)));
 }
 
 const EDGES = ["n", "e", "s", "w", "ne", "nw", "se", "sw"];
@@ -82,7 +96,8 @@ export class Blocks<T extends Item> {
         this.elements.set(item.id, element);
         this.layer.append(element);
       }
-      const selected = item.id === this.desk.selected;
+      const { selected: chosen } = this.desk;
+      const selected = chosen !== null && this.kind.together(item.id, chosen);
       this.place(element, this.kind.box(item, this.scale));
       element.classList.toggle("selected", selected);
       element.setAttribute("aria-label", this.kind.described(item));
@@ -116,20 +131,16 @@ export class Blocks<T extends Item> {
     element.addEventListener("focus", () => this.desk.select(id));
     element.addEventListener("keydown", (event) => this.typed(event, id));
     element.addEventListener("wheel", (event) => {
-      if (this.desk.selected !== id || event.ctrlKey) return;
+      if (this.desk.selected !== id || !event.altKey) return; // the page scrolls, or the picture zooms
       event.preventDefault();
       event.stopPropagation();
-      this.keep(id, (item) => this.kind.turned(item, -Math.sign(event.deltaY)));
+      this.desk.keepSoon(altered(this.kind, this.desk.edit, id, (item) => this.kind.turned(item, -Math.sign(event.deltaY || event.deltaX))));
     });
     return element;
   }
 
   private item(id: string): T | undefined {
     return this.kind.of(this.desk.edit).find((item) => item.id === id);
-  }
-
-  private keep(id: string, turn: (item: T) => T): void {
-    this.desk.keep(altered(this.kind, this.desk.edit, id, turn));
   }
 
   private grab(event: PointerEvent, id: string, element: HTMLElement): void {
@@ -187,9 +198,8 @@ export class Blocks<T extends Item> {
     const arrow = event.key.startsWith("Arrow");
     const made = arrow ? this.arrowed(item, event.key, fine, event.shiftKey) : this.kind.typed(item, event.key, fine);
     if (event.key === "Delete" || event.key === "Backspace") {
-      this.desk.select(null);
-      this.desk.keep(without(this.kind, this.desk.edit, id));
-    } else if (made) this.keep(id, () => made);
+      this.desk.remove(id);
+    } else if (made) this.desk.keepSoon(altered(this.kind, this.desk.edit, id, () => made));
     else return;
     event.preventDefault();
     event.stopPropagation();

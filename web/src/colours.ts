@@ -21,20 +21,19 @@ const LIGHT: Stop[] = [
   [0.94, 78, 34, 30],
   [1, 40, 18, 20],
 ];
-// Under an overlay the picture keeps its lightness and loses its colour.
+// Under an overlay the picture loses its colour, and stays between ground and a middle grey, so that
+// gains are seen where the energy is.
 const DARK_GREY: Stop[] = [
   [0, 20, 17, 15],
-  [0.5, 84, 79, 74],
-  [0.85, 184, 178, 170],
-  [1, 248, 244, 238],
+  [0.5, 66, 62, 58],
+  [1, 150, 145, 138],
 ];
 const LIGHT_GREY: Stop[] = [
   [0, 252, 249, 244],
-  [0.5, 196, 190, 182],
-  [0.85, 96, 90, 84],
-  [1, 28, 24, 22],
+  [0.5, 214, 209, 202],
+  [1, 128, 122, 116],
 ];
-// Cut and boost: people with any colour blindness but total can tell blue from orange.
+// Cut and boost: people with any colour blindness but total can tell blue from orange-red.
 const CUT: Stop[] = [
   [0, 74, 144, 217],
   [1, 30, 84, 190],
@@ -51,6 +50,8 @@ const BOOST_DARK: Stop[] = [
   [0, 255, 140, 70],
   [1, 255, 92, 56],
 ];
+
+const MOST_OPAQUE = 0.88;
 
 export function isDark(): boolean {
   const chosen = document.documentElement.dataset.theme;
@@ -88,13 +89,25 @@ export function gainColour(db: number, reach: number): [number, number, number, 
   const dark = isDark();
   const stops = db < 0 ? (dark ? CUT_DARK : CUT) : dark ? BOOST_DARK : BOOST;
   const [r, g, b] = mixed(stops, share);
-  return [r, g, b, Math.round(255 * Math.min(0.86, share ** 0.8 * 0.9))];
+  return [r, g, b, Math.round(255 * MOST_OPAQUE * share ** 0.8)];
 }
 
 /** Returns the colours of gain bytes (quarter-decibels around 128) at an amount; full at `reach` dB. */
-export function gainColours(amount: number, reach: number): Uint32Array {
+export function gainColours(amount: number, reach: number, flat: boolean): Uint32Array {
   return Uint32Array.from({ length: 256 }, (_, byte) => {
     const [r, g, b, a] = gainColour(((byte - 128) / 4) * amount, reach);
-    return packed(r, g, b, a);
+    if (!flat) return packed(r, g, b, a);
+    const share = a / 255 / MOST_OPAQUE;
+    const mix = plain().map((ground, n) => ground + ([r, g, b][n] - ground) * Math.min(1, share));
+    return packed(mix[0], mix[1], mix[2], 255);
   });
+}
+
+const plain = () => (isDark() ? [38, 34, 31] : [245, 241, 234]);
+
+/** Returns the colour of no gain, and that of the hatching where nothing sounds. */
+export function neutral(): { ground: number; line: number } {
+  const [r, g, b] = plain();
+  const [x, y, z] = isDark() ? [70, 64, 58] : [216, 208, 196];
+  return { ground: packed(r, g, b, 255), line: packed(x, y, z, 255) };
 }

@@ -64,6 +64,13 @@ const ICONS: Record<string, string> = {
   warn: "M12 4l9 16H3zM12 10v5M12 17.500v.01",
   plus: "M12 5v14M5 12h14",
   minus: "M5 12h14",
+  range: "M4 5v14M20 5v14M8 12h8M8 12l2.500-2.500M8 12l2.500 2.500M16 12l-2.500-2.500M16 12l-2.500 2.500",
+  whole: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
+  help: "M9 9a3 3 0 1 1 4.500 2.600c-1 .600-1.500 1.200-1.500 2.400M12 17.500v.01M12 3.500a8.500 8.500 0 1 0 0 17 8.500 8.500 0 0 0 0-17z",
+  dash: "M7 12h10",
+  pencil: "M4 20l1-4L16 5l3 3L8 19z",
+  harmonics: "M4 19h16M6 14h12M8 9h8M10 4h4",
+  solo: "M4 14v-2a8 8 0 0 1 16 0v2M4 14h3v6H4zM17 14h3v6h-3z",
   school: "M3 9l9-4 9 4-9 4zM7 11v5c3 2 7 2 10 0v-5",
 };
 const FILLED = new Set(["play", "pause"]);
@@ -117,15 +124,26 @@ export function inked(name: string): string {
 
 let toastTimer = 0;
 
-/** Shows a line at the bottom of the page; errors stay longer. */
-export function say(text: string, kind: "plain" | "error" = "plain"): void {
+interface Offer {
+  name: string;
+  act(): void;
+  lasts_ms: number;
+}
+
+/** Shows a line at the bottom of the page; errors stay longer, and so does one with a button. */
+export function say(text: string, kind: "plain" | "error" = "plain", offer?: Offer): void {
   let toast = document.querySelector<HTMLElement>(".toast");
   if (!toast) document.body.append((toast = h("div", { class: "toast", role: "status" })));
-  toast.textContent = text;
+  const hide = () => toast.classList.remove("shown");
+  const act = () => {
+    hide();
+    offer?.act();
+  };
+  toast.replaceChildren(text, ...(offer ? [h("button", { type: "button", class: "link", onclick: act }, offer.name)] : []));
   toast.dataset.kind = kind;
   toast.classList.add("shown");
   clearTimeout(toastTimer);
-  toastTimer = window.setTimeout(() => toast.classList.remove("shown"), kind === "error" ? 9000 : 3500);
+  toastTimer = window.setTimeout(hide, offer?.lasts_ms ?? (kind === "error" ? 9000 : 3500));
 }
 
 export function clock(seconds: number, digits = 1): string {
@@ -138,6 +156,11 @@ export function clock(seconds: number, digits = 1): string {
 
 export function hertz(hz: number): string {
   return hz >= 1000 ? `${(hz / 1000).toFixed(hz >= 10000 ? 1 : 2)} kHz` : `${Math.round(hz)} Hz`;
+}
+
+/** Returns a range of frequencies with one unit where that is possible. */
+export function band(low: number, high: number): string {
+  return low < 1000 && high < 1000 ? `${Math.round(low)}–${hertz(high)}` : `${hertz(low)}–${hertz(high)}`;
 }
 
 export function decibels(db: number, digits = 1): string {

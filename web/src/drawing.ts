@@ -8,6 +8,8 @@ interface Heard {
   moved(): void;
   clicked(seconds: number): void;
   drawn(box: Box): void;
+  /** Whether something else took the pointer. */
+  stopped(): boolean;
 }
 
 /** Follows the pointer from press to release. */
@@ -23,6 +25,7 @@ export function follow(event: PointerEvent, layer: HTMLElement, scale: Scale, to
   let moved = false;
   layer.setPointerCapture(event.pointerId);
   const move = (now: PointerEvent) => {
+    if (heard.stopped()) return;
     const to = at(now);
     if (!moved && Math.hypot(to.x - from.x, to.y - from.y) < 4) return;
     moved = true;
@@ -42,6 +45,7 @@ export function follow(event: PointerEvent, layer: HTMLElement, scale: Scale, to
     layer.removeEventListener("pointerup", end);
     layer.removeEventListener("pointercancel", end);
     rubber.remove();
+    if (heard.stopped()) return;
     const to = at(now);
     if (!moved) heard.clicked(scale.seconds(from.x));
     else if (tool !== "move") {

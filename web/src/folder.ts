@@ -34,16 +34,16 @@ export class FolderPage {
         { class: "column wide" },
         h("a", { href: "#/", class: "back" }, icon("back"), "All recordings"),
         h("h1", {}, "Enhance a folder"),
-        h("p", { class: "lead" }, "All recordings in a folder and its subfolders are enhanced into another folder with the same structure. Each output gets a recipe. Nothing is overwritten."),
+        h("p", { class: "lead" }, "All recordings in a folder and its subfolders are enhanced into another folder with the same structure. Outputs are as loud as the recordings, and each gets a recipe. Recordings that already sound like the reference are left unchanged. Nothing is overwritten."),
         h(
           "div",
           { class: "panel" },
-          placeField("Folder of recordings", "The recordings to enhance.", (place) => {
+          placeField("Recordings to enhance", "A folder; its subfolders are included.", (place) => {
             this.input = place;
             this.into.value = `${place.name} enhanced`;
             this.enable();
           }),
-          placeField("Where to", "The new folder is created in this one.", (place) => {
+          placeField("Save in", "The new folder is created in this one.", (place) => {
             this.output = place;
             this.enable();
           }),

@@ -15,6 +15,7 @@ export class Generation {
   readonly segments: Segment[] = [];
   readonly sources: AudioBufferSourceNode[] = [];
   ended = false;
+  amount = 1; // of the mask in its output
 
   constructor(
     context: AudioContext,

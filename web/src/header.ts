@@ -1,6 +1,7 @@
 /** The header of every page. */
 
-import { h, s } from "./dom";
+import { button, h, s } from "./dom";
+import { showShortcuts } from "./sheet";
 import { themeButton } from "./theme";
 
 export function mark(): SVGElement {
@@ -18,6 +19,7 @@ export function header(middle: Node[] = [], end: Node[] = []): HTMLElement {
     h("a", { class: "brand", href: "#/", "aria-label": "Tonewood: all recordings" }, mark() as unknown as HTMLElement, h("span", {}, "Tonewood")),
     h("div", { class: "middle" }, ...middle),
     ...end,
+    button("Shortcuts", "help", showShortcuts, { bare: true, title: "Shortcuts (?)" }),
     themeButton(),
   );
 }

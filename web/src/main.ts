@@ -1,8 +1,10 @@
 /** Shows the page of the address. */
 
 import { get, trying, type Session } from "./api";
+import { say } from "./dom";
 import { FolderPage } from "./folder";
 import { HomePage } from "./home";
+import { dropped, openFiles } from "./opening";
 import { SessionPage } from "./session";
 import { applyTheme } from "./theme";
 import { TrainPage } from "./train";
@@ -32,6 +34,14 @@ async function route(): Promise<void> {
   app.replaceChildren(page.element);
   scrollTo(0, 0);
 }
+
+// A file that is dropped on any other page is opened, too.
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  if (page instanceof HomePage) return; // it shows the progress itself
+  event.preventDefault();
+  void openFiles(dropped(event), (at) => at && say(`${at.share < 1 ? "Uploading" : "Reading"} ${at.name} …`));
+});
 
 applyTheme();
 addEventListener("hashchange", () => void route());

@@ -1,17 +1,18 @@
 /** Notes and areas on the picture and in the list, with one selection and one edit. */
 
 import type { Area, Edit, Note } from "./api";
-import { Blocks, type Box, type Desk } from "./blocks";
+import { Blocks, without, type Box, type Desk } from "./blocks";
+import { say } from "./dom";
 import type { Edits } from "./edits";
 import { NoteList } from "./notelist";
-import { AREAS, boxed, FOREVER_S, newId, NOTES } from "./notes";
+import { AREAS, boxed, boxOf, FOREVER_S, groupOf, harmonicsOf, newId, NOTES } from "./notes";
 import type { Player } from "./player";
 import type { Scope } from "./scope";
 
 export class Marks implements Desk {
   readonly list: NoteList;
   selected: string | null = null;
-  found = false; // there is a mask
+  soloed: string | null = null; // only this item is heard
   private notes: Blocks<Note>;
   private areas: Blocks<Area>;
 
@@ -19,11 +20,16 @@ export class Marks implements Desk {
     private edits: Edits,
     private scope: Scope,
     private player: Player,
-    again: () => void,
+    private soloing: (box: Box | null) => void,
   ) {
     this.areas = new Blocks(AREAS, scope.layer, scope.scale, this);
     this.notes = new Blocks(NOTES, scope.layer, scope.scale, this);
-    this.list = new NoteList(this, { addNote: () => this.addNote(), addArea: () => this.addArea(), again });
+    this.list = new NoteList(this, {
+      addNote: () => this.addNote(),
+      addArea: () => this.addArea(),
+      harmonics: (id) => this.harmonics(id),
+      solo: (id) => this.solo(this.soloed === id ? null : id),
+    });
   }
 
   get edit(): Edit {
@@ -33,7 +39,8 @@ export class Marks implements Desk {
   lay(): void {
     this.areas.lay();
     this.notes.lay();
-    this.list.show(this.found);
+    this.list.show();
+    if (this.soloed && !this.boxOf(this.soloed)) this.solo(null);
   }
 
   preview(edit: Edit): void {
@@ -46,10 +53,28 @@ export class Marks implements Desk {
     this.lay();
   }
 
+  keepSoon(edit: Edit): void {
+    this.edits.keepSoon(edit);
+    this.lay();
+  }
+
   select(id: string | null): void {
     if (this.selected === id) return;
     this.selected = id;
     this.lay();
+  }
+
+  /** Removes an item; the focus goes to the next one. */
+  remove(id: string): void {
+    const { notes, areas } = this.edit;
+    const ids = [...notes, ...areas].map((item) => item.id).filter((it) => groupOf(it) === it || it === id);
+    const rest = ids.filter((it) => groupOf(it) !== groupOf(id));
+    const next = rest[Math.min(ids.indexOf(id), rest.length - 1)] ?? null;
+    const isNote = notes.some((note) => note.id === id);
+    this.selected = next;
+    this.keep(isNote ? without(NOTES, this.edit, id) : without(AREAS, this.edit, id));
+    if (next) this.reveal(next);
+    else this.list.focus();
   }
 
   reveal(id: string): void {
@@ -89,5 +114,35 @@ export class Marks implements Desk {
     this.selected = id;
     this.keep({ ...this.edit, areas: [...this.edit.areas, box ? AREAS.boxed(band, box, scale) : band] });
     this.areas.focus(id);
+  }
+
+  /** Adds the harmonics of a note's loudest partial, or removes them. They are edited as one note. */
+  harmonics(id: string): void {
+    const { notes } = this.edit;
+    const note = notes.find((it) => it.id === id);
+    if (!note) return;
+    const others = notes.filter((it) => groupOf(it.id) !== id);
+    if (notes.length - others.length > 1) {
+      this.keep({ ...this.edit, notes: [...others, note] });
+      return;
+    }
+    const found = harmonicsOf(note, this.scope.partial(boxOf(note)) ?? note.hz, this.scope.scale.high);
+    if (found.length === 1) say("This note has no harmonics below the highest frequency.");
+    else this.keep({ ...this.edit, notes: [...others, ...found] });
+  }
+
+  /** Plays only the time and the frequencies of an item. */
+  solo(id: string | null): void {
+    if (this.soloed === id) return;
+    this.soloed = id;
+    this.soloing(id ? this.boxOf(id) : null);
+    this.list.show();
+  }
+
+  private boxOf(id: string): Box | null {
+    const note = this.edit.notes.find((it) => it.id === id);
+    if (note) return boxOf(note);
+    const area = this.edit.areas.find((it) => it.id === id);
+    return area ? AREAS.box(area, this.scope.scale) : null;
   }
 }

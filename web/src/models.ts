@@ -3,7 +3,7 @@
 import { get, put, trying, type ModelCard, type Session } from "./api";
 import { h, say } from "./dom";
 
-export function modelChoice(session: Session): HTMLElement {
+export function modelChoice(session: Session, chosen: () => void): HTMLElement {
   const select = h("select", { "aria-label": "Model" }, h("option", {}, session.model));
   let models: ModelCard[] = [];
   void trying(() => get<ModelCard[]>("/models")).then((told = []) => {
@@ -20,6 +20,7 @@ export function modelChoice(session: Session): HTMLElement {
     session.saliency = told.saliency;
     const domain = models.find((model) => model.name === told.model)?.domain;
     say(`The next search uses ${told.model}${domain ? `: ${domain}` : ""}.`);
+    chosen();
   };
   select.addEventListener("change", () => void trying(choose).then(() => (select.value = session.model)));
   return select;

@@ -4,11 +4,31 @@ import type { Area, Note } from "./api";
 import type { Box, Kind } from "./blocks";
 import { clock, decibels, hertz, icon } from "./dom";
 
+const tidy = (value: number) => Number(value.toPrecision(6));
+
 export const FOREVER_S = 86_400; // an area that ends here has no end
 const TOP_HZ = 20_000;
 
 export function newId(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(6)), (byte) => byte.toString(36)).join("").slice(0, 10);
+  return Array.from(crypto.getRandomValues(new Uint8Array(6)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** A harmonic has the id of its note, "h" and its number; ids of notes are hexadecimal. */
+export const harmonicId = (id: string, number: number): string => `${groupOf(id)}h${number}`;
+export const groupOf = (id: string): string => id.replace(/h\d+$/, "");
+
+const MOST_HARMONICS = 10;
+
+/** Returns a note as a band around a partial, and its harmonics up to a frequency. */
+export function harmonicsOf(note: Note, hz: number, top: number): Note[] {
+  const height_hz = tidy(Math.max(20, Math.min(note.height_hz, hz * 0.4)));
+  const count = Math.max(1, Math.min(MOST_HARMONICS, Math.floor((Math.min(top, TOP_HZ) - height_hz / 2) / hz)));
+  return Array.from({ length: count }, (_, n) => ({
+    ...note,
+    id: n ? harmonicId(note.id, n + 1) : note.id,
+    hz: tidy(hz * (n + 1)),
+    height_hz,
+  }));
 }
 
 export function boxOf(note: Note): Box {
@@ -19,8 +39,6 @@ export function boxOf(note: Note): Box {
     high: note.hz + note.height_hz / 2,
   };
 }
-
-const tidy = (value: number) => Number(value.toPrecision(6));
 
 export function boxed(note: Note, box: Box): Note {
   return {
@@ -37,7 +55,8 @@ export function bounded(db: number): number {
 }
 
 export function percent(share: number): string {
-  return `${Math.round(share * 100)} %`;
+  const whole = Math.round(share * 1000) / 10;
+  return `${whole < 0 ? "−" : ""}${Math.abs(whole)} %`;
 }
 
 function described(note: Note): string {
@@ -63,6 +82,7 @@ export const NOTES: Kind<Note> = {
   boxed,
   described,
   paint(note, element, label) {
+    element.classList.toggle("harmonic", groupOf(note.id) !== note.id);
     element.classList.toggle("cut", note.gain_db < 0);
     element.classList.toggle("muted", note.muted);
     element.classList.toggle("pinned", note.pinned);
@@ -77,6 +97,12 @@ export const NOTES: Kind<Note> = {
     return null;
   },
   turned: (note, way) => ({ ...note, gain_db: bounded(note.gain_db + way * 0.5) }),
+  together: (a, b) => groupOf(a) === groupOf(b),
+  follows: (note, before, after) => ({
+    ...after,
+    id: note.id,
+    hz: tidy(Math.min(TOP_HZ, (note.hz * after.hz) / before.hz)),
+  }),
 };
 
 const scaled = (area: Area, by: number): Area => ({
@@ -111,4 +137,6 @@ export const AREAS: Kind<Area> = {
     return null;
   },
   turned: (area, way) => scaled(area, way * 0.05),
+  together: (a, b) => a === b,
+  follows: (area) => area,
 };

@@ -68,7 +68,7 @@ export function choosePlace(title: string): Promise<Chosen | null> {
         ),
       );
       told.textContent =
-        (place.sounds ? `${counted(place.sounds)} in ${place.name} itself; those in its subfolders are included, too.` : `No recording in ${place.name} itself; those in its subfolders are included.`) +
+        (place.sounds ? `${counted(place.sounds)} here; subfolders are included.` : "No recordings here; subfolders are included.") +
         (place.more ? ` ${place.more} more folders are not shown.` : "");
     };
     document.body.append(dialog);
@@ -82,14 +82,18 @@ export function counted(sounds: number): string {
 }
 
 /** A line with the chosen folder, and a button to choose it. */
-export function placeField(label: string, hint: string, chosen: (place: Chosen) => void): HTMLElement {
+export function placeField(label: string, hint: string, chosen: (place: Chosen) => void, before: Chosen | null = null): HTMLElement {
   const told = h("p", { class: "chosen quiet" }, hint);
+  const show = (place: Chosen) => {
+    told.textContent = `${place.trail}${place.sounds ? ` · ${counted(place.sounds)}` : ""}`;
+    told.classList.remove("quiet");
+  };
+  if (before) show(before);
   const act = button("Choose …", "folder", async () => {
     const place = await choosePlace(label);
     if (!place) return;
-    told.textContent = `${place.trail}${place.sounds ? ` · ${counted(place.sounds)}` : ""}`;
-    told.classList.remove("quiet");
+    show(place);
     chosen(place);
-  }, { "aria-label": `Choose the ${label.toLowerCase()}` });
+  }, { "aria-label": `Choose: ${label}` });
   return h("div", { class: "field place" }, h("div", {}, h("strong", {}, label), told), act);
 }

@@ -9,10 +9,12 @@
 
 import type { Levels, Session } from "./api";
 import { FADE_S, Generation } from "./generation";
+import { Meter } from "./meter";
 
 export type Way = "input" | "output" | "difference";
 
-const FIRST_S = 0.3; // a generation starts with a short range, because it arrives sooner
+const FIRST_S = 0.3; // a new generation during playback starts with a short range, because it arrives sooner
+const START_S = 0.8; // playback starts with more, because the page may still be loading tiles
 const PIECE_S = 1.0;
 const AHEAD_S = 1.6;
 const LEAD_S = 0.03; // from a request to its sound: the time that a range takes to arrive
@@ -23,8 +25,10 @@ export class Player extends EventTarget {
   playing = false;
   amount: number | null = null; // while the slider moves: played before it is stored
   levels: Levels;
+  readonly meter = new Meter();
   private context: AudioContext | null = null;
-  private master: GainNode | null = null;
+  private master: GainNode | null = null; // what is played
+  private heard: GainNode | null = null; // that, after the filters of a solo
   private generation: Generation | null = null;
   private resting = 0; // position in seconds while nothing plays
   private inputs = new Map<number, Promise<Float32Array<ArrayBuffer>[]>>();
@@ -86,10 +90,17 @@ export class Player extends EventTarget {
     if (this.context && this.generation) this.balance(this.generation, this.context.currentTime, 0.008);
   }
 
-  /** The output changed: it is played as soon as the server has rendered it. */
+  /** The output changed: it is approximated at once, and played as soon as the server has rendered it. */
   async refresh(): Promise<void> {
     if (!this.playing || !this.generation || !this.context) return;
     this.asked ||= performance.now();
+    if (this.amount !== null) {
+      const start = performance.now();
+      this.balance(this.generation, this.context.currentTime, 0.01);
+      // From the slider's event until the mix leaves the audio graph.
+      const end = performance.now() + 1000 * this.context.baseLatency;
+      performance.measure("change-to-approximation", { start, end });
+    }
     if (this.refreshing) {
       this.again = true;
       return;
@@ -121,6 +132,21 @@ export class Player extends EventTarget {
     } while (this.again && this.playing);
   }
 
+  /** Plays only the frequencies of a box, or everything. */
+  solo(band: { low: number; high: number } | null): void {
+    const context = this.ready();
+    const master = this.master as GainNode;
+    master.disconnect();
+    const top = context.sampleRate / 2;
+    // Two Butterworth filters in a row fall by 24 dB an octave.
+    const filters = band
+      ? [["highpass", band.low], ["highpass", band.low], ["lowpass", band.high], ["lowpass", band.high]]
+          .filter(([type, hz]) => (type === "highpass" ? Number(hz) > 45 : Number(hz) < 0.95 * top))
+          .map(([type, hz]) => new BiquadFilterNode(context, { type: type as BiquadFilterType, frequency: Number(hz), Q: Math.SQRT1_2 }))
+      : [];
+    [master, ...filters].reduce<AudioNode>((from, to) => (from === to ? to : from.connect(to)), master).connect(this.heard as GainNode);
+  }
+
   forget(): void {
     this.pause();
     void this.context?.close();
@@ -132,7 +158,9 @@ export class Player extends EventTarget {
       const rate = this.session.sound.rate;
       this.context = new AudioContext({ latencyHint: "interactive", sampleRate: Math.max(rate, 8000) });
       this.master = new GainNode(this.context);
-      this.master.connect(this.context.destination);
+      this.heard = new GainNode(this.context);
+      this.master.connect(this.heard).connect(this.context.destination);
+      void this.meter.listen(this.context, this.heard);
     }
     return this.context;
   }
@@ -143,7 +171,8 @@ export class Player extends EventTarget {
     const { rate, samples } = this.session.sound;
     const start = Math.min(Math.round(seconds * rate), samples - 1);
     const before = this.generation;
-    const stop = this.edge(start, FIRST_S);
+    const stop = this.edge(start, wanted ? FIRST_S : START_S);
+    const amount = this.amount ?? this.session.state.edit.amount;
     const [input, output] = await this.fetched(start, stop);
     if (!this.playing || this.generation !== before) return null;
     // A range that arrives late continues where playback should be by now. Ranges start on
@@ -153,6 +182,7 @@ export class Player extends EventTarget {
     const late = wanted ? Math.round((time - wanted) * rate) : 0;
     const generation = new Generation(context, this.master as GainNode, start, wanted ?? time);
     generation.time = wanted ?? time;
+    generation.amount = amount;
     before?.stop(time);
     this.generation = generation;
     this.schedule(generation, start, input, output, late, time);
@@ -275,10 +305,14 @@ export class Player extends EventTarget {
   private balance(generation: Generation, time: number, over: number): void {
     const input = 10 ** (this.levels.input_db / 20);
     const lift = 10 ** (this.levels.difference_db / 20);
+    // Until the output of a new amount arrives, original and output are mixed. Their gains have no phase, so
+    // a mix of 1 - w and w has the gain 1 - w + w g: that of the amount, for small changes.
+    const amount = this.amount ?? this.session.state.edit.amount;
+    const w = generation.amount ? Math.max(-1, Math.min(2, amount / generation.amount)) : 1;
     const gains = {
       input: [input, 0],
-      output: [0, 1],
-      difference: [-input * lift, lift],
+      output: [(1 - w) * input, w],
+      difference: [-input * lift * w, lift * w],
     }[this.way];
     [generation.input, generation.output].forEach((bus, n) => {
       bus.gain.cancelScheduledValues(time);

@@ -1,28 +1,24 @@
 /** The progress of a job. Text and Cancel button stay the same elements, so that a click is not lost. */
 
 import type { Job } from "./api";
-import { button, h, s } from "./dom";
-
-interface Step {
-  number: number;
-  score: number;
-}
+import { button, clock, h } from "./dom";
 
 const PHASES: Record<string, string> = {
   listening: "Listening to the recording …",
   searching: "Searching …",
-  checking: "Rendering and checking with the judge …",
+  checking: "Rendering and checking …",
   rendering: "Rendering …",
-  explaining: "Computing what the scorer responds to …",
+  explaining: "Explaining the score …",
 };
 
 export class Progress {
   readonly element: HTMLElement;
   private text = h("span", {});
   private bar = h("progress", { hidden: true });
-  private line = s("polyline");
-  private spark = s("svg", { viewBox: "0 0 80 24", class: "spark", "aria-hidden": "true", hidden: "" }, this.line);
   private figure = h("span", { class: "figure" });
+  private timer = 0;
+  private started = 0; // when the job began to run, on this page's clock
+  private job = "";
 
   constructor(cancel: () => void) {
     this.element = h(
@@ -31,10 +27,13 @@ export class Progress {
       h("i", { class: "spinner", "aria-hidden": "true" }),
       h("span", { role: "status" }, this.text),
       this.bar,
-      this.spark as unknown as HTMLElement,
       this.figure,
       button("Cancel", "close", cancel, { class: "small" }),
     );
+  }
+
+  stop(): void {
+    clearInterval(this.timer);
   }
 
   /** Shows a text, and a bar if the total is known. */
@@ -47,19 +46,38 @@ export class Progress {
     this.bar.setAttribute("aria-label", text);
   }
 
-  /** Shows a search, with the curve of its score. */
-  search(job: Job): void {
-    const waits = job.state === "queued";
-    this.tell(waits ? "Waiting for its turn …" : (PHASES[job.told.phase] ?? "Starting …"));
-    const steps = (job.told.steps ?? []) as Step[];
-    const last = steps[steps.length - 1];
-    this.figure.textContent = last ? `score ${steps[0].score.toFixed(3)} → ${last.score.toFixed(3)}` : "";
-    this.spark.toggleAttribute("hidden", steps.length < 2);
-    this.line.setAttribute("points", falling(steps.map((step) => step.score)));
+  /** Shows a search: its place in the queue, or its phase and the time left. */
+  search(job: Job, seconds: number): void {
+    if (job.state === "queued") {
+      const { ahead } = job;
+      this.tell(ahead ? `Queued (${ahead} ahead)` : "Queued");
+      this.figure.textContent = "";
+      return;
+    }
+    if (job.id !== this.job) {
+      this.job = job.id;
+      this.started = performance.now() - 1000 * (job.running_s ?? 0);
+    }
+    const show = () => {
+      const elapsed = (performance.now() - this.started) / 1000;
+      const expected = job.expected_s;
+      const phase = PHASES[job.told.phase] ?? "Starting …";
+      if (!expected) this.tell(phase);
+      else this.tell(phase, Math.min(elapsed, 0.98 * expected), expected);
+      this.figure.textContent = left(elapsed, expected, seconds);
+    };
+    show();
+    clearInterval(this.timer);
+    this.timer = window.setInterval(show, 500);
   }
 }
 
-function falling(values: number[]): string {
-  const most = Math.max(...values, 1e-9);
-  return values.map((v, n) => `${(n / Math.max(1, values.length - 1)) * 76 + 2},${22 - (v / most) * 20}`).join(" ");
+/** Says how long a job still takes, from its age and its expected duration. */
+function left(elapsed: number, expected: number | null | undefined, seconds: number): string {
+  const age = clock(elapsed, 0);
+  if (!expected) return age;
+  const rest = expected - elapsed;
+  const of = seconds > 600 ? ` for ${Math.round(seconds / 60)} min of sound` : "";
+  if (rest < 1) return `${age}, nearly done${of}`;
+  return `${age}, about ${rest < 90 ? `${Math.ceil(rest)} s` : `${Math.ceil(rest / 60)} min`} left${of}`;
 }

@@ -8,9 +8,11 @@ export class Recording {
     readonly level: { peak: number },
   ) {}
 
-  static async start(): Promise<Recording> {
+  /** Starts with an input device, or with the system's. */
+  static async start(device: string): Promise<Recording> {
+    const chosen = device ? { deviceId: { exact: device } } : {};
     const stream = await navigator.mediaDevices.getUserMedia({
-      audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+      audio: { ...chosen, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
     });
     const context = new AudioContext();
     await context.audioWorklet.addModule("/recorder.js");

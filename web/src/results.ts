@@ -1,8 +1,7 @@
 /** The results of a batch: a table with scores and players that is filtered and sorted while it grows. */
 
-import { cancel, capital, over, type Job } from "./api";
+import { cancel, capital, over, post, trying, type Job, type Session } from "./api";
 import { arrange, button, h, icon, say } from "./dom";
-import { counted } from "./places";
 import { Progress } from "./progress";
 
 export interface Row {
@@ -12,6 +11,7 @@ export interface Row {
   reasons?: string[];
   before?: number;
   after?: number;
+  change_db?: number; // mean size of the change
   seconds?: number;
   error?: string;
 }
@@ -21,13 +21,13 @@ type Which = "input" | "output";
 
 const FILTERS: [string, string, (row: Row) => boolean][] = [
   ["all", "All", () => true],
-  ["good", "Good", (row) => row.verdict === "good"],
-  ["limited", "Limited", (row) => row.verdict === "limited"],
+  ["good", "Trustworthy", (row) => row.verdict === "good"],
+  ["limited", "With care", (row) => row.verdict === "limited"],
   ["refused", "Refused", (row) => row.verdict === "refused"],
   ["unneeded", "Already there", (row) => row.verdict === "unneeded"],
   ["failed", "Failed", (row) => row.state === "failed"],
 ];
-const VERDICTS: Record<string, string> = { unneeded: "already there" };
+const VERDICTS: Record<string, string> = { good: "trustworthy", limited: "use with care", unneeded: "already there: left unchanged" };
 const HEADS: [Order, string][] = [
   ["name", "Recording"],
   ["before", "Before"],
@@ -41,6 +41,7 @@ export class Results {
   private filters = new Map<string, HTMLElement>();
   private heads = new Map<Order, HTMLElement>();
   private body = h("tbody");
+  private table = button("CSV", "down", () => this.save(), { class: "small", title: "Save the results as a table" });
   private lines = new Map<number, Line>();
   private audio = h("audio", { preload: "auto" });
   private playing: { row: number; which: Which } | null = null;
@@ -53,7 +54,7 @@ export class Results {
     this.progress = new Progress(() => cancel(this.job));
     this.audio.addEventListener("ended", () => this.silence());
     this.element.append(
-      h("div", { class: "row spread" }, this.summary, this.choice()),
+      h("div", { class: "row spread" }, this.summary, h("div", { class: "row" }, this.choice(), this.table)),
       this.progress.element,
       h(
         "div",
@@ -61,7 +62,7 @@ export class Results {
         h(
           "table",
           {},
-          h("thead", {}, h("tr", {}, ...HEADS.map((head) => this.head(...head)), h("th", { scope: "col" }, "Verdict"), h("th", { scope: "col" }, "Listen"))),
+          h("thead", {}, h("tr", {}, ...HEADS.map((head) => this.head(...head)), ...["Change", "Verdict", "Listen"].map((title) => h("th", { scope: "col" }, title)))),
           this.body,
         ),
       ),
@@ -109,7 +110,7 @@ export class Results {
   private show(): void {
     const { job, rows } = this;
     const done = Number(job.told.done ?? 0);
-    this.summary.textContent = summary(job, done, rows.length);
+    this.summary.textContent = summary(job, done, rows.length, rows);
     this.summary.classList.toggle("error", job.state === "failed");
     this.progress.element.hidden = over(job);
     this.progress.tell(rows.length ? "Enhancing …" : "Looking for recordings …", done, rows.length);
@@ -136,9 +137,31 @@ export class Results {
 
   private line(number: number): Line {
     let line = this.lines.get(number);
-    if (!line) this.lines.set(number, (line = new Line(this.rows[number].name, (which) => this.listen(number, which))));
+    if (!line) this.lines.set(number, (line = new Line(this.rows[number].name, (which) => this.listen(number, which), () => void this.open(number))));
     line.show(this.rows[number], this.playing?.row === number ? this.playing.which : null);
     return line;
+  }
+
+  /** Opens a recording in the studio, with the mask of the batch. */
+  private async open(row: number): Promise<void> {
+    say(`Opening ${this.rows[row].name} …`);
+    const session = await trying(() => post<Session>(`/jobs/${this.job.id}/rows/${row}/session`));
+    if (session) location.hash = `#/s/${session.id}`;
+  }
+
+  /** Saves all rows as a table. */
+  private save(): void {
+    const heads = ["name", "state", "verdict", "before", "after", "change_db", "reasons", "error"] as const;
+    const cell = (value: unknown) => {
+      const text = Array.isArray(value) ? value.join("; ") : String(value ?? "");
+      // A spreadsheet would take a text that begins like a formula for one.
+      const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+      return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    };
+    const lines = this.rows.map((row) => heads.map((head) => cell(row[head])).join(","));
+    const url = URL.createObjectURL(new Blob([`${[heads.join(","), ...lines].join("\n")}\n`], { type: "text/csv" }));
+    h("a", { href: url, download: "tonewood-results.csv" }).click();
+    window.setTimeout(() => URL.revokeObjectURL(url), 60_000);
   }
 
   /** Plays a file; the other file of the same row continues at the same position. */
@@ -169,13 +192,16 @@ export class Results {
 /** A row of the table. */
 class Line {
   readonly element: HTMLElement;
-  private before = new Score();
-  private after = new Score();
+  private before = new Score("Before");
+  private after = new Score("After");
   private verdict = h("span", { class: "tag" });
   private why = h("p", { class: "why", hidden: true });
   private players: Record<Which, HTMLButtonElement>;
+  private change = h("td", { class: "figure", "data-label": "Change" }, "–");
+  private opener: HTMLButtonElement;
 
-  constructor(private name: string, play: (which: Which) => void) {
+  constructor(private name: string, play: (which: Which) => void, open: () => void) {
+    this.opener = button("Open", null, open, { class: "small", "aria-label": `Open ${name} in the studio` });
     this.players = {
       input: button("Original", "play", () => play("input"), { class: "small" }),
       output: button("Enhanced", "play", () => play("output"), { class: "small" }),
@@ -186,8 +212,9 @@ class Line {
       h("th", { scope: "row" }, name),
       this.before.element,
       this.after.element,
-      h("td", {}, this.verdict, this.why),
-      h("td", {}, h("div", { class: "players" }, this.players.input, this.players.output)),
+      this.change,
+      h("td", { class: "judged" }, this.verdict, this.why),
+      h("td", {}, h("div", { class: "players" }, this.players.input, this.players.output, this.opener)),
     );
   }
 
@@ -200,7 +227,8 @@ class Line {
     this.verdict.className = `tag ${kind}`;
     this.why.hidden = !row.reasons?.length;
     this.why.textContent = row.reasons?.length ? `${capital(row.reasons.join("; "))}.` : "";
-    this.players.output.hidden = row.state !== "done";
+    this.change.textContent = row.change_db === undefined ? "–" : `${row.change_db.toFixed(1)} dB`;
+    this.players.output.hidden = this.opener.hidden = row.state !== "done";
     for (const [which, title] of [["input", "original"], ["output", "enhanced"]] as const) {
       const element = this.players[which];
       const on = playing === which;
@@ -215,7 +243,11 @@ class Line {
 class Score {
   private bar = h("i", { class: "mini", "aria-hidden": "true", hidden: true }, h("i", {}));
   private figure = h("span", {}, "–");
-  readonly element = h("td", { class: "figure" }, this.bar, this.figure);
+  readonly element: HTMLElement;
+
+  constructor(label: string) {
+    this.element = h("td", { class: "figure", "data-label": label }, this.bar, this.figure);
+  }
 
   show(score: number | undefined): void {
     this.bar.hidden = score === undefined;
@@ -225,9 +257,13 @@ class Score {
   }
 }
 
-function summary(job: Job, done: number, of: number): string {
+function summary(job: Job, done: number, of: number, rows: Row[]): string {
   if (job.state === "failed") return capital(String(job.told.error));
   if (!over(job)) return `${done} of ${of || "…"} done`;
-  const failed = job.told.failed ? `, of which ${job.told.failed} failed` : "";
-  return `${counted(done)} ${job.state === "done" ? "done" : job.state}${failed}`;
+  const failed = Number(job.told.failed ?? 0);
+  const there = rows.filter((row) => row.verdict === "unneeded").length;
+  const told = [`${done - failed} of ${of || done} ${job.state === "done" ? "done" : `done, then ${job.state}`}`];
+  if (failed) told.push(`${failed} failed`);
+  if (there) told.push(`${there} already there, left unchanged`);
+  return told.join(", ");
 }

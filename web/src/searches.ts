@@ -4,10 +4,13 @@ import { cancel, capital, get, Listening, over, post, trying, type Job, type Ses
 import { arrange, h, say } from "./dom";
 import type { Edits } from "./edits";
 import { Progress } from "./progress";
+import { choose } from "./sheet";
 
 interface Heard {
   /** Receives the session when a job is done, or when the server is reachable again (without a job). */
   stands(session: Session, job: Job | null): void;
+  /** The rendering of an edit was stopped. */
+  stopped(): void;
 }
 
 export class Searches {
@@ -28,24 +31,35 @@ export class Searches {
 
   destroy(): void {
     this.gone = true;
+    this.progress.stop();
     this.listening.close();
+  }
+
+  /** Searches a mask with the chosen model; asks what to keep if there are notes of a search before. */
+  async search(): Promise<void> {
+    const { notes } = this.edits.now;
+    const { found, model } = this.session.state;
+    if (found === null || notes.length === 0 || model !== this.session.model) return this.enhance(false);
+    const pinned = notes.filter((note) => note.pinned).length;
+    const all = notes.length === 1 ? "The note" : `All ${notes.length} notes`;
+    const keep = await choose(
+      "Search again",
+      "The automatic EQ is searched anew around the notes that you keep. Undo brings everything back.",
+      [
+        { value: "all", text: all },
+        { value: "pinned", text: `Only pinned notes (${pinned})` },
+        { value: "none", text: "None" },
+      ],
+      "Search again",
+    );
+    if (!keep) return;
+    await this.edits.settled();
+    await trying(() => post(`/sessions/${this.session.id}/again`, { keep }));
   }
 
   async enhance(force: boolean): Promise<void> {
     await this.edits.settled();
     await trying(() => post(`/sessions/${this.session.id}/enhance`, { force }));
-  }
-
-  async again(): Promise<void> {
-    await this.edits.settled();
-    const { notes } = this.edits.now;
-    const pinned = notes.filter((note) => note.pinned).length;
-    const others = notes.length - pinned;
-    say(
-      `Searching again around ${pinned || "no"} pinned note${pinned === 1 ? "" : "s"}` +
-        (others ? `; ${others} that ${others === 1 ? "is" : "are"} not pinned will be removed. Undo restores them.` : "."),
-    );
-    await trying(() => post(`/sessions/${this.session.id}/again`, {}));
   }
 
   explain(): void {
@@ -54,7 +68,10 @@ export class Searches {
 
   /** Starts the full rendering of an edit. */
   whole(): void {
-    void trying(() => post(`/sessions/${this.session.id}/whole`));
+    void trying(async () => {
+      const job = await post<Partial<Job>>(`/sessions/${this.session.id}/whole`);
+      if (!job.id) await this.look(null); // it is there already
+    });
   }
 
   private async told(job: Job): Promise<void> {
@@ -65,6 +82,7 @@ export class Searches {
     this.show();
     if (job.state === "failed") say(capital(String(job.told.error)), "error");
     if (job.state === "cancelled" && job.kind !== "whole") say("Cancelled; nothing was changed.");
+    if (job.kind === "whole" && (job.state === "cancelled" || job.state === "interrupted")) this.heard.stopped();
     if (job.state === "done") await this.look(job);
   }
 
@@ -88,7 +106,8 @@ export class Searches {
   }
 
   private show(): void {
-    if (this.job) this.progress.search(this.job);
+    if (this.job) this.progress.search(this.job, this.session.seconds);
+    else this.progress.stop();
     arrange(this.element, this.job ? [this.progress.element] : []);
   }
 }

@@ -1,11 +1,12 @@
 /** The page of one recording: see, hear and edit it. */
 
-import { get, trying, type Formats, type Job, type Session, type State } from "./api";
+import { get, put, trying, type Formats, type Job, type Session, type State } from "./api";
 import { AverageEq } from "./average";
 import type { Box, Tool } from "./blocks";
 import { CertificateCard } from "./certificate";
-import { button, h } from "./dom";
+import { button, clock, decibels, h, hertz } from "./dom";
 import { Edits } from "./edits";
+import { Exports } from "./exports";
 import { facts } from "./facts";
 import { header } from "./header";
 import { typed } from "./keys";
@@ -16,7 +17,9 @@ import { Player } from "./player";
 import type { AxisName } from "./scale";
 import { Scope } from "./scope";
 import { Searches } from "./searches";
-import { TakeAway } from "./takeaway";
+import { ShapeCard } from "./shape";
+import { showShortcuts } from "./sheet";
+import { Snapshots } from "./snapshots";
 import { Transport, type Region } from "./transport";
 import { Viewing } from "./viewing";
 
@@ -29,6 +32,7 @@ export class SessionPage {
   private eq: AverageEq;
   private edits: Edits;
   private settle = 0;
+  private curveTimer = 0;
   private gone = false;
 
   // parts of the page that change
@@ -36,16 +40,18 @@ export class SessionPage {
   private overview: Overview;
   private viewing: Viewing;
   private searches: Searches;
-  private enhanceButton = button("Enhance", null, () => void this.searches.enhance(false), { class: "primary" });
+  private snapshots: Snapshots;
+  private shape: ShapeCard;
+  private enhanceButton = button("Enhance", null, () => void this.searches.search(), { class: "primary" });
   private certificate = new CertificateCard(() => void this.searches.enhance(true));
   private marks: Marks;
-  private takeAway: TakeAway;
+  private exports: Exports;
 
   constructor(private session: Session) {
-    this.edits = new Edits(session, (state, mine) => this.accept(state, mine));
+    this.edits = new Edits(session, (state) => this.accept(state));
     this.player = new Player(session);
     this.scope = new Scope(session);
-    this.eq = new AverageEq(this.scope.scale);
+    this.eq = new AverageEq(this.scope.scale, () => void this.loadCurve());
     this.transport = new Transport(this.player, this.scope, {
       turned: (amount) => this.turned(amount),
       kept: () => this.marks.keep(this.edits.now),
@@ -62,12 +68,17 @@ export class SessionPage {
       stepped: (way) => void this.edits.step(way),
       drawn: (tool, box) => this.drawn(tool, box),
       cleared: () => this.marks.select(null),
-      overlaid: (overlay) => overlay === "saliency" && !session.saliency && this.searches.explain(),
+      layered: (layer) => layer === "saliency" && !session.saliency && this.searches.explain(),
       axis: (axis) => void this.axis(axis),
     });
-    this.marks = new Marks(this.edits, this.scope, this.player, () => void this.searches.again());
-    this.searches = new Searches(session, this.edits, { stands: (told, job) => this.stands(told, job) });
-    this.takeAway = new TakeAway(session, () => this.edits.settled());
+    this.marks = new Marks(this.edits, this.scope, this.player, (box) => this.solo(box));
+    this.shape = new ShapeCard(this.marks);
+    this.snapshots = new Snapshots(session, this.edits, () => this.marks.lay());
+    this.searches = new Searches(session, this.edits, {
+      stands: (told, job) => this.stands(told, job),
+      stopped: () => this.settleIfNeeded(),
+    });
+    this.exports = new Exports(session, () => this.edits.settled());
     this.build();
     this.connect();
     void this.load();
@@ -76,6 +87,7 @@ export class SessionPage {
   destroy(): void {
     this.gone = true;
     clearTimeout(this.settle);
+    clearTimeout(this.curveTimer);
     this.searches.destroy();
     this.transport.destroy();
     this.player.forget();
@@ -91,10 +103,12 @@ export class SessionPage {
   private build(): void {
     const { session } = this;
     document.title = `${session.title} · Tonewood`;
+    const skip = button("Skip to the picture", null, () => this.viewing.focus(), { class: "skip" });
     this.element.append(
+      skip,
       header(
-        [h("h1", { class: "title", title: session.title }, session.title), h("span", { class: "facts quiet" }, facts(session))],
-        [h("div", { class: "enhance" }, modelChoice(session), this.enhanceButton)],
+        [this.title(), h("span", { class: "facts quiet" }, facts(session))],
+        [h("div", { class: "enhance" }, modelChoice(session, () => this.show()), this.enhanceButton)],
       ),
       h(
         "div",
@@ -103,23 +117,25 @@ export class SessionPage {
           "div",
           { class: "stage" },
           this.transport.element,
-          this.searches.element,
           this.overview.element,
           h("div", { class: "seeing" }, this.scope.element, this.eq.element),
           ...this.viewing.elements,
-          this.transport.levels,
+          // Progress takes the place of the line about levels, so that nothing moves.
+          h("div", { class: "foot" }, this.searches.element, h("div", { class: "told" }, this.transport.levels, this.viewing.readout)),
         ),
         h(
           "aside",
           { class: "side", "aria-label": "Certificate and edits" },
           this.certificate.element,
+          this.shape.element,
+          this.snapshots.element,
           this.marks.list.element,
-          this.takeAway.element,
+          this.exports.element,
         ),
       ),
     );
-    this.transport.listenTo(session.state.found === null ? "input" : "output");
     this.show();
+    this.transport.listenTo(this.scope.masked ? "output" : "input");
   }
 
   private connect(): void {
@@ -133,6 +149,10 @@ export class SessionPage {
       this.eq.draw(this.edits.now.amount);
       scope.playhead(player.position, false);
       this.overview.window(scope.scale);
+      if (this.eq.follows) {
+        clearTimeout(this.curveTimer);
+        this.curveTimer = window.setTimeout(() => void this.loadCurve(), 250);
+      }
     };
     document.addEventListener("keydown", this.typed);
     document.addEventListener("theme", this.themed);
@@ -149,10 +169,41 @@ export class SessionPage {
       if (this.gone) return;
       this.overview.draw(peaks);
       this.overview.window(this.scope.scale);
-      this.eq.draw(this.edits.now.amount);
-      this.takeAway.know(formats);
+      this.showCurve();
+      this.exports.know(formats);
+      this.settleIfNeeded();
       performance.mark("page-ready");
     });
+  }
+
+  private title(): HTMLElement {
+    const { session } = this;
+    const name = h("button", { type: "button", class: "link", title: "Rename" }, session.title);
+    const title = h("h1", { class: "title" }, name);
+    name.addEventListener("click", () => {
+      const field = h("input", { type: "text", maxlength: "200", "aria-label": "Name of the recording" });
+      field.value = session.title;
+      const close = async (keep: boolean) => {
+        field.onblur = null;
+        const wanted = field.value.trim();
+        if (keep && wanted && wanted !== session.title) {
+          const told = await trying(() => put<Session>(`/sessions/${session.id}/title`, { title: wanted }));
+          if (told) session.title = told.title;
+        }
+        name.textContent = session.title;
+        document.title = `${session.title} · Tonewood`;
+        title.replaceChildren(name);
+      };
+      field.onblur = () => void close(true);
+      field.addEventListener("keydown", (event) => {
+        if (event.key === "Enter") void close(true);
+        if (event.key === "Escape") void close(false);
+        event.stopPropagation();
+      });
+      title.replaceChildren(field);
+      field.select();
+    });
+    return title;
   }
 
   // --- display
@@ -162,18 +213,32 @@ export class SessionPage {
     const { amount } = this.edits.now;
     const found = state.found !== null;
     this.scope.state = state;
+    const masked = found || this.edits.now.notes.length > 0;
     this.scope.amount = amount;
-    this.transport.show(amount);
+    this.transport.show(amount, masked);
     this.transport.tell(state, this.session.sound.clipped);
     this.viewing.show(state);
-    this.enhanceButton.classList.toggle("primary", !found);
-    (this.enhanceButton.lastChild as HTMLElement).textContent = found ? "Enhance again" : "Enhance";
-    this.marks.found = found;
-    this.certificate.show(state);
-    this.takeAway.show(found);
+    const other = found && state.model !== this.session.model;
+    const act = other ? `Enhance with ${this.session.model}` : found ? "Search again" : "Enhance";
+    (this.enhanceButton.lastChild as HTMLElement).textContent = act;
+    this.enhanceButton.classList.toggle("primary", !found || other);
+    this.certificate.show(state, this.session.model);
+    this.exports.show(found, masked);
+    this.shape.show(found);
     this.marks.lay();
+    this.summarise();
     this.scope.draw();
     this.eq.draw(amount);
+  }
+
+  /** Says in words what the picture shows. */
+  private summarise(): void {
+    const { session, scope, eq } = this;
+    const { notes, areas } = this.edits.now;
+    const range = `${clock(scope.scale.start, 1)} to ${clock(scope.scale.end, 1)} of ${clock(session.seconds, 1)}`;
+    const curve = eq.summary;
+    const gains = scope.masked && curve ? ` The EQ boosts most at ${hertz(curve.boost.hz)} (${decibels(curve.boost.db)}) and cuts most at ${hertz(curve.cut.hz)} (${decibels(curve.cut.db)}), on average.` : "";
+    scope.describe(`Spectrogram of ${session.title}, ${range}; ${notes.length} notes, ${areas.length} areas.${gains}`);
   }
 
   private themed = (): void => {
@@ -185,8 +250,7 @@ export class SessionPage {
   private async axis(axis: AxisName): Promise<void> {
     this.scope.scale.axis = axis;
     this.scope.moved();
-    await trying(() => this.eq.load(this.session));
-    this.eq.draw(this.edits.now.amount);
+    await this.loadCurve();
   }
 
   // --- edits
@@ -200,24 +264,42 @@ export class SessionPage {
 
   /** The page is closed: the pending edit is sent now. */
   private leaving = (): void => {
-    void this.edits.send();
+    this.edits.leave();
   };
 
-  /** Applies a state of the server. Its edit replaces that of the page if `mine`, or if the page has no change of its own. */
-  private accept(state: State, mine = false): void {
-    const edit = mine || this.edits.rest;
+  /** Shows a state of the server, whose edit was applied. */
+  private accept(state: State): void {
     const changed = state.key !== this.session.state.key;
     const curve = changed || state.found !== this.session.state.found;
     this.session.state = state;
-    if (edit) {
-      this.edits.now = state.edit;
-      this.player.amount = null;
-    }
+    if (this.edits.rest) this.player.amount = null;
     this.player.levels = state.levels;
     this.show();
     if (changed) void this.player.refresh();
-    if (curve) void this.eq.load(this.session).then(() => this.eq.draw(this.edits.now.amount));
-    if (!state.whole && (state.found !== null || state.edit.notes.length)) this.settleSoon();
+    if (curve) void this.loadCurve();
+    this.settleIfNeeded();
+  }
+
+  private async loadCurve(): Promise<void> {
+    await trying(() => this.eq.load(this.session));
+    this.showCurve();
+  }
+
+  private showCurve(): void {
+    const { scope, eq } = this;
+    eq.draw(this.edits.now.amount);
+    if (scope.reach !== eq.reach) {
+      scope.reach = eq.reach; // one scale for the curve and for the colours
+      scope.draw();
+      this.viewing.showLegend();
+    }
+    this.summarise();
+  }
+
+  /** An edit that is not rendered yet is rendered soon, also one of a page that was closed. */
+  private settleIfNeeded(): void {
+    const { whole, found, edit } = this.session.state;
+    if (!this.gone && !whole && (found !== null || edit.notes.length)) this.settleSoon();
   }
 
   /** Starts the full rendering when the edit has not changed for a moment. */
@@ -240,11 +322,21 @@ export class SessionPage {
     this.overview.loop(stretch);
   }
 
+  /** Plays only the time and the frequencies of a box. */
+  private solo(box: Box | null): void {
+    this.player.solo(box);
+    this.loop(box);
+    if (!box) return;
+    this.player.seek(box.start);
+    void this.player.play();
+  }
+
   /** Applies the session after a job, or when the server is reachable again. */
   private stands(told: Session, job: Job | null): void {
     if (!job && this.edits.resend()) return;
     this.session.saliency = told.saliency;
     const first = this.session.state.found === null && told.state.found !== null;
+    this.edits.receive(told.state);
     this.accept(told.state);
     if (first) this.transport.listenTo("output");
     if (job?.kind === "explain") this.scope.draw();
@@ -271,8 +363,14 @@ export class SessionPage {
       ArrowRight: (shift) => transport.go(player.position + second(shift)),
       Home: () => transport.go(0),
       End: () => transport.go(session.seconds - 0.05),
+      "0": () => viewing.whole(),
+      f: (shift) => viewing.zoomFrequencies(shift ? 1.6 : 1 / 1.6),
+      s: () => this.marks.solo(this.marks.soloed ? null : this.marks.selected),
+      h: () => this.marks.selected && this.marks.harmonics(this.marks.selected),
+      "?": () => showShortcuts(),
       Escape: () => {
         viewing.choose("move");
+        this.marks.solo(null);
         this.marks.select(null);
       },
       "Ctrl-z": (shift) => void this.edits.step(shift ? "redo" : "undo"),

@@ -2,6 +2,7 @@
 
 import type { State } from "./api";
 import { button, clock, decibels, h, icon, say } from "./dom";
+import { parsePercent, Slider } from "./slider";
 import { percent } from "./notes";
 import type { Player, Way } from "./player";
 import type { Scope } from "./scope";
@@ -9,7 +10,7 @@ import type { Scope } from "./scope";
 const WAYS: [Way, string, string][] = [
   ["input", "Original", "1"],
   ["output", "Enhanced", "2"],
-  ["difference", "What changed", "3"],
+  ["difference", "Difference", "3"],
 ];
 
 export interface Region {
@@ -32,9 +33,9 @@ export class Transport {
   private time: HTMLElement;
   private ways = h("div", { class: "segmented", role: "group", "aria-label": "Playback" });
   private loopButton = button("Loop", "loop", () => this.toggleLoop(), { bare: true, "aria-pressed": "false" });
-  private amount = h("input", { type: "range", id: "amount", min: "0", max: "1", step: "0.01" });
-  private figure = h("output", { for: "amount" });
+  private amount: Slider;
   private frame = 0;
+  private masked = false;
   private gone = false;
 
   constructor(
@@ -53,8 +54,11 @@ export class Transport {
         ),
       );
     }
-    this.amount.addEventListener("input", () => this.turn(Number(this.amount.value)));
-    this.amount.addEventListener("change", () => heard.kept());
+    this.amount = new Slider(
+      { min: -1, max: 2, step: 0.01, reset: 1, label: "Amount", text: percent, parse: parsePercent },
+      { turned: (amount) => this.turn(amount), kept: () => heard.kept() },
+      { id: "amount" },
+    );
     player.addEventListener("play", () => this.playing());
     player.addEventListener("pause", () => this.playing());
     player.addEventListener("timeupdate", () => this.tick());
@@ -66,7 +70,8 @@ export class Transport {
       this.time,
       this.ways,
       this.loopButton,
-      h("div", { class: "amount" }, h("label", { for: "amount" }, "Amount"), this.amount, this.figure),
+      player.meter.element,
+      h("div", { class: "amount" }, h("span", { "aria-hidden": "true" }, "Amount"), this.amount.input, this.amount.figure),
     );
   }
 
@@ -75,16 +80,23 @@ export class Transport {
     cancelAnimationFrame(this.frame);
   }
 
-  show(amount: number): void {
-    const text = percent(amount);
-    this.amount.value = String(amount);
-    this.figure.textContent = text;
-    this.amount.setAttribute("aria-valuetext", text);
-    this.amount.style.setProperty("--share", `${amount * 100}%`);
+  /** Shows the amount; without a mask there is nothing to compare or to scale. */
+  show(amount: number, masked: boolean): void {
+    this.amount.show(amount);
+    this.amount.input.disabled = this.amount.figure.disabled = !masked;
+    for (const element of this.ways.children) {
+      (element as HTMLButtonElement).disabled = !masked && element.getAttribute("data-way") !== "input";
+    }
+    this.masked = masked;
+    if (!masked && this.player.way !== "input") this.listenTo("input");
     this.tick();
   }
 
   listenTo(way: Way): void {
+    if (!this.masked && way !== "input") {
+      say("There is nothing to compare yet: press Enhance, or draw a note.");
+      return;
+    }
     this.player.listen(way);
     for (const element of this.ways.children) {
       element.setAttribute("aria-pressed", String(element.getAttribute("data-way") === way));
@@ -96,11 +108,11 @@ export class Transport {
     const { levels, way } = this.player;
     const told: string[] = [];
     if (state.found !== null || state.edit.notes.length) {
-      if (way === "difference") told.push(`The difference is played ${decibels(levels.difference_db)} louder.`);
+      if (way === "difference") told.push(`Difference is played ${decibels(Math.abs(levels.difference_db)).replace("+", "")} ${levels.difference_db < 0 ? "quieter" : "louder"}.`);
       else if (levels.held) {
-        told.push(`The true-peak limit keeps the output ${decibels(-levels.input_db)} below the original; here both are played at equal loudness.`);
+        told.push(`Output is ${decibels(-levels.input_db).replace("+", "")} quieter to avoid clipping (matched here).`);
       } else told.push("Original and enhanced are played at equal loudness.");
-      if (!levels.exact) told.push("The level is an estimate within half a decibel until the full rendering is complete.");
+      if (!levels.exact) told.push("Playback level is approximate until rendering finishes.");
     }
     if (clipped) told.push("The recording is clipped; the missing peaks cannot be restored.");
     this.levels.textContent = told.join(" ");
@@ -128,7 +140,6 @@ export class Transport {
   private turn(amount: number): void {
     this.heard.turned(amount);
     this.player.amount = amount;
-    this.show(amount);
     void this.player.refresh();
   }
 
@@ -141,7 +152,7 @@ export class Transport {
     const at = this.player.position;
     const from = at >= start && at < end ? at : start;
     this.heard.looped({ start: from, end: Math.min(end, from + Math.max(2, (end - start) / 4)) });
-    say("The loop is on: drag its edges above the picture, or draw it with the Loop tool.");
+    say("The loop is on: drag its edges above the picture, or draw it with Draw loop.");
   }
 
   private tick(): void {

@@ -5,9 +5,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from tonewood.dsp.chunking import TimeSeries
+from tonewood.dsp.chunking import LazyTimeSeries, TimeSeries
 from tonewood.enhancement.analysis import mean_score
-from tonewood.mask.certificate import Certificate, Change, Measurements, certify
+from tonewood.mask.certificate import Certificate, Change, Measurements, certify, needs_no_change
 from tonewood.mask.search import FreeMask, SearchProblem, search_mask
 from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
@@ -48,6 +48,47 @@ def measure_input(rows_db: TimeSeries, model: Model, settings: EnhanceSettings) 
         unlikeness=distances.source,
         unlike_reference=distances.reference,
     )
+
+
+_TRIED_AMOUNTS = (0.25, 0.5, 0.75)
+
+
+def sounds_like_reference(certificate: Certificate) -> bool:
+    """Return True if the output of a certificate needs no change."""
+    judge = None if certificate.judge is None else certificate.judge.after
+    return needs_no_change(certificate.scorer.after, judge, certificate.unlike_reference.after)
+
+
+def least_sufficient_amount(
+    rows_db: TimeSeries, mask_db: TimeSeries, certificate: Certificate, model: Model
+) -> float:
+    """Return the least amount of a correction at which the output sounds like the reference.
+
+    It is 1 if smaller amounts do not suffice, or if the whole does not suffice either.
+
+    Parameters
+    ----------
+    rows_db, mask_db : TimeSeries [row, frame]
+        Levels of the input, and the mask, in dB. Amounts are tried on their sum, not on renderings.
+    certificate : Certificate
+        Of the output at amount 1.
+    """
+    if not (model.has_graded_scorer and sounds_like_reference(certificate)):
+        return 1.0
+
+    def change(amount: float) -> TimeSeries:
+        return LazyTimeSeries(
+            min(rows_db.frames, mask_db.frames),
+            lambda start, stop: rows_db.read(start, stop) + np.float32(amount) * mask_db.read(start, stop),
+        )
+
+    for amount in _TRIED_AMOUNTS:
+        levels = change(amount)
+        judge = None if model.judge is None else mean_score(model.judge, levels)
+        distance = model.folder_distances(levels).reference
+        if needs_no_change(mean_score(model.scorer, levels), judge, distance):
+            return amount
+    return 1.0
 
 
 class RenderedMask(NamedTuple):

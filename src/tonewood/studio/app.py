@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from tonewood.errors import MissingExtraError, OutputError, TonewoodError
-from tonewood.studio.database import NotFoundError
+from tonewood.studio.database import ConflictError, NotFoundError
 from tonewood.studio.job_queue import INTERNAL_ERROR
 from tonewood.studio.routes_downloads import download_routes
 from tonewood.studio.routes_folders import folder_routes
@@ -52,7 +52,8 @@ def create_studio_app(studio: StudioState, upload: RequestLimits = DEFAULT_UPLOA
     for missing in (FileNotFoundError, RuntimeError):
         app.add_exception_handler(missing, _respond_to_missing_file)
     app.add_exception_handler(Exception, _respond_to_internal_error)
-    app.add_api_route("/", _serve_index_page, methods=["GET"], response_class=HTMLResponse)
+    for path in ("/", "//"):  # the second is a frequent slip
+        app.add_api_route(path, _serve_index_page, methods=["GET"], response_class=HTMLResponse)
     # Routes match in this order, so the folder that answers every path comes last.
     app.mount("/assets", _ImmutableAssets(directory=STATIC_FOLDER / "assets", check_dir=False))
     app.mount("/", StaticFiles(directory=STATIC_FOLDER, check_dir=False))
@@ -98,6 +99,8 @@ def _respond_to_tonewood_error(request: Request, error: Exception) -> Response:
     status = 400
     if isinstance(error, NotFoundError):
         status = 404
+    elif isinstance(error, ConflictError):
+        status = 412  # Precondition Failed
     elif isinstance(error, MissingExtraError):
         status = 501
     elif isinstance(error, OutputError):

@@ -52,6 +52,10 @@ class NotFoundError(TonewoodError):
     """A session, job or file that does not exist."""
 
 
+class ConflictError(TonewoodError):
+    """Another page changed a session in the meantime."""
+
+
 class RecordingInfo(Settings):
     """Properties of a session's recording.
 
@@ -164,6 +168,12 @@ class StudioJob:
         queued, running, done, failed, cancelled or interrupted.
     created : float
         Seconds since 1970.
+    ahead : int
+        Jobs before it in its queue.
+    started : float or None
+        When it began to run, in seconds since 1970.
+    expected_s : float or None
+        How long it takes, estimated from earlier jobs.
     """
 
     id: str
@@ -173,6 +183,15 @@ class StudioJob:
     request: dict[str, Any]
     progress: dict[str, Any]
     created: float
+    ahead: int = 0
+    started: float | None = None
+    expected_s: float | None = None
+
+    @property
+    def recording_seconds(self) -> float | None:
+        """Duration of the recording; None for work on folders."""
+        sound = self.request.get("sound")
+        return None if sound is None else float(sound["samples"] / sound["rate"])
 
     @property
     def is_finished(self) -> bool:
@@ -194,6 +213,9 @@ class StudioJob:
             "state": self.state,
             "told": progress,
             "created": self.created,
+            "ahead": self.ahead,
+            "running_s": None if self.started is None else round(time.time() - self.started, 3),
+            "expected_s": self.expected_s,
         }
 
 
@@ -294,6 +316,11 @@ class SessionDatabase:
         with self._transaction() as execute:
             execute("UPDATE sessions SET model=?, changed=? WHERE id=?", (model, time.time(), name))
 
+    def set_session_title(self, name: str, title: str) -> None:
+        """Rename a session."""
+        with self._transaction() as execute:
+            execute("UPDATE sessions SET title=?, changed=? WHERE id=?", (title, time.time(), name))
+
     def delete_session(self, name: str) -> None:
         """Delete a session and its files; raise NotFoundError if it does not exist."""
         self.get_session(name)
@@ -383,6 +410,14 @@ class SessionDatabase:
                 "SELECT * FROM jobs WHERE session IS NULL ORDER BY created DESC LIMIT 50", ()
             ).fetchall()
         return [_parse_job(row) for row in rows]
+
+    def last_done_job(self, kind: str) -> StudioJob | None:
+        """Return the newest job of a kind that is done."""
+        with self._transaction() as execute:
+            row = execute(
+                "SELECT * FROM jobs WHERE kind=? AND state='done' ORDER BY created DESC LIMIT 1", (kind,)
+            ).fetchone()
+        return None if row is None else _parse_job(row)
 
     def get_job(self, name: str) -> StudioJob:
         """Return a job; raise NotFoundError if it does not exist."""

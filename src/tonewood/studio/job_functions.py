@@ -5,7 +5,7 @@ They run in a worker process of `job_queue`. The last dict has the result.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 from tonewood.batch.enhance_file import EnhanceOptions
 from tonewood.batch.runner import BatchProgress, run_batch
 from tonewood.batch.tasks import EnhanceTask
+from tonewood.dsp.chunking import ArrayTimeSeries
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing
+from tonewood.enhancement.certification import least_sufficient_amount, sounds_like_reference
 from tonewood.enhancement.editing import Edit
 from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, find_left_out, plan_jobs
 from tonewood.enhancement.pipeline import (
@@ -41,6 +43,7 @@ from tonewood.studio.session_audio import (
     FullRender,
     compose_edited_mask,
     edit_key,
+    get_full_render,
     levels_from_loudness,
     load_found_mask,
     load_found_recipe,
@@ -156,6 +159,7 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
                 "reasons": list(certificate.reasons),
                 "before": certificate.scorer.before,
                 "after": certificate.scorer.after,
+                "change_db": certificate.rms_db,
                 "seconds": event.seconds,
             }
             finished += 1
@@ -222,8 +226,31 @@ def _enhance_session(request: JobData, session: StudioSession, model: Model) -> 
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
     # Playback estimates loudness from these levels until an edit is rendered.
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
-    save_band_power(session.folder, scorer_input(to_analysis_rate(samples, rate, model), model), hz)
-    yield from _follow_search(enhance_array(samples, rate, model, settings), request, session, model, ())
+    rows_db = scorer_input(to_analysis_rate(samples, rate, model), model)
+    save_band_power(session.folder, rows_db, hz)
+    enhancement = yield from _follow_search(
+        enhance_array(samples, rate, model, settings), request, session, model, ()
+    )
+    # A first mask is applied no more than it takes to sound like the reference.
+    amount, certificate = 1.0, enhancement.certificate
+    if request["found"] is None and certificate.verdict in ("good", "limited"):
+        frame_s = np.arange(rows_db.shape[1]) * enhancement.mask.hop_seconds
+        mask_db = ArrayTimeSeries(enhancement.mask.gain_at(hz, frame_s))
+        amount = least_sufficient_amount(ArrayTimeSeries(rows_db), mask_db, certificate, model)
+    while amount < 1:
+        edit = Edit(amount=amount).model_dump(mode="json")
+        rendering = request | {"found": request["number"], "edit": edit}
+        yield from _render_full(rendering, session, model)
+        render = get_full_render(session, state_from_request(rendering))
+        # The estimate is that of levels; the rendering decides.
+        if (
+            render is not None
+            and render.certificate is not None
+            and sounds_like_reference(render.certificate)
+        ):
+            break
+        amount += 0.25
+    yield _search_result(request, enhancement) | {"amount": amount}
 
 
 def _search_session_again(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
@@ -236,7 +263,8 @@ def _search_session_again(request: JobData, session: StudioSession, model: Model
     mask, pinned = load_found_mask(session, state, model), state.edit.pinned_notes
     samples, rate = session.open_samples(), session.recording.rate
     events = editing.search_around_pins(samples, rate, model, mask, pinned, settings, recipe.certificate)
-    yield from _follow_search(events, request, session, model, pinned)
+    enhancement = yield from _follow_search(events, request, session, model, pinned)
+    yield _search_result(request, enhancement)
 
 
 def _follow_search(
@@ -245,7 +273,7 @@ def _follow_search(
     session: StudioSession,
     model: Model,
     pinned: tuple[editing.Note, ...],
-) -> Iterator[JobData]:
+) -> Generator[JobData, None, Enhancement]:
     """Report the steps of a search; then store its mask as a recipe, and its output as a rendering."""
     steps: list[dict[str, float]] = []
     enhancement: Enhancement | None = None
@@ -264,9 +292,13 @@ def _follow_search(
     recipe.save(mask_path(session.folder, number), overwrite=True)
     state = EditState(0, number, Edit(notes=pinned), can_undo=False, can_redo=False)
     _store_render(session, state, model, enhancement.rendered, enhancement.certificate)
-    yield {
+    return enhancement
+
+
+def _search_result(request: JobData, enhancement: Enhancement) -> JobData:
+    return {
         "phase": "done",
-        "found": number,
+        "found": request["number"],
         "prior": enhancement.prior,
         "certificate": enhancement.certificate.model_dump(mode="json"),
     }

@@ -15,17 +15,20 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tonewood.errors import OutputError, TonewoodError
 from tonewood.studio.database import SessionDatabase, StudioJob
 from tonewood.utils.optional_torch import explain_missing_torch
 
-QueueName = Literal["search", "render", "folders"]
+QueueName = Literal["search", "long search", "render", "folders"]
 QUEUE_BY_KIND: dict[str, QueueName] = {
     "enhance": "search", "again": "search", "explain": "search", "whole": "render",
     "audit": "folders", "train": "folders", "batch": "folders",
 }  # fmt: skip
+_LONG_RECORDING_S = 300.0  # searches of longer recordings have their own queue: short ones pass them
+_STARTUP_S = 1.0  # of a job, whatever the length of its recording
+_SECONDS_PER_SECOND = {"enhance": 0.03, "again": 0.05}  # of a recording, until a job was timed here
 INTERNAL_ERROR = "internal error in Tonewood: {!r}: please report it"
 _CANCEL_TIMEOUT_S = 1.5  # a job that has not stopped by then is killed with its process
 _RECONNECT_GRACE_S = 4.0  # a page that is reloaded reconnects within this time
@@ -125,7 +128,7 @@ class _WorkerQueue:
             if job.state != "queued":
                 continue
             self.current, self.cancelled_at = job, None
-            job.state = "running"
+            job.state, job.started, job.ahead = "running", time.time(), 0
             self.notify(job)
             try:
                 state, last = self._execute(job)
@@ -136,6 +139,7 @@ class _WorkerQueue:
             self.current = None
             job.progress.update(last)
             if state == "done":
+                job.progress["took_s"] = round(time.time() - (job.started or time.time()), 3)
                 try:
                     self.on_finished(job)
                 except TonewoodError as error:
@@ -202,9 +206,8 @@ class JobQueue:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.active: dict[str, StudioJob] = {}
         self.subscribers: dict[asyncio.Queue[StudioJob], str | None] = {}
-        self.queues = {
-            name: _WorkerQueue(name, self._publish, on_finished) for name in ("search", "render", "folders")
-        }
+        names: tuple[QueueName, ...] = get_args(QueueName)
+        self.queues = {name: _WorkerQueue(name, self._publish, on_finished) for name in names}
 
     def start(self) -> None:
         """Connect to the server's event loop and start the search worker."""
@@ -223,15 +226,45 @@ class JobQueue:
         """
         if session is not None:
             for job in self.active_for(session):
+                # All jobs of a session have the same recording, so the length does not matter here.
                 same_queue = QUEUE_BY_KIND[job.kind] == QUEUE_BY_KIND[kind]
                 if same_queue and (kind, job.kind) != ("explain", "enhance"):
                     self.cancel(job.id)
         job = StudioJob(secrets.token_hex(8), session, kind, "queued", request, {}, time.time())
+        job.expected_s = self._expected_duration(job)
         self.database.save_job(job)
         self.active[job.id] = job
         self._publish(job)
-        self.queues[QUEUE_BY_KIND[kind]].pending.put(job)
+        self._queue_of(job).pending.put(job)
         return job
+
+    def _queue_of(self, job: StudioJob) -> _WorkerQueue:
+        name = QUEUE_BY_KIND[job.kind]
+        is_long = (job.recording_seconds or 0.0) > _LONG_RECORDING_S
+        return self.queues["long search" if name == "search" and is_long else name]
+
+    def _expected_duration(self, job: StudioJob) -> float | None:
+        """Return how long a search will take, by the last one of its kind."""
+        seconds, rate = job.recording_seconds, _SECONDS_PER_SECOND.get(job.kind)
+        if seconds is None or rate is None:
+            return None
+        last = self.database.last_done_job(job.kind)
+        if last is not None and last.recording_seconds and "took_s" in last.progress:
+            rate = max(last.progress["took_s"] - _STARTUP_S, 0.0) / last.recording_seconds
+        return round(_STARTUP_S + rate * seconds, 1)
+
+    def _update_places(self) -> None:
+        """Count the jobs ahead of each waiting job; pages are informed of changes."""
+        waiting: dict[int, int] = {}
+        for job in list(self.active.values()):  # in the order of their arrival
+            if job.state != "queued":
+                continue
+            worker_queue = self._queue_of(job)
+            ahead = waiting.get(id(worker_queue), int(worker_queue.current is not None))
+            waiting[id(worker_queue)] = ahead + 1
+            if job.ahead != ahead:
+                job.ahead = ahead
+                self._send(job)
 
     def active_for(self, session: str) -> list[StudioJob]:
         """Return the unfinished jobs of a session."""
@@ -245,7 +278,7 @@ class JobQueue:
         """Cancel a job; a finished one stays unchanged."""
         job = self.active.get(name)
         if job is not None and not job.is_finished:
-            self.queues[QUEUE_BY_KIND[job.kind]].cancel(job)
+            self._queue_of(job).cancel(job)
 
     async def wait_until_finished(self, job: StudioJob) -> StudioJob:
         """Wait until a job is finished and return it."""
@@ -286,6 +319,10 @@ class JobQueue:
                 self.database.save_job(job)
         if job.is_finished:
             self.active.pop(job.id, None)
+        self._update_places()
+        self._send(job)
+
+    def _send(self, job: StudioJob) -> None:
         if self.loop is None or self.loop.is_closed():
             return
         snapshot = replace(job, progress=dict(job.progress))  # the job changes before pages read it

@@ -149,7 +149,8 @@ async def download_audio(
     suffix = f".{format.lstrip('.')}" if format else Path(session.recording.upload).suffix or ".wav"
     path = _download_path(session, render.key, suffix)
     await asyncio.to_thread(_write_download_audio, session, state, render, path)
-    return _temporary_file_response(path, f"{_title_stem(session)}-enhanced{suffix}")
+    word = "original" if state.edit.amount == 0 else "enhanced"
+    return _temporary_file_response(path, f"{_title_stem(session)}-{word}{suffix}")
 
 
 @download_routes.get("/sessions/{name}/take/recipe", **_file_route("application/json"))

@@ -1,6 +1,8 @@
 """Routes of folders on the server: choose folders, audit, train, enhance a whole folder."""
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +14,25 @@ from pydantic import Field
 
 from tonewood.audio_io.reader import read_recording, write_recording
 from tonewood.data.loading import check_distinct_folders
-from tonewood.errors import CallError, OutputError, printable
+from tonewood.enhancement.editing import Edit
+from tonewood.enhancement.output_files import sidecar_path
+from tonewood.enhancement.recipe import load_recipe
+from tonewood.errors import CallError, OutputError, RecipeError, printable
 from tonewood.settings import EnhanceSettings
 from tonewood.settings_base import Settings
 from tonewood.studio.database import NotFoundError
 from tonewood.studio.registries import FolderRegistry
 from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES, PLAYBACK_FORMAT
-from tonewood.studio.routes_sessions import JobResponse, StudioDependency, responds_with
+from tonewood.studio.routes_sessions import (
+    JobResponse,
+    SessionResponse,
+    StudioDependency,
+    responds_with,
+)
+from tonewood.studio.session_archive import validate_session_mask
+from tonewood.studio.session_audio import mask_path
 from tonewood.studio.state import StudioState
+from tonewood.studio.uploads import audio_suffix, decode_to_session, title_from_filename
 from tonewood.web.errors import declare_media
 
 folder_routes = APIRouter()
@@ -139,6 +152,41 @@ def get_batch_audio(
         recording = read_recording(path)
         write_recording(target, np.asarray(recording.samples), recording.rate, PLAYBACK_FORMAT)
     return FileResponse(target)
+
+
+@folder_routes.post(
+    "/jobs/{job}/rows/{row}/session", status_code=201, responses=responds_with(SessionResponse, 201)
+)
+def open_batch_row(job: str, row: Annotated[int, InPath(ge=0)], studio: StudioDependency) -> dict[str, Any]:
+    """Create a session from a recording of a batch, with the mask that the batch found."""
+    rows = studio.jobs.get(job).progress.get("rows", [])
+    if row >= len(rows) or "output" not in rows[row]:
+        raise NotFoundError("this recording is not enhanced yet: wait until the batch is done")
+    source, recipe_path = Path(rows[row]["input"]), sidecar_path(Path(rows[row]["output"]))
+    if not source.is_file() or not recipe_path.is_file():
+        raise NotFoundError("this recording or its recipe does not exist any more: start the batch again")
+    identity, folder = studio.database.create_session_folder()
+    try:
+        upload = folder / f"upload{audio_suffix(source.name)}"
+        shutil.copyfile(source, upload)
+        recording = decode_to_session(upload, folder, title_from_filename(source.name))
+        recipe = load_recipe(recipe_path)
+        validate_session_mask(recipe, recording)
+        recipe.save(mask_path(folder, 0))
+        model = studio.models.find_by_digest(recipe.model.digest) or studio.models.default
+        studio.database.add_session(identity, recording.name, recording, model)
+        is_there = recipe.certificate.verdict == "unneeded"
+        amount = 0.0 if is_there else recipe.settings.render.amount
+        studio.database.append_edit(identity, Edit(amount=amount), 0)
+    except (zipfile.BadZipFile, RecipeError) as error:
+        studio.database.discard_session(identity)
+        raise CallError(
+            f"the recipe of {recording.name} is damaged or of another recording: start the batch again"
+        ) from error
+    except BaseException:
+        studio.database.discard_session(identity)
+        raise
+    return studio.session_view(identity)
 
 
 def _resolve_sides(studio: StudioState, sides: ChosenFolders) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tonewood.dsp.features import center_frequencies
 from tonewood.errors import CallError
 from tonewood.mask.mask import Mask
+from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
 from tonewood.studio.database import SAMPLES_FILE, EditState, NotFoundError, memory_map_samples
 from tonewood.studio.routes_sessions import StudioDependency
 from tonewood.studio.session_audio import (
@@ -36,11 +37,13 @@ from tonewood.studio.tiles import (
     spectrogram_tile,
     waveform_peaks,
 )
+from tonewood.studio.uploads import MAX_RECORDING_HOURS
 from tonewood.web.errors import declare_media
 
 media_routes = APIRouter()
 
-AmountQuery = Annotated[float | None, Query(ge=0, le=1)]
+AmountQuery = Annotated[float | None, Query(ge=MIN_AMOUNT, le=MAX_AMOUNT)]
+TimeQuery = Annotated[float, Query(ge=0, le=MAX_RECORDING_HOURS * 3600)]
 # JavaScript counts exactly up to 2⁵³; a number of more than 64 bits would be an error in SQLite.
 EditNumber = Annotated[int | None, Query(ge=0, le=2**53)]
 _MAX_SOUND_SECONDS = 30.0  # 10 MiB in stereo at 44.1 kHz
@@ -140,11 +143,18 @@ def get_waveform(name: str, studio: StudioDependency) -> dict[str, Any]:
 
 
 @media_routes.get("/sessions/{name}/curve")
-def get_average_curve(name: str, axis: FrequencyAxis, studio: StudioDependency) -> dict[str, Any]:
-    """Return the average EQ at full amount."""
+def get_average_curve(
+    name: str,
+    axis: FrequencyAxis,
+    studio: StudioDependency,
+    start_s: TimeQuery = 0.0,
+    end_s: TimeQuery = MAX_RECORDING_HOURS * 3600,
+) -> dict[str, Any]:
+    """Return the average EQ of a range at full amount, by default of the whole recording."""
     session, state = studio.session_and_state(name)
     model = studio.model_for_edit(session, state)
-    mask, _ = compose_mask_window(session, state, model, 0, session.recording.seconds)
+    end_s = min(end_s, session.recording.seconds)
+    mask, _ = compose_mask_window(session, state, model, min(start_s, end_s), end_s)
     return average_eq_curve(mask, axis, session.recording.rate)._asdict()
 
 

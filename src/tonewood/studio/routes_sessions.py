@@ -6,7 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
@@ -14,11 +14,18 @@ from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError, OutputError
 from tonewood.settings import EnhanceSettings
 from tonewood.settings_base import Settings
+from tonewood.studio.database import ConflictError
 from tonewood.studio.session_archive import is_session_archive, open_session_archive
-from tonewood.studio.session_audio import PlaybackLevels
-from tonewood.studio.state import StudioState
-from tonewood.studio.uploads import audio_suffix, decode_to_session, save_upload, title_from_filename
-from tonewood.web.errors import ResponseSpecs, declare_media
+from tonewood.studio.session_audio import PlaybackLevels, edit_key
+from tonewood.studio.state import KeptNotes, StudioState
+from tonewood.studio.uploads import (
+    audio_suffix,
+    clean_title,
+    decode_to_session,
+    save_upload,
+    title_from_filename,
+)
+from tonewood.web.errors import ResponseSpecs, declare_errors, declare_media
 
 session_routes = APIRouter()
 _BINARY_BODY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -34,6 +41,9 @@ class JobResponse(Settings):
     state: Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
     progress: dict[str, Any] = Field(alias="told")
     created: float
+    ahead: int = Field(ge=0)
+    running_s: float | None
+    expected_s: float | None
 
 
 class SessionSummary(Settings):
@@ -82,6 +92,18 @@ class SearchRequest(Settings, strict=True):
         """Return the settings of the search."""
         settings = EnhanceSettings().replace(force=self.force)
         return settings if self.steps is None else settings.replace(search=dict(steps=self.steps))
+
+
+class RestartRequest(SearchRequest, strict=True):
+    """Options of a search that keeps notes."""
+
+    keep: KeptNotes = "pinned"
+
+
+class NewTitle(Settings, strict=True):
+    """New name of a session."""
+
+    title: str = Field(min_length=1, max_length=1_000)
 
 
 class ModelChoice(Settings, strict=True):
@@ -182,18 +204,39 @@ def choose_session_model(name: str, choice: ModelChoice, studio: StudioDependenc
     return studio.session_view(name)
 
 
+@session_routes.put("/sessions/{name}/title", responses=responds_with(SessionResponse))
+def rename_session(name: str, new: NewTitle, studio: StudioDependency) -> dict[str, Any]:
+    """Rename a session."""
+    studio.database.set_session_title(name, clean_title(new.title.strip()))
+    return studio.session_view(name)
+
+
 @session_routes.get("/sessions/{name}/state", responses=responds_with(StateResponse))
 def get_session_state(name: str, studio: StudioDependency) -> dict[str, Any]:
     """Return the current edit of a session."""
     return studio.state_view(studio.database.get_session(name), studio.database.get_state(name))
 
 
-@session_routes.put("/sessions/{name}/edit", responses=responds_with(StateResponse))
-def update_edit(name: str, edit: Edit, studio: StudioDependency) -> dict[str, Any]:
-    """Change amount, notes or regions."""
+@session_routes.put(
+    "/sessions/{name}/edit", responses={**responds_with(StateResponse), **declare_errors(412)}
+)
+def update_edit(
+    name: str,
+    edit: Edit,
+    studio: StudioDependency,
+    if_match: Annotated[str | None, Header(max_length=100)] = None,
+) -> dict[str, Any]:
+    """Change amount, notes or regions.
+
+    With `If-Match`, the key of the edit that was changed, an edit of another page is not replaced.
+    """
     session = studio.database.get_session(name)
-    mask_number = studio.database.get_state(name).mask_number
-    return studio.state_view(session, studio.database.append_edit(name, edit, mask_number))
+    with studio.database.lock:
+        state = studio.database.get_state(name)
+        if if_match is not None and if_match != edit_key(state):
+            raise ConflictError("another page changed this recording: join both edits and send them again")
+        state = studio.database.append_edit(name, edit, state.mask_number)
+    return studio.state_view(session, state)
 
 
 @session_routes.post("/sessions/{name}/undo", responses=responds_with(StateResponse))
@@ -215,12 +258,12 @@ def start_search(name: str, search: SearchRequest, studio: StudioDependency) -> 
 
 
 @session_routes.post("/sessions/{name}/again", status_code=202, responses=responds_with(JobResponse, 202))
-def restart_search(name: str, search: SearchRequest, studio: StudioDependency) -> dict[str, Any]:
-    """Start a new search that keeps the pinned notes."""
+def restart_search(name: str, search: RestartRequest, studio: StudioDependency) -> dict[str, Any]:
+    """Start a new search that keeps all notes, the pinned ones (the default), or none."""
     # The job would fail with the same message, but only after its wait in the queue.
     if studio.database.get_state(name).mask_number is None:
         raise CallError("this session has no mask yet: enhance the recording first")
-    return studio.submit_job(name, "again", search.enhance_settings()).to_json()
+    return studio.submit_job(name, "again", search.enhance_settings(), search.keep).to_json()
 
 
 @session_routes.post("/sessions/{name}/explain", status_code=202, responses=responds_with(JobResponse, 202))

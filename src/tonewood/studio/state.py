@@ -3,114 +3,21 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import TonewoodError
-from tonewood.mask.certificate import Certificate, is_improvement
+from tonewood.mask.certificate import Certificate
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.studio import session_audio, tiles
+from tonewood.studio.certificate_view import certificate_view, treatment
 from tonewood.studio.database import EditState, NotFoundError, SessionDatabase, StudioJob, StudioSession
 from tonewood.studio.job_queue import JobQueue
 from tonewood.studio.registries import FolderRegistry, ModelRegistry
 
-
-class CertificateLine(NamedTuple):
-    """One statement of a certificate; `kind` is good, caution, plain or refused."""
-
-    kind: str
-    title: str
-    text: str
-
-
-def verdict_line(certificate: Certificate) -> CertificateLine:
-    """Return the verdict as a heading and an explanation."""
-    if certificate.verdict == "good":
-        return CertificateLine(
-            "good",
-            "A reliable change",
-            "Scorer and judge agree, and the change is as smooth as an equaliser's. Listen before you "
-            "decide.",
-        )
-    if certificate.verdict == "limited":
-        return CertificateLine(
-            "caution",
-            "A change with reservations",
-            "At least one test below speaks against this result. Listen closely, or reduce the amount.",
-        )
-    if certificate.verdict == "unneeded":
-        return CertificateLine(
-            "plain",
-            "Already there",
-            "The recording sounds like the reference already, so it stays as it is.",
-        )
-    return CertificateLine(
-        "refused",
-        "Not a recording that this model knows",
-        "The recording differs from those that the model was trained on, so it received a constant "
-        "equaliser at most. Choose a model of this instrument, or press “Enhance anyway” and "
-        "judge the result by ear.",
-    )
-
-
-def certificate_lines(certificate: Certificate) -> list[CertificateLine]:
-    """Return every measurement of a certificate as a sentence."""
-    lines: list[CertificateLine] = []
-
-    def add(title: str, text: str, good: bool | None = None) -> None:
-        kind = "plain" if good is None else "good" if good else "caution"
-        lines.append(CertificateLine(kind, title, text))
-
-    # Scores: below 0.5 a recording is closer to the reference than to the source.
-    scorer, judge = certificate.scorer, certificate.judge
-    before, after = _describe_score(scorer.before).capitalize(), _describe_score(scorer.after)
-    scores = f"{scorer.before:.2f} → {scorer.after:.2f}; 0 is the reference"
-    add("Scorer", f"{before} before, {after} after ({scores}).", is_improvement(scorer.before, scorer.after))
-    agrees = judge is not None and is_improvement(judge.before, judge.after)
-    if judge is None:
-        add("Judge", "This model has no judge, so the result was not checked independently.", False)
-    else:
-        verb, scores = "agrees" if agrees else "does not agree", f"{judge.before:.2f} → {judge.after:.2f}"
-        add("Judge", f"A second network, which the search did not use, {verb} ({scores}).", agrees)
-    # A judge that does not agree leaves no effect that smoothing could remove.
-    if judge is not None and agrees and certificate.judge_smoothed is not None:
-        survives = is_improvement(judge.before, certificate.judge_smoothed)
-        if survives:
-            text = "The effect remains when the mask is smoothed further: it acts as an equaliser."
-        else:
-            text = "The effect disappears when the mask is smoothed: it may improve the score, not the sound."
-        add("Smoothness", text, survives)
-    if certificate.static_share is not None:
-        share = round(100 * min(max(certificate.static_share, 0), 1))
-        text = f"A constant equaliser alone reaches {share} % of the effect; the rest follows the music."
-        add("Constant or moving", text)
-
-    # Distances: 1 is the largest that recordings of the folder itself have.
-    output, reference = certificate.unlike_reference.after, certificate.unlike_reference.before
-    # A recording that sounds like the reference already may be unlike the source folder.
-    folder, recording = min(("source", certificate.unlikeness), ("reference", reference), key=itemgetter(1))
-    if certificate.verdict == "refused" and recording <= 1:
-        # A model of an earlier version, which refuses all that is unlike the source folder.
-        folder, recording = "source", certificate.unlikeness
-    place = f"{'outside' if output > 1 else 'within'} the range of the reference folder's recordings"
-    add("Distance to the reference", f"The output lies {place} ({output:.2f} of the limit).", not output > 1)
-    likeness = f"{'unlike' if recording > 1 else 'like'} the {folder} folder ({recording:.2f} of the limit)"
-    add("Known kind of recording", f"The recording is {likeness}.", not recording > 1)
-
-    size = f"{certificate.rms_db:.1f} dB on average and {certificate.largest_db:.1f} dB at most"
-    add("Size of the change", f"{size}; it changes by {certificate.roughness_db:.2f} dB every 10 ms.")
-    return lines
-
-
-def _describe_score(score: float) -> str:
-    if score < 0.2:
-        return "like the reference"
-    if score < 0.5:
-        return "closer to the reference"
-    return "closer to the source" if score < 0.8 else "like the source"
+KeptNotes = Literal["all", "pinned", "none"]
 
 
 class StudioState:
@@ -199,18 +106,10 @@ class StudioState:
             "key": session_audio.edit_key(state),
             "whole": render is not None,
             "levels": levels.model_dump(),
-            "certificate": certificate and {
-                "current": current,
-                "verdict": certificate.verdict,
-                "heading": verdict_line(certificate)._asdict(),
-                "statements": [line._asdict() for line in certificate_lines(certificate)],
-                "scorer": certificate.scorer.model_dump(),
-                "judge": certificate.judge and certificate.judge.model_dump(),
-                "reasons": list(certificate.reasons),
-            },
+            "certificate": certificate and certificate_view(certificate, current=current),
             "model": recipe.model.name if recipe else None,
             "lost": recipe is not None and self.models.find_by_digest(recipe.model.digest) is None,
-        }  # fmt: skip
+        }
 
     def saliency_view(self, session: StudioSession) -> dict[str, Any] | None:
         """Return the saliency summary of a session; None unless its current model computed it."""
@@ -248,8 +147,16 @@ class StudioState:
 
     # --- jobs
 
-    def submit_job(self, name: str, kind: str, settings: EnhanceSettings | None = None) -> StudioJob:
-        """Queue a job on the current edit of a session."""
+    def submit_job(
+        self, name: str, kind: str, settings: EnhanceSettings | None = None, keep: KeptNotes = "pinned"
+    ) -> StudioJob:
+        """Queue a job on the current edit of a session.
+
+        Parameters
+        ----------
+        keep : {"all", "pinned", "none"}
+            Notes that a job of kind `again` keeps.
+        """
         session, state = self.database.get_session(name), self.database.get_state(name)
         # A new mask comes from the chosen model; an edit of a mask stays with the model that found it.
         if kind in ("enhance", "explain"):
@@ -264,9 +171,16 @@ class StudioState:
             "found": state.mask_number,
             "edit": state.edit.model_dump(mode="json"),
         }
+        if kind == "again":
+            request["edit"] = _pin_kept_notes(state.edit, keep).model_dump(mode="json")
         if settings is not None:
             request["settings"] = settings.model_dump(mode="json")
             request["number"] = _next_mask_number(session)
+            requested = Edit.model_validate(request["edit"])
+            request["pinned"] = [note.id for note in state.edit.pinned_notes]
+            request["dropped"] = (
+                [note.id for note in requested.notes if not note.pinned] if kind == "again" else []
+            )
         return self.jobs.submit(kind, request, name)
 
     def submit_full_render(self, name: str) -> StudioJob | None:
@@ -288,16 +202,31 @@ class StudioState:
         if job.session is None or job.kind not in ("enhance", "again"):
             return
         try:
-            edit = self.database.get_state(job.session).edit
+            state = self.database.get_state(job.session)
         except NotFoundError:  # the session was deleted during the search
             return
-        if job.kind == "again":
-            # The search kept pinned notes only. Notes that were added or pinned while it ran stay.
-            requested = Edit.model_validate(job.request["edit"])
-            dropped = {note.id for note in requested.notes if not note.pinned}
-            notes = tuple(note for note in edit.notes if note.id not in dropped or note.pinned)
-            edit = edit.model_copy(update={"notes": notes})
+        edit = state.edit
+        # The search kept some notes. Notes that were added or pinned while it ran stay.
+        dropped, pinned = set(job.request["dropped"]), set(job.request["pinned"])
+        notes = tuple(
+            note for note in edit.notes if note.id not in dropped or (note.pinned and note.id not in pinned)
+        )
+        edit = edit.model_copy(update={"notes": notes})
+        # A recording that was left unchanged starts at 0 %, any other where the search put it.
+        certificate = Certificate.model_validate(job.progress["certificate"])
+        if treatment(certificate) == "unchanged" and not job.request["settings"]["force"]:
+            edit = edit.model_copy(update={"amount": 0.0})
+        elif edit.amount == 0 or (state.mask_number is None and edit.amount == 1):
+            edit = edit.model_copy(update={"amount": job.progress.get("amount", 1.0)})
         self.database.append_edit(job.session, edit, job.progress["found"])
+
+
+def _pin_kept_notes(edit: Edit, keep: KeptNotes) -> Edit:
+    """Return an edit in which exactly the notes are pinned that a search keeps."""
+    if keep == "pinned":
+        return edit
+    notes = tuple(note.model_copy(update={"pinned": keep == "all"}) for note in edit.notes)
+    return edit.model_copy(update={"notes": notes})
 
 
 def _next_mask_number(session: StudioSession) -> int:
