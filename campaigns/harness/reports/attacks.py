@@ -1,0 +1,5 @@
+"""Rows."""
+
+from campaigns.harness.reports.rows import Row
+
+ROWS: tuple[Row, ...] = ()
