@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import soundfile
 
 from tonewood.audio_io import headers
 from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, MediaFile, detect_container, is_pyav_installed
+from tonewood.audio_io.header_repair import HeaderFinding, SplicedFile, inspect_header, rebuild_header
 from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.tags import make_deterministic
 from tonewood.errors import AudioError, CallError, failure_reason, printable
@@ -175,6 +177,43 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # has no stubs
     fails, and the last block is lost. A file that reports itself as unseekable avoids this.
     """
 
+    _stream: io.IOBase | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> SequentialFile:
+        """Open a file for reading; a wrong header is corrected."""
+        finding = inspect_header(path)
+        try:
+            return cls._open_corrected(path, finding)
+        except soundfile.SoundFileError:
+            rebuilt = rebuild_header(path) if finding.header is None else None
+            if rebuilt is None:
+                raise
+            return cls._open_corrected(path, rebuilt)
+
+    @classmethod
+    def _open_corrected(cls, path: Path, finding: HeaderFinding) -> SequentialFile:
+        stream = path.open("rb") if finding.header is None else SplicedFile(path, finding)
+        try:
+            # By an open file: given a path, libsndfile also opens resource forks of macOS beside the file.
+            # A descriptor is faster than a Python object; Windows has other descriptors for libsndfile.
+            is_plain = finding.header is None and os.name != "nt"
+            file = cls(stream.fileno(), closefd=False) if is_plain else cls(stream)
+        except BaseException:
+            stream.close()
+            raise
+        file._stream, file.warning = stream, finding.warning
+        return file
+
+    warning: str | None = None
+    """What is wrong with the header, if the file can be read."""
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        if self._stream is not None:
+            self._stream.close()
+
     def seekable(self) -> bool:
         """Return False, so that soundfile does not seek."""
         return False
@@ -191,18 +230,22 @@ def open_audio(path: Path) -> Iterator[SequentialFile | MediaFile]:
     MissingExtraError
         The container needs PyAV, which is not installed.
     """
-    if path.is_dir():
-        raise AudioError(f"{printable(path)} is a folder; a recording is needed: name a file in it")
-    if not path.exists():
-        raise AudioError(f"{printable(path)} does not exist: check its name")
-    if not path.is_file():
-        raise AudioError(f"{printable(path)} is not a regular file: save the audio to one first")
     try:
+        check_regular_file(path)
         file = _open_by_content(path)
     except OSError as error:
         raise read_error(path, error) from error
     with file:
         yield file
+
+
+def check_regular_file(path: Path) -> None:
+    """Raise AudioError if a path is no file: a pipe or device may never end. OSError if it does not exist."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise AudioError(f"{printable(path)} is a folder; a recording is needed: name a file in it")
+    if not stat.S_ISREG(mode):
+        raise AudioError(f"{printable(path)} is not a regular file: save the audio to one first")
 
 
 def read_error(path: Path, error: OSError) -> AudioError:
@@ -221,9 +264,7 @@ def _open_by_content(path: Path) -> SequentialFile | MediaFile:
         return MediaFile(path, container)
     supported = headers.is_supported_container(path)
     try:
-        return SequentialFile(_soundfile_source(path))
-    except TypeError:  # soundfile takes the suffix .raw for headerless samples
-        supported = False
+        return SequentialFile.open(path)
     except soundfile.SoundFileError:
         pass
     if supported:
@@ -233,16 +274,6 @@ def _open_by_content(path: Path) -> SequentialFile | MediaFile:
     )
 
 
-def _soundfile_source(path: Path) -> str | bytes | io.BytesIO:
-    """Return the path for soundfile, or the content of a streamed .wav with its data size repaired."""
-    offset = headers.missing_data_size_offset(path)
-    if offset is None:
-        return _soundfile_name(path)
-    data = bytearray(path.read_bytes())
-    data[offset : offset + 4] = b"\xff\xff\xff\xff"  # the largest size: libsndfile reads to the end
-    return io.BytesIO(data)
-
-
 def _soundfile_name(path: Path) -> str | bytes:
     # soundfile encodes a str strictly, and so refuses names whose bytes are not valid UTF-8.
     return str(path) if os.name == "nt" else os.fsencode(path)
@@ -250,16 +281,20 @@ def _soundfile_name(path: Path) -> str | bytes:
 
 def decode_blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
     """Decode to the end; yield blocks (samples, channels)."""
-    while True:
-        block = file.read(out=np.empty((_DECODE_BLOCK_FRAMES, file.channels), np.float32))
+    # At the end of a .flac, a decoder that is asked for more takes whatever follows for a damaged frame.
+    remaining = file.frames if file.format == "FLAC" else UNKNOWN_LENGTH
+    while remaining > 0:
+        count = min(remaining, _DECODE_BLOCK_FRAMES)
+        block = file.read(out=np.empty((count, file.channels), np.float32))
         if len(block) == 0:
             return
+        remaining -= len(block)
         yield block
 
 
 def count_samples(path: Path) -> int:
     """Decode a file and count its samples per channel."""
-    with SequentialFile(_soundfile_source(path)) as file:
+    with SequentialFile.open(path) as file:
         return sum(len(block) for block in decode_blocks(file))
 
 

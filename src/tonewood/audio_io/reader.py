@@ -79,6 +79,8 @@ class AudioReader:
         Samples per second.
     tracks : int
         Audio tracks in the file; only the first is read.
+    warning : str or None
+        What is wrong with the file's header, if it can be read.
     clipped : bool
         True if a channel stays at full scale in the samples decoded so far; see `is_clipped`.
 
@@ -98,7 +100,7 @@ class AudioReader:
         self.path, self._min_seconds = Path(path), min_seconds
         self._info = probe_audio(path, max_channels=max_channels)
         self.rate, self.channels = self._info.rate, self._info.channels
-        self.format, self.tracks = self._info.format, self._info.tracks
+        self.format, self.tracks, self.warning = self._info.format, self._info.tracks, self._info.warning
         self.clipped = False
 
     def blocks(self) -> Iterator[Samples]:
@@ -278,7 +280,7 @@ def _audio_info(path: Path, file: libsndfile.SequentialFile | MediaFile, max_cha
         )
     frames = None if file.frames == UNKNOWN_LENGTH else int(file.frames)
     tracks = file.tracks if isinstance(file, MediaFile) else 1
-    return AudioInfo(int(file.samplerate), int(file.channels), frames, audio_format, tracks)
+    return AudioInfo(int(file.samplerate), int(file.channels), frames, audio_format, tracks, file.warning)
 
 
 def _check_duration(path: Path, info: AudioInfo, frames: int, min_seconds: float) -> None:

@@ -28,6 +28,8 @@ class AudioInfo:
         Declared samples per channel; None if the header declares none.
     tracks : int
         Audio tracks; all other fields describe the first.
+    warning : str or None
+        What is wrong with the header, if the file can be read.
     """
 
     rate: int
@@ -35,6 +37,7 @@ class AudioInfo:
     frames: int | None
     format: AudioFormat
     tracks: int = 1
+    warning: str | None = None
 
     @property
     def duration(self) -> float | None:

@@ -297,6 +297,8 @@ def result_from_recipe(
 
 
 def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement) -> Iterator[str]:
+    if reader.warning:
+        yield reader.warning
     if reader.tracks > 1:
         yield f"the input has {reader.tracks} audio tracks; the first was used"
     if reader.clipped:
