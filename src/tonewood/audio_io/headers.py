@@ -192,6 +192,40 @@ def iter_container_chunks(
         offset += -offset % alignment
 
 
+# --- The extension of WAVEFORMATEXTENSIBLE: valid bits, channel mask, and GUID of the encoding
+
+_EXTENSIBLE_TAG, _EXTENSION_OFFSET, _EXTENSION_BYTES = 0xFFFE, 18, 22
+
+
+def read_format_extension(path: Path) -> bytes:
+    """Return the extension of a .wav's format chunk; empty if it has none."""
+    if (start := _extension_offset(path)) is None:
+        return b""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        return stream.read(_EXTENSION_BYTES)
+
+
+def write_format_extension(path: Path, extension: bytes) -> None:
+    """Replace the extension of a .wav's format chunk, if it has one."""
+    if (start := _extension_offset(path)) is not None:
+        replace_bytes(path, start, start + _EXTENSION_BYTES, extension)
+
+
+def _extension_offset(path: Path) -> int | None:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+        if magic not in (b"RIFF", b"RF64", b"BW64"):
+            return None
+        for chunk in iter_container_chunks(stream, magic, size):
+            if chunk.name == b"fmt " and chunk.size >= _EXTENSION_OFFSET + _EXTENSION_BYTES:
+                stream.seek(chunk.start)
+                is_extensible = stream.read(2) == struct.pack("<H", _EXTENSIBLE_TAG)
+                return chunk.start + _EXTENSION_OFFSET if is_extensible else None
+    return None
+
+
 # --- Chunks with tags and cue points
 
 MAX_CHUNK_BYTES = 16 * 2**20  # a cover is smaller

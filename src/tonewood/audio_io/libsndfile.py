@@ -71,11 +71,14 @@ class AudioFormat:
         ``PCM_16``, ``FLOAT``, ``VORBIS`` …
     endian : str
         ``FILE`` for the container's usual byte order, else ``LITTLE`` or ``BIG``.
+    extension : str
+        Valid bits, channel mask and encoding of a WAVEFORMATEXTENSIBLE, as hexadecimal digits.
     """
 
     container: str
     subtype: str
     endian: str = "FILE"
+    extension: str = ""
 
     @property
     def suffix(self) -> str:
@@ -87,6 +90,13 @@ class AudioFormat:
         """Bits of an integer sample; None for floating point and lossy encodings."""
         match = re.fullmatch(r"(?:PCM_[SU]?|ALAC_|DWVW_)(\d+)", self.subtype)
         return int(match[1]) if match else None
+
+    @property
+    def valid_bits(self) -> int | None:
+        """Bits of an integer sample that are used, which may be fewer than are stored."""
+        bits = self.integer_bits
+        stated = int.from_bytes(bytes.fromhex(self.extension[:4]), "little")
+        return stated if bits and 8 <= stated < bits else bits
 
     @classmethod
     def for_path(cls, path: str | os.PathLike[str], like: AudioFormat) -> AudioFormat:
@@ -114,7 +124,8 @@ class AudioFormat:
         endian = like.endian if (container, subtype) == (like.container, like.subtype) else "FILE"
         if not soundfile.check_format(container, subtype, endian):
             endian = "FILE"
-        return cls(container, subtype, endian)
+        keeps_extension = (container, subtype) == (like.container, like.subtype)
+        return cls(container, subtype, endian, like.extension if keeps_extension else "")
 
 
 def readable_suffixes() -> frozenset[str]:
@@ -377,11 +388,14 @@ def encode_blocks(
             for start in range(0, block.shape[1], ENCODE_BLOCK_FRAMES):
                 file.write(_quantize_samples(block[:, start : start + ENCODE_BLOCK_FRAMES].T, audio_format))
     make_deterministic(path)
+    if audio_format.extension:
+        # libsndfile writes its own guess of the channels' positions, and no valid bits.
+        headers.write_format_extension(path, bytes.fromhex(audio_format.extension))
 
 
 def _quantize_samples(block: npt.NDArray[np.floating[Any]], audio_format: AudioFormat) -> npt.NDArray[Any]:
     """Round to nearest and clip a block; libsndfile itself rounds down in .wav, to nearest in .flac."""
-    bits = audio_format.integer_bits
+    bits = audio_format.valid_bits
     if bits is not None:
         # A float32 times a power of two is exact, and its 24 significant bits represent such integers.
         wide = np.float32 if block.dtype == np.float32 and bits <= 24 else np.float64

@@ -140,7 +140,7 @@ def is_clipped(samples: Samples, audio_format: AudioFormat) -> bool:
     That means three samples in a row on the same side; one or two are an ordinary peak. Full scale is the
     largest positive integer of the format (limiters clip both sides to it), or 1 for floats and lossy codecs.
     """
-    bits = audio_format.integer_bits
+    bits = audio_format.valid_bits
     # For 32 bits this rounds to 1 in float32, as the decoded samples do.
     top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
     if max(samples.max(initial=0), -samples.min(initial=0)) < top:  # much faster, and the usual case
@@ -149,6 +149,47 @@ def is_clipped(samples: Samples, audio_format: AudioFormat) -> bool:
         bool(np.any(at_top[:, :-2] & at_top[:, 1:-1] & at_top[:, 2:]))
         for at_top in (samples >= top, samples <= -top)
     )
+
+
+class MixMeter:
+    """Level of the mean of the channels relative to the channels; all analysis is of that mean.
+
+    Channels of opposite polarity cancel in it, as a plug with swapped wires makes them.
+    """
+
+    _CANCELLED_DB, _WEAK_DB = -60.0, -20.0
+
+    def __init__(self) -> None:
+        self._mix_energy = self._energy = 0.0
+
+    def push(self, block: Samples) -> None:
+        """Add samples (channels, samples)."""
+        if len(block) > 1:
+            mix = block.sum(axis=0) / np.float32(len(block))
+            self._mix_energy += float(np.vdot(mix, mix))
+            self._energy += float(np.vdot(block, block)) / len(block)
+
+    @property
+    def relative_db(self) -> float:
+        """Level of the mix relative to the mean power of the channels, dB; 0 for one channel."""
+        if self._energy == 0:
+            return 0.0
+        return float(10 * np.log10(max(self._mix_energy / self._energy, 1e-30)))
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if nothing is left to analyse."""
+        return self.relative_db < self._CANCELLED_DB
+
+    @property
+    def warning(self) -> str | None:
+        """Warning for channels that nearly cancel."""
+        if self.relative_db > self._WEAK_DB:
+            return None
+        return (
+            f"the channels nearly cancel ({self.relative_db:.0f} dB) when they are mixed to one for the "
+            "analysis: invert the polarity of one"
+        )
 
 
 def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:

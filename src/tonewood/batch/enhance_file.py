@@ -297,10 +297,7 @@ def result_from_recipe(
 
 
 def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement) -> Iterator[str]:
-    if reader.warning:
-        yield reader.warning
-    if reader.tracks > 1:
-        yield f"the input has {reader.tracks} audio tracks; the first was used"
+    yield from reader.warnings
     if reader.clipped:
         yield "the input is clipped; the clipped peaks are not restored"
     match = enhancement.output.loudness_match

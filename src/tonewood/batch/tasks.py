@@ -236,6 +236,7 @@ class FileScored(NamedTuple):
 
     input: Location
     score: Score
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,8 @@ class ScoreTask:
             if previous is not None and previous.sha256 == digest:
                 earlier = _score_of_row(previous)
                 if earlier is not None:
-                    yield ItemResult(previous, FileScored(item.input, earlier))
+                    warnings = json.loads(previous.details or "{}").get("warnings", ())
+                    yield ItemResult(previous, FileScored(item.input, earlier, tuple(warnings)))
                     return
             reader = CountingReader(path)
             with relabel_errors(item.input, path):
@@ -268,9 +270,11 @@ class ScoreTask:
             seconds=reader.n_samples / reader.rate,
             scorer=score.scorer,
             judge=score.judge,
-            details=json.dumps({"windows": score.windows, "unlikeness": score.unlikeness}),
+            details=json.dumps(
+                {"windows": score.windows, "unlikeness": score.unlikeness, "warnings": reader.warnings}
+            ),
         )
-        yield ItemResult(row, FileScored(item.input, score))
+        yield ItemResult(row, FileScored(item.input, score, reader.warnings))
 
 
 def _score_of_row(row: ResultRow) -> Score | None:
