@@ -101,7 +101,7 @@ class Workplace:
 
     def outputs(self, folder: str = "out", suffixes: tuple[str, ...] = (".wav", ".flac")) -> list[Path]:
         """Return the audio files below a folder of outputs."""
-        return sorted(path for path in (self.folder / folder).rglob("*") if path.suffix in suffixes)
+        return sorted(path for path in (self.folder / folder).rglob("*") if path.suffix.lower() in suffixes)
 
 
 class Row(NamedTuple):

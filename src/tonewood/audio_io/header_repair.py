@@ -135,7 +135,9 @@ def rebuild_header(path: Path) -> HeaderFinding | None:
         for chunk in chunks:
             if chunk is form or (chunk.name == b"fact" and chunk.size <= 4096):
                 content = _read(stream, chunk.start, chunk.size)
-                body += chunk.name + struct.pack(order + "I", len(content)) + content + bytes(len(content) % 2)
+                body += (
+                    chunk.name + struct.pack(order + "I", len(content)) + content + bytes(len(content) % 2)
+                )
         body += b"data" + struct.pack(order + "I", stop - audio.start)
         total = min(len(body) + stop - audio.start, _WRAP - 1)
         warning = inspect_header(path).warning
@@ -251,7 +253,9 @@ def _rest_warning(stream: BinaryIO, end: int, size: int, bytes_per_second: int) 
         if start[:4] != b"data":
             return None
         return f"the file has a second data chunk of {rest / bytes_per_second:.2f} s, which was not read"
-    middle, last = (_read(stream, offset + at, _PROBE_BYTES) for at in (rest // 2, max(0, rest - _PROBE_BYTES)))
+    middle, last = (
+        _read(stream, offset + at, _PROBE_BYTES) for at in (rest // 2, max(0, rest - _PROBE_BYTES))
+    )
     if not any(map(any, (start, middle, last))):
         return None
     return (

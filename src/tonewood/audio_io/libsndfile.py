@@ -23,6 +23,7 @@ from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.tags import make_deterministic
 from tonewood.errors import AudioError, CallError, failure_reason, printable
 from tonewood.utils.arrays import Samples
+from tonewood.utils.names import fit_name
 
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 _RIFF_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")
@@ -135,7 +136,7 @@ def readable_suffixes() -> frozenset[str]:
 
 def default_output_name(path: Path) -> Path:
     """Return the input's name, with .flac in place of a suffix that cannot be written."""
-    return path.with_suffix(".flac") if path.suffix.lower() in FFMPEG_SUFFIXES else path
+    return path.with_name(fit_name(f"{path.stem}.flac")) if path.suffix.lower() in FFMPEG_SUFFIXES else path
 
 
 def _nearest_subtype(container: str, like: AudioFormat) -> str:

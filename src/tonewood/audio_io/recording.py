@@ -14,6 +14,7 @@ from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat, readable_suffixes
 from tonewood.errors import FolderError, printable
 from tonewood.utils.arrays import Samples, to_mono
+from tonewood.utils.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ def _no_audio_error(folder: Path, needs_pyav: list[str]) -> FolderError:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes; AudioError if it cannot be read."""
     try:
-        with Path(path).open("rb") as stream:
+        with open_regular(Path(path)) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise libsndfile.read_error(Path(path), error) from error

@@ -1,6 +1,7 @@
 """Tasks of a batch: enhance or score one recording, and describe it as a row of the results table."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from tonewood.enhancement.analysis import Score, score_source
 from tonewood.enhancement.output_files import FileFailure, FileJob, OutputKey
 from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, parse_recipe
-from tonewood.errors import OutputError, RecipeError, TonewoodError, printable
+from tonewood.errors import OutputError, RecipeError, TonewoodError, failure_reason, printable
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
@@ -92,6 +93,10 @@ def run_guarded(
                 yield event
     except TonewoodError as error:
         yield failed_item(item, error, time.perf_counter() - start_time)
+    except OSError as error:  # of the system, such as a name that is too long: not a bug
+        name = printable(os.fsdecode(error.filename) if error.filename else str(item.input))
+        reason = OutputError(f"{name} cannot be used ({failure_reason(error)}): choose another name or place")
+        yield failed_item(item, reason, time.perf_counter() - start_time)
     except Exception as error:  # a bug must not stop a run of days; its type is reported
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         unexpected = TonewoodError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 import typer
 
 from tonewood.errors import CallError, OutputError, printable
+from tonewood.utils.names import append_to_name, real_path
 
 if TYPE_CHECKING:
     from tonewood.audio_io.remote import Location
@@ -164,7 +165,7 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{printable(path)} is a folder, not a file: name a file in it")
     if path.exists() and not overwrite:
         raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
-    folder = path.resolve().parent
+    folder = real_path(path).parent
     if not folder.is_dir():
         raise OutputError(
             f"{printable(path)} is in a folder that does not exist: create {printable(folder)} first"
@@ -209,7 +210,7 @@ class BatchOptions(NamedTuple):
         table = self.table_location(folder)
         if not isinstance(table, Path):
             return False
-        return table.exists() or table.with_name(table.name + PARTIAL_SUFFIX).exists()
+        return table.exists() or append_to_name(table, PARTIAL_SUFFIX).exists()
 
 
 # One file after the other in this process: every option has its default.

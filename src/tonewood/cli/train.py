@@ -19,6 +19,7 @@ from tonewood.cli.common import (
     settings_named_by_options,
 )
 from tonewood.errors import CallError, failure_reason, printable
+from tonewood.utils.regular_files import read_regular
 
 if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult
@@ -230,7 +231,7 @@ def _print_model(output: Path, model: "Model", json_: bool) -> None:
 
 def _read_text_file(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return read_regular(path).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = failure_reason(error)
         raise CallError(f"{printable(path)} cannot be read as text ({reason}): name a text file") from None

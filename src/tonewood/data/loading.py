@@ -20,6 +20,7 @@ from tonewood.data.manifest import FolderOrManifest, ManifestSide, read_manifest
 from tonewood.data.normalization import fit_normalization
 from tonewood.errors import CallError, printable
 from tonewood.settings import ModelSettings, Normalization
+from tonewood.utils.names import real_path
 
 DatasetSide = Literal["reference", "source"]
 SideInput = FolderOrManifest | Sequence[WeightedFolder]
@@ -133,10 +134,10 @@ def check_folder_weights(folders: Sequence[WeightedFolder]) -> None:
 def side_display_name(side: SideInput) -> str:
     """Return a display name: that of a folder or a manifest, or several folders with their weights."""
     if isinstance(side, Path):
-        return side.resolve().name
+        return real_path(side).name
     if isinstance(side, ManifestSide):
         return side.name
-    return " + ".join(f"{folder.resolve().name}:{weight:g}" for folder, weight in side)
+    return " + ".join(f"{real_path(folder).name}:{weight:g}" for folder, weight in side)
 
 
 def _datasets_of_side(side: SideInput) -> list[FolderOrManifest]:
@@ -170,7 +171,7 @@ def check_distinct_folders(*sides: FolderOrManifest) -> None:
     folders = [side for side in sides if isinstance(side, Path)]
     if len(folders) < len(sides):
         return  # both sides of a manifest, which are distinct by their labels
-    *references, source = (folder.resolve() for folder in folders)
+    *references, source = (real_path(folder) for folder in folders)
     # `folders` has the source as one item more, and keeps the paths as given, for messages.
     for number, (folder, reference) in enumerate(zip(folders, references, strict=False)):
         if reference == source:

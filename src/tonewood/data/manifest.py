@@ -20,6 +20,7 @@ from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, failure_reason, printable
 from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import check_not_existing, write_text
+from tonewood.utils.names import real_path
 
 
 class ContentKey(NamedTuple):
@@ -104,15 +105,15 @@ def check_manifest_output(path: Path, overwrite: bool) -> None:
     """Raise OutputError if a manifest cannot be written to a path; checked before long work."""
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise OutputError(f"{printable(path)} is not a manifest: name a .csv or .jsonl, such as takes.csv")
-    if not path.resolve().parent.is_dir():
-        folder = printable(path.resolve().parent)
+    if not real_path(path).parent.is_dir():
+        folder = printable(real_path(path).parent)
         raise OutputError(f"{printable(path)} is in a folder that does not exist: create {folder} first")
     check_not_existing([path], overwrite)
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool = False) -> None:
     """Write a manifest with paths relative to its folder; errors are those of `write_text`."""
-    folder = path.resolve().parent
+    folder = real_path(path).parent
     text = io.StringIO()
     # csv ends lines with CR LF by default; one line end gives the same bytes on every system.
     table = csv.writer(text, lineterminator="\n")
@@ -120,7 +121,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool =
     if not as_json:
         table.writerow(["path", "label", "session"])
     for row in rows:
-        relative = Path(os.path.relpath(row.path.resolve(), folder)).as_posix()
+        relative = Path(os.path.relpath(real_path(row.path), folder)).as_posix()
         if as_json:
             fields = {"path": relative, "label": row.label, "session": row.session or ""}
             text.write(json.dumps(fields) + "\n")

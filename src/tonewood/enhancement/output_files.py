@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.audio_io import remote
+from tonewood.audio_io import libsndfile, remote
 from tonewood.audio_io.libsndfile import (
     WRITABLE_SUFFIXES,
     AudioFormat,
@@ -35,6 +35,7 @@ from tonewood.errors import (
 )
 from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.names import append_to_name, name_key, real_path
 
 
 class FileJob(NamedTuple):
@@ -83,13 +84,15 @@ class OutputKind:
 
 def sidecar_path(output: Path, suffix: str = RECIPE_SUFFIX) -> Path:
     """Return the path of a file that belongs to an output: its recipe or its picture."""
-    return output.with_name(output.name + suffix)
+    return append_to_name(output, suffix)
 
 
 def _is_enhanced_file(path: Path, out: Location) -> bool:
     # Resolved, because the folder may be reached through a link.
     return (
-        isinstance(out, Path) and sidecar_path(path).exists() and path.resolve().is_relative_to(out.resolve())
+        isinstance(out, Path)
+        and sidecar_path(path).exists()
+        and real_path(path).is_relative_to(real_path(out))
     )
 
 
@@ -109,12 +112,12 @@ def plan_jobs(
 
     `out` is a file if there is one input file and `out` has a suffix of that kind, else a folder.
     Earlier outputs below an input folder are skipped. A folder without audio, or a recording that
-    would overwrite an input, is a `FileFailure` in its place.
+    would overwrite an input or become the file of another, is a `FileFailure` in its place.
 
     Raises
     ------
     CallError
-        Two recordings would become one file, or `out` is a file and a folder is needed.
+        `out` is a file and a folder is needed.
     """
     single = len(inputs) == 1 and not _is_folder(inputs[0])
     is_folder = isinstance(out, Path) and out.is_dir()
@@ -133,13 +136,23 @@ def plan_jobs(
         for job in _plan_input(location, out, kind):
             output = job.output if isinstance(job, FileJob) else None
             # An input that is named twice is planned once.
-            other = planned.setdefault(output or job.input, job)
+            other = planned.setdefault(_output_key(output or job.input), job)
             if _resolved(other.input) != _resolved(job.input):
-                raise CallError(
-                    f"{printable(other.input)} and {printable(job.input)} would both become "
-                    f"{printable(output or job.input)}: use two output folders"
-                )
+                planned[job.input] = FileFailure(job.input, _same_output_error(job, other))
     return _without_conflicts(planned.values())
+
+
+def _output_key(location: Location) -> Location:
+    # File systems that ignore case or the form of accents make one file of such names.
+    return str(location) if isinstance(location, str) else Path(name_key(str(location)))
+
+
+def _same_output_error(job: FileJob | FileFailure, other: FileJob | FileFailure) -> OutputError:
+    assert isinstance(job, FileJob)
+    return OutputError(
+        f"{printable(job.input)} would become {printable(job.output or job.input)}, as "
+        f"{printable(other.input)} does: use another output folder"
+    )
 
 
 def _plan_input(location: Location, out: Location, kind: OutputKind) -> Iterator[FileJob | FileFailure]:
@@ -177,6 +190,8 @@ def expand_input(
         raise
     except TonewoodError as error:
         return [FileFailure(location, error)]
+    except OSError as error:  # the name is too long, or a folder is not accessible
+        return [FileFailure(location, libsndfile.read_error(Path(location), error))]
 
 
 def _expand_path(path: Path, is_excluded: Callable[[Path], bool]) -> list[InputRecording]:
@@ -203,7 +218,7 @@ def _expand_url(url: str) -> list[InputRecording]:
 
 def _is_folder(location: Location) -> bool:
     if isinstance(location, Path):
-        return location.is_dir()
+        return os.path.isdir(location)  # noqa: PTH112 - `Path.is_dir` raises an error for a long name
     try:
         return remote.is_url_folder(location)
     except AudioError:  # cannot be reached: fails as a file, by name
@@ -211,7 +226,7 @@ def _is_folder(location: Location) -> bool:
 
 
 def _resolved(location: Location) -> Location:
-    return location.resolve() if isinstance(location, Path) else location
+    return real_path(location) if isinstance(location, Path) else location
 
 
 def _without_conflicts(jobs: Iterable[FileJob | FileFailure]) -> list[FileJob | FileFailure]:
@@ -324,8 +339,10 @@ def check_outputs(source: Path, outputs: Sequence[Path], overwrite: bool) -> Non
     OutputError
         An output exists or is a folder, or the first output's folder cannot be written to.
     """
-    if not source.exists():
-        raise _missing_input_error(source)
+    try:
+        source.stat()
+    except OSError as error:
+        raise libsndfile.read_error(source, error) from error
     for path in outputs:
         if path.is_dir():
             raise OutputError(f"{printable(path)} is a folder, not a file: name another output")

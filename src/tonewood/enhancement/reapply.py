@@ -36,6 +36,7 @@ from tonewood.mask.render import render_blocks
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.utils.arrays import Levels
+from tonewood.utils.names import listed_path, real_path
 
 TransferMode = Literal["prior", "static", "same"]
 _ADAPTIVE_PRIORS = ("auto", "neighbours", "network", "predicted")
@@ -204,7 +205,7 @@ def render_recipe(
     if output.suffix.lower() not in WRITABLE_SUFFIXES:
         raise OutputError(f"{printable(output)} {AUDIO_OUTPUTS.suffix_rule}")
     source = _find_recipe_input(path, recipe, recording, output)
-    if source.resolve() == output.resolve():
+    if real_path(source) == real_path(output):
         raise overwrites_input_error(source, output)
     check_outputs(source, [output], overwrite)
     reader = AudioReader(source)
@@ -261,5 +262,5 @@ def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, outpu
 def _input_candidates(path: Path, name: str, output: Path) -> Iterator[Path]:
     for folder in dict.fromkeys((path.parent, output.parent)):
         # The name comes from a file, so folders in it are ignored.
-        if (folder / Path(name).name).is_file():
-            yield folder / Path(name).name
+        if (candidate := listed_path(folder, Path(name).name)).is_file():
+            yield candidate

@@ -18,6 +18,7 @@ from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
 from tonewood.settings import EnhanceSettings, Settings, SpectrumSettings
 from tonewood.utils.arrays import Levels
 from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.regular_files import read_regular
 
 RECIPE_SUFFIX = ".recipe.json"
 _RECIPE_PART_FRAMES = 6_000  # one minute
@@ -198,7 +199,7 @@ def count_json_values(text: bytes) -> int:
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe; RecipeError if the file is not one."""
     try:
-        return parse_recipe(path.read_bytes(), path)
+        return parse_recipe(read_regular(path), path)
     except OSError as error:
         reason = failure_reason(error)
         raise RecipeError(f"{printable(path)} cannot be read ({reason}): check the file") from None

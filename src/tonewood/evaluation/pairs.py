@@ -15,6 +15,7 @@ from tonewood.evaluation.alignment import Anchor
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
 from tonewood.utils.arrays import Samples, to_mono
+from tonewood.utils.names import listed_path, name_key
 
 MEASURE_RATE = 16_000  # Hz, of all distances
 
@@ -123,7 +124,12 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
     if not anchors:
         raise CallError(f"{printable(table)} has no pairs: add lines")
     return [
-        PairFiles(source_name, source / source_name, reference / reference_name, tuple(pair_anchors))
+        PairFiles(
+            source_name,
+            listed_path(source, source_name),
+            listed_path(reference, reference_name),
+            tuple(pair_anchors),
+        )
         for (source_name, reference_name), pair_anchors in anchors.items()
     ]
 
@@ -147,7 +153,7 @@ def _recordings_by_name(folder: Path) -> dict[str, list[Path]]:
     """Return the recordings in a folder by their relative path without suffix."""
     by_name: dict[str, list[Path]] = {}
     for path in find_audio_files(folder):
-        by_name.setdefault(str(path.relative_to(folder).with_suffix("")), []).append(path)
+        by_name.setdefault(name_key(str(path.relative_to(folder).with_suffix(""))), []).append(path)
     return by_name
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from tonewood.errors import FolderError, failure_reason, printable
 from tonewood.settings import Settings
 from tonewood.utils.atomic_write import write_text
+from tonewood.utils.regular_files import read_regular
 
 TestKind = Literal["pairs", "abx", "mushra"]
 ExcerptSelection = Literal["mask", "random"]
@@ -204,7 +205,7 @@ def load_listening_test(folder: Path) -> ListeningTest:
     """Read a test; raise FolderError if the folder has no valid one."""
     path = folder / TEST_FILE
     try:
-        return ListeningTest.model_validate_json(path.read_bytes())
+        return ListeningTest.model_validate_json(read_regular(path))
     except OSError as error:
         reason = failure_reason(error)
         raise FolderError(

@@ -26,6 +26,7 @@ from tonewood.settings import ModelSettings, TrainingSettings
 from tonewood.stats.bradley_terry import estimate_posterior
 from tonewood.stats.proportions import binomial_proportion
 from tonewood.utils.arrays import FloatArray
+from tonewood.utils.names import listed_path
 
 # Four groups are the fewest that leave two to learn from and two to check on.
 MIN_COMPARISONS, MIN_RATINGS, MIN_LISTENER_GROUPS = 30, 15, 4
@@ -95,7 +96,7 @@ def _read_preferences(table: Path, training: TrainingSettings, answers: AnswerTa
     for number, row in _read_answer_rows(table, ("preferred", "other")):
         if row.get("again"):
             continue  # a repeated question, which measures the listener's consistency
-        pair = Preference(table.parent / row["preferred"], table.parent / row["other"])
+        pair = Preference(*(listed_path(table.parent, row[name]) for name in ("preferred", "other")))
         if pair.preferred == pair.other:
             problem = "preferred and other are the same recording: correct the line"
             raise _line_error(table, number, problem)
@@ -117,7 +118,7 @@ def _read_ratings(table: Path, training: TrainingSettings, answers: AnswerTables
         if not low <= value <= high:
             problem = f"the rating {value:g} is outside its scale from {low:g} to {high:g}"
             raise _line_error(table, number, f"{problem}: correct it, or add the columns low and high")
-        path = table.parent / row["file"]
+        path = listed_path(table.parent, row["file"])
         answers.ratings.append(ListenerRating(path, (value - low) / (high - low)))
         _assign_group(path, row, table, training, answers.groups)
 
