@@ -1,9 +1,9 @@
 """Read audio whose header is wrong about its size, without changing the file.
 
-Recorders that were stopped leave sizes at 0 or at an early value, 32-bit sizes wrap round at 4 GiB, and some
-writers count their header as audio. Where the file shows plainly what it holds, it is read through a corrected
-header; otherwise a warning says what was not read. Sources: the specifications of RIFF, RF64 (EBU Tech 3306),
-BW64 (ITU-R BS.2088), AIFF, CAF and .au.
+Recorders that were stopped leave sizes at 0 or at an early value, 32-bit sizes wrap round at 4 GiB, and
+some writers count their header as audio. Where the file shows plainly what it holds, it is read through a
+corrected header; otherwise a warning says what was not read. Sources: the specifications of RIFF, RF64
+(EBU Tech 3306), BW64 (ITU-R BS.2088), AIFF, CAF and .au.
 """
 
 import io
@@ -259,8 +259,8 @@ def _rest_warning(stream: BinaryIO, end: int, size: int, bytes_per_second: int) 
     if not any(map(any, (start, middle, last))):
         return None
     return (
-        f"the file holds {rest / bytes_per_second:.2f} s more than its header promises, which was not read: if "
-        "that is audio, correct the header with ffmpeg -ignore_length 1 -i OLD.wav -c copy NEW.wav"
+        f"the file holds {rest / bytes_per_second:.2f} s more than its header promises, which was not read: "
+        "if that is audio, correct the header with ffmpeg -ignore_length 1 -i OLD.wav -c copy NEW.wav"
     )
 
 

@@ -115,7 +115,8 @@ class AudioReader:
         AudioError
             At the first sample that is not a finite number. At the end, if the file has no samples or
             fewer than its header declares, is shorter than `min_seconds`, silent (peak below -100 dB re
-            full scale) or constant, or its channels cancel each other. A .wav or .flac that was written to a pipe declares no length.
+            full scale) or constant, or its channels cancel each other. A .wav or .flac that was written to
+            a pipe declares no length.
         """
         # Running extremes per channel detect silence and offsets without a second pass.
         low = np.full(self.channels, np.inf, np.float32)

@@ -1,6 +1,7 @@
 """Options, checks, output and batch processing that several commands share."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
+from tonewood.data.tables import parse_seconds
 from tonewood.errors import CallError, OutputError, printable
 from tonewood.utils.names import append_to_name, real_path
 
@@ -139,16 +141,10 @@ def parse_band(text: str) -> tuple[float, float]:
 
 def parse_time(text: str) -> float:
     """Return a time such as 10, 10s, 1:02 or 1:00:02.5 in seconds."""
-    total = 0.0
-    try:
-        for position, number in enumerate(text.strip().removesuffix("s").split(":")):
-            # float() alone would accept -1, inf and nan.
-            if position == 3 or not number[:1].isdigit():
-                raise ValueError
-            total = 60 * total + float(number)
-    except ValueError:
-        raise CallError(f"{text!r} is not a time: give seconds or MIN:SEC, as in 10 or 1:02") from None
-    return total
+    seconds = parse_seconds(text.strip().removesuffix("s"))
+    if math.isnan(seconds):
+        raise CallError(f"{text!r} is not a time: give seconds or MIN:SEC, as in 10 or 1:02")
+    return seconds
 
 
 def exit_if_failed(failed: int, total: int) -> None:

@@ -8,7 +8,7 @@ tables.
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import torch
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.data.manifest import group_of_path, read_csv_rows
+from tonewood.data.tables import parse_number
 from tonewood.dsp.features import band_levels
 from tonewood.errors import FolderError, printable
 from tonewood.model.card import ListenerCard
@@ -159,10 +160,8 @@ def _row_scale(table: Path, number: int, row: dict[str, str]) -> tuple[float, fl
 
 
 def _parse_rating(table: Path, number: int, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = nan
+    # A rating of a table that commas separate has no comma in it, so a comma is the decimal sign.
+    value = parse_number(text, ";")
     if not isfinite(value):
         raise _line_error(table, number, f"{printable(text)!r} is not a number: give a number")
     return value

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 def save_figure(figure: Any, target: Path | BinaryIO, dpi: int) -> None:  # noqa: ANN401 - matplotlib has no types
     """Save a figure as a PNG.
 
-    matplotlib takes text between two `$` for mathematics, which names of files, folders and models are not. Only
-    the numbers of an axis, which it writes itself, are mathematics.
+    matplotlib takes text between two `$` for mathematics, which names of files, folders and models are not.
+    Only the numbers of an axis, which it writes itself, are mathematics.
     """
     from matplotlib.text import Text
     from matplotlib.ticker import FixedFormatter

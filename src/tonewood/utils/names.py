@@ -20,8 +20,8 @@ def name_key(name: str) -> str:
 def listed_path(folder: Path, text: str) -> Path:
     """Return the file that a list names, relative to a folder.
 
-    A name with other accents (see `name_key`), or with the backslashes of Windows, is taken if there is no file
-    of the name itself.
+    A name with other accents (see `name_key`), or with the backslashes of Windows, is taken if there is no
+    file of the name itself.
     """
     path = folder / text
     if os.path.lexists(path):
@@ -39,7 +39,7 @@ def _find_by_key(folder: Path, text: str) -> Path | None:
         step = found / part
         if not os.path.lexists(step):
             try:
-                names = sorted(os.listdir(found))
+                names = sorted(entry.name for entry in found.iterdir())
             except (OSError, ValueError):
                 return None
             match = next((name for name in names if name_key(name) == name_key(part)), None)
@@ -69,7 +69,7 @@ def fit_name(name: str, suffix: str = "") -> str:
     whole = name + suffix
     if len(os.fsencode(whole)) <= MAX_NAME_BYTES:
         return whole
-    stem, extension = os.path.splitext(name)
+    stem, extension = Path(name).stem, Path(name).suffix
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
     end = f"~{digest}{extension if len(os.fsencode(extension)) <= 16 else ''}{suffix}"
     room = MAX_NAME_BYTES - len(os.fsencode(end))
