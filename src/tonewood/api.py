@@ -2,12 +2,22 @@
 
 from collections import deque
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_RECORDING_SECONDS
+from tonewood.audio_io.arguments import to_float_samples, to_whole_rate
+from tonewood.audio_io.reader import (
+    MAX_CHANNELS,
+    MAX_RATE,
+    MIN_RATE,
+    MIN_RECORDING_SECONDS,
+    read_recording,
+)
+from tonewood.audio_io.recording import MixMeter
 from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
@@ -16,7 +26,8 @@ from tonewood.model import hub
 from tonewood.model import model as modelfile
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings
-from tonewood.utils.optional_torch import explain_missing_torch
+from tonewood.utils.arrays import Samples
+from tonewood.utils.optional_torch import explain_missing_torch, usual_torch_state
 
 
 def load(model: str | Path = "cello") -> Model:
@@ -84,7 +95,8 @@ def train(
         device=device,
         cache=FeatureCache(Path(cache)) if cache else NO_CACHE,
     )
-    (model,) = deque(events, maxlen=1)  # the events before it are for progress displays
+    with usual_torch_state():
+        (model,) = deque(events, maxlen=1)  # the events before it are for progress displays
     assert isinstance(model, Model)
     if output:
         model.save(output, overwrite=overwrite)
@@ -92,8 +104,8 @@ def train(
 
 
 def enhance(
-    samples: ArrayLike,
-    rate: int,
+    samples: ArrayLike | str | PathLike[str],
+    rate: int | None = None,
     model: Model | str | Path = "cello",
     *,
     settings: EnhanceSettings | None = None,
@@ -102,9 +114,10 @@ def enhance(
 
     Parameters
     ----------
-    samples : array (channels, samples) or (samples,)
+    samples : array (channels, samples) or (samples,), or path of a recording
+        Floats with full scale 1, or integers as in files.
     rate : int
-        Hz.
+        Hz; left out for a path.
     model : Model, path or name
     settings : EnhanceSettings, optional
 
@@ -112,17 +125,29 @@ def enhance(
     -------
     Enhancement
         `samples` (channels, samples) float32 at the same rate, the mask, scores before and after.
+
+    Raises
+    ------
+    TonewoodError
+        The recording cannot be used; the text says why in one line.
     """
-    wave = _validate_samples(samples, rate)
-    events = enhance_array(wave, rate, _as_model(model), settings or EnhanceSettings())
+    recording = _read_input("enhance", samples, rate, model)
+    events = enhance_array(recording.samples, recording.rate, recording.model, settings or EnhanceSettings())
     (result,) = deque(events, maxlen=1)
     assert isinstance(result, Enhancement)
     return result
 
 
-def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") -> Score:
-    """Return the score of a recording (channels, samples): 0 like the reference, 1 like the source."""
-    return analysis.score_array(_validate_samples(samples, rate), rate, _as_model(model))
+def score(
+    samples: ArrayLike | str | PathLike[str],
+    rate: int | None = None,
+    model: Model | str | Path = "cello",
+) -> Score:
+    """Return the score of a recording: 0 like the reference, 1 like the source.
+
+    Parameters and errors are those of `enhance`.
+    """
+    return analysis.score_array(*_read_input("score", samples, rate, model))
 
 
 def save_pretrained(model: Model | str | Path, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -184,11 +209,33 @@ def _as_model(model: Model | str | Path) -> Model:
     return model if isinstance(model, Model) else load(model)
 
 
+class _Input(NamedTuple):
+    """Samples (channels, samples), their rate, and a model."""
+
+    samples: Samples
+    rate: int
+    model: Model
+
+
+def _read_input(function: str, samples: Any, rate: Any, model: Any) -> _Input:  # noqa: ANN401 - as called
+    """Check what a function was called with, and read a recording that is named by its path."""
+    if isinstance(samples, str | PathLike):
+        # score("take.wav", model) is what people write: the model is the second argument then.
+        if isinstance(rate, Model | str | PathLike):
+            rate, model = None, rate
+        if rate is not None:
+            raise CallError(f"rate is {rate!r} beside a path: leave it out, because the file states it")
+        recording = read_recording(Path(samples))
+        return _Input(recording.samples, recording.rate, _as_model(model))
+    if rate is None or isinstance(rate, Model):
+        raise CallError(f"the rate is missing: call {function}(samples, rate, model) or {function}(path)")
+    whole = to_whole_rate(rate, MIN_RATE, MAX_RATE)
+    return _Input(_validate_samples(samples, whole), whole, _as_model(model))
+
+
 def _validate_samples(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
     """Return samples as float32 (channels, samples), with the limits that files have."""
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise CallError(f"rate is {rate} Hz: give {MIN_RATE} to {MAX_RATE} Hz")
-    wave = np.atleast_2d(np.asarray(samples, dtype=np.float32))
+    wave = np.atleast_2d(to_float_samples(samples))
     if wave.ndim != 2:
         raise CallError(f"samples have shape {wave.shape}: give (channels, samples)")
     if wave.shape[0] > MAX_CHANNELS:
@@ -206,4 +253,11 @@ def _validate_samples(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
     # A constant is silence too: its spectrum above DC is empty, and no level can be matched.
     if np.ptp(wave) == 0:
         raise AudioError("samples are silent: give a recording with sound")
+    mix = MixMeter()
+    mix.push(wave)
+    if mix.is_cancelled:
+        raise AudioError(
+            "the channels of samples cancel when they are mixed to one, which is what Tonewood analyses: "
+            "invert the polarity of one"
+        )
     return wave

@@ -35,12 +35,7 @@ def dtype():
     torch.set_default_dtype(torch.float64)
     try: yield
     finally: torch.set_default_dtype(torch.float32)
-@contextlib.contextmanager
-def device():
-    torch.set_default_device("meta")
-    try: yield
-    finally: torch.set_default_device(None)
-states = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "float64": dtype, "meta": device,
+states = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "float64": dtype,
           "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16)}
 def enhance(m): return bool(np.array_equal(tonewood.enhance(wave, rate, m, settings=quick).samples, want))
 def loss(m):
