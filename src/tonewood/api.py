@@ -1,5 +1,6 @@
 """Python interface: arrays in, results out. It runs the same workflows as the command line."""
 
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from os import PathLike
@@ -47,6 +48,7 @@ def train(
     device: str = "cpu",
     cache: str | Path | None = None,
     overwrite: bool = False,
+    skip_bad: bool = False,
 ) -> Model:
     """Learn a model from two unpaired folders, from listeners' answers, or from both.
 
@@ -66,6 +68,8 @@ def train(
     device : {"cpu", "cuda"}
     cache : path, optional
         Folder for analysed recordings, which later trainings reuse.
+    skip_bad : bool
+        Leave out recordings that cannot be used, each with a warning of Python.
 
     Raises
     ------
@@ -76,6 +80,7 @@ def train(
     from tonewood.data.dataset import WeightedFolder
     from tonewood.data.feature_cache import NO_CACHE, FeatureCache
     from tonewood.data.loading import check_folder_weights
+    from tonewood.data.manifest import BadRecordings
     from tonewood.training.pipeline import train_model
 
     name = Path(output).stem if output else "model"
@@ -85,6 +90,7 @@ def train(
         check_folder_weights(reference_input)
     else:
         reference_input = None if reference is None else Path(reference)
+    bad = BadRecordings(skip=skip_bad)
     events = train_model(
         reference_input,
         None if source is None else Path(source),
@@ -94,10 +100,13 @@ def train(
         name=name,
         device=device,
         cache=FeatureCache(Path(cache)) if cache else NO_CACHE,
+        bad=bad,
     )
     with usual_torch_state():
         (model,) = deque(events, maxlen=1)  # the events before it are for progress displays
     assert isinstance(model, Model)
+    for recording in bad.found:
+        warnings.warn(f"left out: {recording.error}", stacklevel=2)
     if output:
         model.save(output, overwrite=overwrite)
     return model

@@ -211,7 +211,7 @@ def _aiff_byte_rate(stream: BinaryIO, common: ContainerChunk | None) -> int:
     channels, _, bits, exponent, mantissa = struct.unpack(">HIHHQ", content)
     # An 80-bit float with its exponent biased by 16383 and a mantissa of 63 fractional bits.
     rate = float(mantissa) * 2.0 ** min((exponent & 0x7FFF) - 16383 - 63, 0)
-    return round(rate * channels * -(-bits // 8))
+    return int(rate) * int(channels) * -(-int(bits) // 8)
 
 
 def _wrapped_end(stream: BinaryIO, audio: ContainerChunk, size: int) -> int | None:

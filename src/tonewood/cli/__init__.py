@@ -8,8 +8,10 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,21 @@ class LazyCommand(typer.core.TyperCommand):
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as in typer
         """Parse the arguments of a call of the command itself."""
+        _refuse_standard_streams(kwargs["args"] if "args" in kwargs else args[1])
         return self.load().make_context(*args, **kwargs)
+
+
+_TEXT_OPTIONS = ("--domain", "--licence", "--title", "--question")
+
+
+def _refuse_standard_streams(arguments: Sequence[str]) -> None:
+    """Raise CallError for `-`, which stands for standard input or output elsewhere."""
+    for before, argument in pairwise(("", *arguments)):
+        if (argument == "-" and before not in _TEXT_OPTIONS) or argument in ("-o-", "--output=-"):
+            raise CallError(
+                "- as standard input or output is not supported, because recipes name files: give the name "
+                "of a file (./- for one called -)"
+            )
 
 
 COMMANDS = (

@@ -117,6 +117,9 @@ CacheOption = Annotated[
         help="Keep analysed recordings for the next run, in the folder TONEWOOD_CACHE if it is set.",
     ),
 ]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out recordings that cannot be used, and name them.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 SetOption = Annotated[
     list[str] | None,

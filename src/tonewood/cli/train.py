@@ -14,6 +14,7 @@ from tonewood.cli.common import (
     OverwriteOption,
     ReferenceOption,
     SetOption,
+    SkipBadOption,
     SourceOption,
     check_output_path,
     settings_named_by_options,
@@ -23,6 +24,7 @@ from tonewood.utils.regular_files import read_regular
 
 if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult
+    from tonewood.data.manifest import BadRecording
     from tonewood.model.model import Model
     from tonewood.setting_types import NormalizedProperty
     from tonewood.settings import ModelSettings
@@ -99,12 +101,14 @@ def train_command(
         bool, typer.Option("--resume", help="Resume the same training after an interruption.")
     ] = False,
     set_: SetOption = None,
+    skip_bad: SkipBadOption = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Learn a model from two folders of recordings, from listeners' answers, or from both."""
     from tonewood.data.feature_cache import NO_CACHE, FeatureCache
     from tonewood.data.loading import parse_training_inputs
+    from tonewood.data.manifest import BadRecordings
     from tonewood.model.model import load_model
     from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
     from tonewood.training import pipeline
@@ -118,6 +122,7 @@ def train_command(
     reference_inputs, source_inputs = parse_training_inputs(reference or [], source, manifest)
     provenance = pipeline.Provenance(domain, licence, _read_text_file(notice) if notice else "")
     feature_cache = FeatureCache.for_user() if cache else NO_CACHE
+    bad = BadRecordings(skip=skip_bad)
     if onto is not None:
         base_model = load_model(onto)
         has_other_options = not predictor or preferences is not None or ratings is not None
@@ -127,7 +132,7 @@ def train_command(
         sides = reference_inputs, source_inputs
 
         def learn(training_device: str) -> Iterator[pipeline.TrainingEvent]:
-            return pipeline.add_predictor(base_model, *sides, settings.predictor, feature_cache)
+            return pipeline.add_predictor(base_model, *sides, settings.predictor, feature_cache, bad)
 
     else:
         settings = _settings_of_options(seed, group_by, judge, fix, predictor, set_ or [])
@@ -151,6 +156,7 @@ def train_command(
                 provenance=provenance,
                 cache=feature_cache,
                 checkpoint=checkpoint,
+                bad=bad,
             )
 
     with distributed_group(device, settings.training) as training_device, feature_cache.enforce_size():
@@ -161,7 +167,7 @@ def train_command(
                 pass
             return
         model = _save_trained_model(learn(training_device), output, checkpoint, overwrite)
-    _print_model(output, model, json_)
+    _print_model(output, model, json_, bad.found)
 
 
 def _settings_with_predictor(
@@ -217,13 +223,34 @@ def _save_trained_model(
     return model
 
 
-def _print_model(output: Path, model: "Model", json_: bool) -> None:
+def _print_skipped(skipped: "Sequence[BadRecording]") -> None:
+    """Name the recordings that were left out, and their number."""
+    for recording in skipped:
+        common.print_stderr(f"left out: {recording.error}")
+    if skipped:
+        noun = "recording was" if len(skipped) == 1 else "recordings were"
+        common.print_stderr(f"warning: {len(skipped)} {noun} left out")
+
+
+def _skipped_json(skipped: "Sequence[BadRecording]") -> list[dict[str, str]]:
+    return [{"input": str(recording.path), "error": str(recording.error)} for recording in skipped]
+
+
+def _print_model(output: Path, model: "Model", json_: bool, skipped: "Sequence[BadRecording]" = ()) -> None:
     from tonewood.audit.pipeline import confound_warnings
 
     for line in confound_warnings(model.card.audit) if model.card.audit else []:
         common.print_stderr(f"warning: {line}")
+    _print_skipped(skipped)
     if json_:
-        common.print_json({"model": str(output), "digest": model.digest, **common.card_json(model)})
+        common.print_json(
+            {
+                "model": str(output),
+                "digest": model.digest,
+                **common.card_json(model),
+                "skipped": _skipped_json(skipped),
+            }
+        )
     else:
         print(f"model      {printable(output)}")
         common.print_card(model)
@@ -248,6 +275,7 @@ def audit_command(
         str | None,
         typer.Option("-m", "--model", help="Model of these folders, to compare its accuracy."),
     ] = None,
+    skip_bad: SkipBadOption = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -255,6 +283,7 @@ def audit_command(
     from tonewood.audit import pipeline
     from tonewood.audit.report import write_audit_report
     from tonewood.cli.progress import AuditDisplay
+    from tonewood.data.manifest import BadRecordings
     from tonewood.enhancement import plotting
     from tonewood.model.model import load_model
     from tonewood.settings import ModelSettings
@@ -266,18 +295,26 @@ def audit_command(
         plotting.check_matplotlib("a report")
     loaded = load_model(model) if model is not None else None
     settings = loaded.settings if loaded else ModelSettings()
+    bad = BadRecordings(skip=skip_bad)
     with AuditDisplay() as display:
-        for event in pipeline.audit_folders(reference, source, settings):
+        for event in pipeline.audit_folders(reference, source, settings, bad):
             if isinstance(event, pipeline.AuditResult):
                 result = event
             else:
                 display.show(event)
     if output is not None:
         write_audit_report(output, result, loaded, overwrite=overwrite)
-    _print_audit(result, loaded, output, json_)
+    _print_skipped(bad.found)
+    _print_audit(result, loaded, output, json_, bad.found)
 
 
-def _print_audit(result: "AuditResult", model: "Model | None", page: Path | None, as_json: bool) -> None:
+def _print_audit(
+    result: "AuditResult",
+    model: "Model | None",
+    page: Path | None,
+    as_json: bool,
+    skipped: "Sequence[BadRecording]",
+) -> None:
     """Print one line for each confound, then the summary."""
     from tonewood.audit import pipeline
     from tonewood.audit.pipeline import CONFOUNDS
@@ -292,6 +329,7 @@ def _print_audit(result: "AuditResult", model: "Model | None", page: Path | None
                 **audit.model_dump(mode="json"),
                 "scorer": accuracy,
                 "page": str(page) if page else None,
+                "skipped": _skipped_json(skipped),
             }
         )
         return

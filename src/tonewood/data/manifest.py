@@ -150,9 +150,9 @@ def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]
     except csv.Error as error:
         raise FolderError(f"{printable(path)}, line 1: {error}: correct the manifest") from None
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                row = _parse_json_object(line, f"{printable(path)}, line {number}")
+        for number, json_line in enumerate(text.splitlines(), start=1):
+            if json_line.strip():
+                row = _parse_json_object(json_line, f"{printable(path)}, line {number}")
                 yield number, {str(key).strip().lower(): value for key, value in row.items()}, ","
         return
     missing = {"path", "label"} - set(table.columns)
@@ -274,6 +274,52 @@ class ExcerptReader:
                 "select another"
             )
         self._checked = True
+
+
+class BadRecording(NamedTuple):
+    """Recording that cannot be used, and the reason."""
+
+    path: Path
+    error: AudioError
+
+
+class BadRecordings:
+    """Recordings that cannot be used, collected so that all are named in one go.
+
+    Parameters
+    ----------
+    skip : bool
+        Leave them out instead of raising an error.
+    """
+
+    _MAX_NAMED = 20  # in one line
+
+    def __init__(self, *, skip: bool = False) -> None:
+        self.skip = skip
+        self._found: dict[Path, BadRecording] = {}
+
+    @property
+    def found(self) -> list[BadRecording]:
+        """Bad recordings, each once."""
+        return list(self._found.values())
+
+    def add(self, path: Path, error: AudioError) -> None:
+        """Remember a bad recording."""
+        self._found.setdefault(path, BadRecording(path, error))
+
+    def check(self) -> None:
+        """Raise an error that names all bad recordings, unless they are skipped."""
+        if self.skip or not self._found:
+            return
+        errors = [bad.error for bad in self._found.values()]
+        if len(errors) == 1:
+            raise errors[0]
+        named = "; ".join(map(str, errors[: self._MAX_NAMED]))
+        others = f"; and {len(errors) - self._MAX_NAMED} more" if len(errors) > self._MAX_NAMED else ""
+        raise FolderError(
+            f"{len(errors)} recordings cannot be used; repair or remove them, or pass --skip-bad: "
+            f"{named}{others}"
+        )
 
 
 def list_recordings(dataset: FolderOrManifest) -> list[RecordingRef]:

@@ -6,7 +6,7 @@ one piece; a group is never split when recordings are held out. `tonewood listen
 tables.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from tonewood.audio_io.reader import read_recording
-from tonewood.data.manifest import group_of_path, read_csv_rows
+from tonewood.data.manifest import BadRecordings, group_of_path, read_csv_rows
 from tonewood.data.tables import parse_number
 from tonewood.dsp.features import band_levels
-from tonewood.errors import FolderError, printable
+from tonewood.errors import AudioError, FolderError, printable
 from tonewood.model.card import ListenerCard
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.preference_training import ListenerData, agreement, mean_logit
@@ -56,6 +56,14 @@ class AnswerTables(NamedTuple):
     preferences: list[Preference]
     ratings: list[ListenerRating]
     groups: dict[Path, str]
+
+    def without(self, paths: Collection[Path]) -> "AnswerTables":
+        """Return the answers that are not about some recordings."""
+        return AnswerTables(
+            [answer for answer in self.preferences if not {*answer} & {*paths}],
+            [rating for rating in self.ratings if rating.file not in paths],
+            {path: group for path, group in self.groups.items() if path not in paths},
+        )
 
 
 class ListenerAudioProgress(NamedTuple):
@@ -172,12 +180,17 @@ def _line_error(table: Path, number: int, problem: str) -> FolderError:
 
 
 def load_listener_answers(
-    preferences: Path | None, ratings: Path | None, settings: ModelSettings
+    preferences: Path | None,
+    ratings: Path | None,
+    settings: ModelSettings,
+    bad: BadRecordings | None = None,
 ) -> Generator[ListenerAudioProgress, None, ListenerAnswers]:
     """Read the tables and every recording in them; yield one progress event per recording.
 
-    FolderError or AudioError if a table or a recording cannot be used; the message names it.
+    FolderError or AudioError if a table or a recording cannot be used; the message names it. With `bad`,
+    answers about bad recordings may be left out.
     """
+    bad = bad or BadRecordings()
     answers = read_answer_tables(preferences, ratings, settings.training)
     _check_enough_answers(answers)
 
@@ -185,11 +198,20 @@ def load_listener_answers(
     paths, spectrum = sorted(answers.groups), settings.spectrum
     rows, seconds = [], []
     for number, path in enumerate(paths, start=1):
-        recording = read_recording(path)
+        try:
+            recording = read_recording(path)
+        except AudioError as error:
+            bad.add(path, error)
+            continue
         wave = recording.at_rate(spectrum.rate)
         rows.append(band_levels(wave, spectrum.rate, settings.scorer.bands, spectrum))
         seconds.append(recording.duration)
         yield ListenerAudioProgress(number, len(paths), path)
+
+    bad.check()
+    answers = answers.without({recording.path for recording in bad.found})
+    _check_enough_answers(answers)
+    paths = sorted(answers.groups)
 
     index = {path: k for k, path in enumerate(paths)}
     pairs = [(index[answer.preferred], index[answer.other]) for answer in answers.preferences]
