@@ -47,7 +47,8 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_stderr(line: str) -> None:
     """Write a line for people on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    # Messages quote names and texts of files, which may contain escape sequences.
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def format_time(seconds: float) -> str:
@@ -75,7 +76,7 @@ def print_card(model: "ModelOrFile") -> None:
 
     for name, lines in card_lines(model):
         for number, line in enumerate(lines):
-            print(f"{'' if number else name:<11}{line}".rstrip())
+            print(f"{'' if number else name:<11}{printable(line)}".rstrip())
 
 
 def print_columns(rows: Sequence[Sequence[str]], indent: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tonewood.dsp.chunking import LazyTimeSeries, read_segments
 from tonewood.errors import RecipeError, failure_reason, printable
@@ -29,11 +29,12 @@ _MAX_RECIPE_VALUES = 2**18  # in the JSON; the mask of a day has 1,440 parts
 class InputRecord(Settings):
     """Recording that was enhanced."""
 
-    name: str
+    # Escaped characters make a name of 255 bytes longer.
+    name: str = Field(max_length=2_600)
     sha256: str
-    rate: int
-    channels: int
-    samples: int
+    rate: int = Field(ge=1, le=1_000_000)
+    channels: int = Field(ge=1, le=1_000)
+    samples: int = Field(ge=1, le=2**53)
 
 
 class ModelRecord(Settings):
@@ -158,8 +159,8 @@ class Recipe(Settings):
     model: ModelRecord
     settings: EnhanceSettings
     prior: str
-    steps: int
-    gain_db: float
+    steps: int = Field(ge=0)
+    gain_db: float = Field(ge=-300, le=300)
     certificate: Certificate
     loudness_lufs: Change | None
     mask: MaskRecord
@@ -218,4 +219,7 @@ def parse_recipe(content: bytes, path: str | Path) -> Recipe:
                 f"{printable(path)} has version {first['input']}; this Tonewood reads 2: "
                 "update Tonewood or make the recipe again"
             ) from None
-        raise RecipeError(f"{printable(path)} is not a Tonewood recipe, or is damaged") from None
+        reason = printable(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}")
+        raise RecipeError(
+            f"{printable(path)} is not a Tonewood recipe, or is damaged ({reason[:200]}): make it again"
+        ) from None

@@ -91,8 +91,11 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the only right to write a file during long work; OutputError if another process has it."""
+def exclusive_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the only right to write a file during long work; OutputError if another process has it.
+
+    With `wait`, another process or thread is waited for.
+    """
     if not HAS_FILE_LOCKS:
         yield
         return
@@ -102,6 +105,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     while True:
         with _write_errors(path):
             lock = os.open(lock_path, os.O_CREAT | os.O_WRONLY, 0o666)
+        if wait:
+            with contextlib.suppress(OSError):  # the file system does not support locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
         is_free = try_lock(lock)
         if os.fstat(lock).st_nlink:
             break
@@ -200,6 +206,12 @@ def lock_shared(descriptor: int) -> None:
     """Take a shared lock on an open file, which excludes `try_lock`."""
     with contextlib.suppress(OSError):  # the file system does not support locks
         fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def make_private(path: Path) -> None:
+    """Let nobody else on this machine read a file, or enter a folder; file systems without modes stay."""
+    with contextlib.suppress(OSError):
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:

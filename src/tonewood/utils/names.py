@@ -56,6 +56,11 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def is_inside(path: Path, root: Path) -> bool:
+    """Return True if a path, with all links followed, is below a root; a file that is missing counts too."""
+    return real_path(path).is_relative_to(real_path(root))
+
+
 def append_to_name(path: Path, suffix: str) -> Path:
     """Return a path with a suffix behind its name, which is shortened if it would become too long.
 
