@@ -95,9 +95,7 @@ def run_guarded(
         yield failed_item(item, error, time.perf_counter() - start_time)
     except OSError as error:  # of the system, such as a name that is too long: not a bug
         name = printable(os.fsdecode(error.filename) if error.filename else str(item.input))
-        refused = OutputError(
-            f"{name} cannot be used ({failure_reason(error)}): choose another name or place"
-        )
+        refused = OutputError(f"{name} cannot be used ({failure_reason(error)}): choose another place")
         yield failed_item(item, refused, time.perf_counter() - start_time)
     except Exception as error:  # a bug must not stop a run of days; its type is reported
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

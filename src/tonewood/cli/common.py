@@ -163,6 +163,8 @@ def check_output_path(path: Path, overwrite: bool) -> None:
     """Raise OutputError now if an output could not be written after minutes of work."""
     if path.is_dir():
         raise OutputError(f"{printable(path)} is a folder, not a file: name a file in it")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{printable(path)} is not a regular file: name another output")
     if path.exists() and not overwrite:
         raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
     folder = real_path(path).parent

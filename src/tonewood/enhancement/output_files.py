@@ -346,6 +346,8 @@ def check_outputs(source: Path, outputs: Sequence[Path], overwrite: bool) -> Non
     for path in outputs:
         if path.is_dir():
             raise OutputError(f"{printable(path)} is a folder, not a file: name another output")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{printable(path)} is not a regular file: name another output")
         if path.exists() and not overwrite:
             raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
     # Missing folders are made in the nearest one that exists.

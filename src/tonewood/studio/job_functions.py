@@ -75,8 +75,8 @@ def _plain_errors(request: JobData) -> Iterator[None]:
             for path in find_audio_files(folder):
                 if not is_inside(path, Path(request["root"])):
                     raise FolderError(
-                        f"{printable(path)} is a link that leads out of the folders of the studio: replace it "
-                        "by a file"
+                        f"{printable(path)} is a link that leads out of the folders of the studio: replace "
+                        "it by a file"
                     )
         yield
     except TonewoodError as error:

@@ -260,6 +260,9 @@ def prepare_report_folder(out: Path, names: Iterable[str], overwrite: bool) -> N
 def _check_writable(path: str | os.PathLike[str], final: Path, overwrite: bool) -> None:
     if final.is_dir():
         raise OutputError(f"{printable(path)} is a folder, not a file: name a file in it")
+    if final.exists() and not final.is_file():
+        # Renaming a file over /dev/null would remove the device from the machine.
+        raise OutputError(f"{printable(path)} is not a regular file: name another output")
     if not overwrite and final.exists():
         raise _exists_error(path)
     if not final.parent.is_dir():
