@@ -5,8 +5,8 @@ Each row is a kind of input or call. The recordings are those of the development
     python make_cases.py && python make_training.py        # in a folder of their own
     python campaigns/reports.py FOLDER [ROW ...]
 
-Prints a table of what was tried, what is expected, what happened, and whether that is right. The exit code is 1
-if a row is not right. Takes ten minutes on two cores; with row numbers, only those rows.
+Prints a table of what was tried, what is expected, what happened, and whether that is right. The exit
+code is 1 if a row is not right. Takes ten minutes on two cores; with row numbers, only those rows.
 """
 
 import argparse

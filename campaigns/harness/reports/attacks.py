@@ -1,10 +1,10 @@
 """Rows about hostile files, calls and places."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -19,7 +19,7 @@ _ESCAPE = "\x1b[31m"
 
 
 def linked_root(place: Workplace) -> Outcome:
-    """Links below the studio's root that lead out of it."""
+    """Try links below the studio's root that lead out of it."""
     root, outside = place.folder / "root", place.folder / "outside"
     (root / "in").mkdir(parents=True)
     outside.mkdir()
@@ -36,7 +36,6 @@ from tonewood.settings import EnhanceSettings
 from tonewood.studio.job_functions import run_batch_job
 from tonewood.studio.registries import FolderRegistry
 root = Path(sys.argv[1])
-view = FolderRegistry(root).folder_view(FolderRegistry(root).register(root / "in")) if False else None
 registry = FolderRegistry(root)
 view = registry.folder_view(registry.register(root / "in"))
 settings = EnhanceSettings().replace(search=dict(steps=0)).model_dump(mode="json")
@@ -54,7 +53,7 @@ print(view["sounds"], len(view["folders"]), batch(root / "good"), batch(root / "
 
 
 def overwriting_runs(place: Workplace) -> Outcome:
-    """Two runs with --overwrite at once."""
+    """Try two runs with --overwrite at once."""
     mixed = 0
     for _ in range(4):
         runs = [
@@ -69,26 +68,25 @@ def overwriting_runs(place: Workplace) -> Outcome:
         for run in runs:
             run.wait(120)
         for path in place.outputs():
-            code = (
-                "import sys, json, hashlib; b = open(sys.argv[1], 'rb').read();"
-                "print(json.load(open(sys.argv[1] + '.recipe.json'))['output_sha256'] == hashlib.sha256(b).hexdigest())"
-            )
-            mixed += place.python(code, path).out.strip() != "True"
+            recipe = json.loads(path.with_name(f"{path.name}.recipe.json").read_text())
+            mixed += recipe["output_sha256"] != hashlib.sha256(path.read_bytes()).hexdigest()
     return Outcome(f"{mixed} of 20 outputs beside another run's recipe", mixed == 0)
 
 
 def link_loop(place: Workplace) -> Outcome:
-    """A link to itself."""
+    """Try a link to itself."""
     folder = place.folder / "loops"
     folder.mkdir()
     shutil.copy(place.input("apple/take.wav"), folder / "take.wav")
     (folder / "loop.wav").symlink_to("loop.wav")
     done = place.run("enhance", folder, "-o", "out", *MODEL, "--steps", "0")
-    return Outcome(f"{done.summary}; {len(place.outputs())} done", done.is_plain and len(place.outputs()) == 1)
+    return Outcome(
+        f"{done.summary}; {len(place.outputs())} done", done.is_plain and len(place.outputs()) == 1
+    )
 
 
 def endless_files(place: Workplace) -> Outcome:
-    """Pipes and devices with the name of a recording."""
+    """Try pipes and devices with the name of a recording."""
     folder = place.folder / "pipes"
     folder.mkdir()
     os.mkfifo(folder / "pipe.wav")
@@ -106,20 +104,8 @@ def endless_files(place: Workplace) -> Outcome:
     return Outcome(f"{right} of {len(calls)} end with a line", right == len(calls))
 
 
-def ended_by_signal(place: Workplace) -> bool:
-    """Return whether SIGTERM ends a command."""
-    run = subprocess.Popen(
-        [sys.executable, "-m", "tonewood", "enhance", str(place.input("quiet")), "-o", "x", *MODEL],
-        cwd=place.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(_REPOSITORY / "src")},
-    )  # fmt: skip
-    time.sleep(1.5)
-    run.send_signal(signal.SIGTERM)
-    return run.wait(20) in (143, -15)
-
-
 def escaped_texts(place: Workplace) -> Outcome:
-    """Texts of models and recipes with escape sequences."""
+    """Try texts of models and recipes with escape sequences."""
     code = f"""
 import sys
 import tonewood
@@ -145,7 +131,7 @@ replace(model, card=card).save("evil.tonewood")
 
 
 def infinite_models(place: Workplace) -> Outcome:
-    """Models with values that are not finite."""
+    """Try models with values that are not finite."""
     code = """
 import sys, numpy as np
 import tonewood
@@ -171,9 +157,10 @@ print(len(names), wrong)
 
 
 def double_answers(place: Workplace) -> Outcome:
-    """Two final answers at once."""
+    """Try two final answers at once."""
     source = (_REPOSITORY / "src/tonewood/listening/server.py").read_text()
     code = """
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -189,7 +176,7 @@ print([answers.save_answer(listener.id, 0, 1, final=True, seconds=1.0) for _ in 
 
 
 def private_files(place: Workplace) -> Outcome:
-    """Permissions of sessions, answers and tests."""
+    """Try permissions of sessions, answers and tests."""
     code = """
 from pathlib import Path
 from tonewood.studio.database import SessionDatabase
@@ -206,16 +193,18 @@ AnswerDatabase(Path("answers.db"))
 
 
 def changed_recipes(place: Workplace) -> Outcome:
-    """Recipes with impossible values."""
+    """Try recipes with impossible values."""
     recipe = make_recipe(place)
     content = json.loads(recipe.read_text())
     shutil.copy(place.input("apple/take.wav"), place.folder / "made" / "original.wav")
     results = []
     for path, value in (
-        (("gain_db",), 1e308), (("gain_db",), -1e308), (("input", "samples"), -1), (("input", "samples"), 10**18),
-        (("input", "name"), "x" * 300), (("input", "name"), "x" * 300 + ".wav"), (("input", "name"), "x" * 5000),
-        (("input", "rate"), 0), (("input", "channels"), 10**9), (("mask", "hop_seconds"), 1e-300), (("steps",), -1),
-        (("mask", "frames"), 10**12), (("settings", "render", "gain_db"), 1e308), (("input", "name"), "a\0b"),
+        (("gain_db",), 1e308), (("gain_db",), -1e308), (("input", "samples"), -1),
+        (("input", "samples"), 10**18), (("input", "name"), "x" * 300),
+        (("input", "name"), "x" * 300 + ".wav"),
+        (("input", "name"), "x" * 5000), (("input", "rate"), 0), (("input", "channels"), 10**9),
+        (("mask", "hop_seconds"), 1e-300), (("steps",), -1), (("mask", "frames"), 10**12),
+        (("settings", "render", "gain_db"), 1e308), (("input", "name"), "a\0b"),
     ):  # fmt: skip
         changed = json.loads(json.dumps(content))
         inner = changed
@@ -238,7 +227,7 @@ def changed_recipes(place: Workplace) -> Outcome:
 
 
 def missing_places(place: Workplace) -> Outcome:
-    """Outputs that are a device, and a folder that disappears."""
+    """Try outputs that are a device, and a folder that disappears."""
     take = place.input("apple/take.wav")
     results = [place.run("enhance", take, "-o", "/dev/full", *MODEL, "--steps", "0")]
     results.append(place.run("enhance", take, "-o", "/dev/full/x.wav", *MODEL, "--steps", "0"))
@@ -263,17 +252,20 @@ def missing_places(place: Workplace) -> Outcome:
     _, err = run.communicate(timeout=120)
     plain = sum(done.is_plain and done.code in (1, 2) for done in results)
     removed = "Traceback" not in err and "report" not in err
-    return Outcome(f"{plain} of {len(results)} with a line; removed folder: {err[-100:]!r}", plain == len(results) and removed and kept)
+    return Outcome(
+        f"{plain} of {len(results)} with a line; removed folder: {err[-100:]!r}",
+        plain == len(results) and removed and kept,
+    )
 
 
 def token_option(place: Workplace) -> Outcome:
-    """A token on 127.0.0.1."""
+    """Try a token on 127.0.0.1."""
     done = place.run("studio", "--help")
     return Outcome("--token" if "--token" in done.out else "no option", "--token" in done.out)
 
 
 def pinned_actions(place: Workplace) -> Outcome:
-    """Actions of the workflows."""
+    """Try actions of the workflows."""
     texts = "".join(path.read_text() for path in (_REPOSITORY / ".github/workflows").glob("*.yml"))
     actions = re.findall(r"uses: (\S+)", texts)
     loose = sorted({action for action in actions if not re.search(r"@[0-9a-f]{40}$", action)})
@@ -282,7 +274,7 @@ def pinned_actions(place: Workplace) -> Outcome:
 
 
 def server_errors(place: Workplace) -> Outcome:
-    """Parallel reads of one .aiff, and paths in errors."""
+    """Try parallel reads of one .aiff, and paths in errors."""
     source = (_REPOSITORY / "src/tonewood/studio/routes_folders.py").read_text()
     code = """
 import sys

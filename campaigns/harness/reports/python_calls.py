@@ -26,8 +26,10 @@ results = {}
 
 
 def torch_states(place: Workplace) -> Outcome:
-    """The caller's torch state."""
-    code = _SETUP + """
+    """Try the caller's torch state."""
+    code = (
+        _SETUP
+        + """
 import torch, contextlib
 want_loss = float(tonewood.NeuralLoss(model, rate)(torch.from_numpy(wave)[None, None]).sum())
 @contextlib.contextmanager
@@ -60,15 +62,22 @@ for name, state in states.items():
     results[name + " loss made inside"] = tried(train_with)
 print(json.dumps(results))
 """
+    )
     return _all_true(place, code)
 
 
 def integer_samples(place: Workplace) -> Outcome:
-    """Integer samples."""
-    code = _SETUP + """
-for name, x in {"int16": np.round(wave * 32767).astype(np.int16), "int32": np.round(wave.astype(float) * (2**31 - 1)).astype(np.int32),
-                "uint8": np.round(wave * 127 + 128).astype(np.uint8), "bool": wave > 0, "int8": np.round(wave * 127).astype(np.int8),
-                "int64": np.round(wave * 32767).astype(np.int64)}.items():
+    """Try integer samples."""
+    code = (
+        _SETUP
+        + """
+double = wave.astype(float)
+arrays = {"int16": np.round(double * 32767).astype(np.int16), "bool": wave > 0,
+          "int32": np.round(double * (2**31 - 1)).astype(np.int32),
+          "int8": np.round(double * 127).astype(np.int8),
+          "uint8": np.round(double * 127 + 128).astype(np.uint8),
+          "int64": np.round(double * 32767).astype(np.int64)}
+for name, x in arrays.items():
     def call(x=x):
         y = tonewood.enhance(x, rate, model, settings=quick).samples
         return bool(0.5 < np.abs(y).max() / np.abs(want).max() < 2)
@@ -78,12 +87,15 @@ for name, x in {"int16": np.round(wave * 32767).astype(np.int16), "int32": np.ro
     results["score " + name] = bool(s is True or s == "told" or s)
 print(json.dumps(results))
 """
+    )
     return _all_true(place, code)
 
 
 def other_arguments(place: Workplace) -> Outcome:
-    """Rates and samples of other types."""
-    code = _SETUP + """
+    """Try rates and samples of other types."""
+    code = (
+        _SETUP
+        + """
 import torch
 for r in (float(rate), np.float32(rate), np.int64(rate), np.array(rate)):
     results[f"rate {type(r).__name__}"] = tried(lambda: tonewood.score(wave, r, model).scorer > 0)
@@ -91,8 +103,9 @@ for r in (str(rate), None, True, rate + 0.5, 0, -1, float("nan"), "x", [rate]):
     results[f"rate {r!r}"] = tried(lambda: tonewood.score(wave, r, model)) == "told"
 t = torch.from_numpy(wave.copy()).requires_grad_()
 results["grad"] = tried(lambda: tonewood.score(t, rate, model).scorer > 0)
-for name, x in {"strings": np.array(["a"] * rate), "object": wave.astype(object), "complex": wave.astype(complex), "none": None,
-                "ragged": [[1.0], [1.0, 2.0]], "dict": {"a": 1}}.items():
+others = {"strings": np.array(["a"] * rate), "object": wave.astype(object), "none": None,
+          "complex": wave.astype(complex), "ragged": [[1.0], [1.0, 2.0]], "dict": {"a": 1}}
+for name, x in others.items():
     s = tried(lambda: tonewood.score(x, rate, model))
     results[name] = s == "told" or not isinstance(s, str)
 p = tried(lambda: tonewood.score(sys.argv[1], model))
@@ -103,12 +116,15 @@ p = tried(lambda: tonewood.score(wave, model))
 results["no rate"] = p == "told"
 print(json.dumps(results, default=bool))
 """
+    )
     return _all_true(place, code)
 
 
 def fork_after_use(place: Workplace) -> Outcome:
-    """A fork after use."""
-    code = _SETUP + """
+    """Try a fork after use."""
+    code = (
+        _SETUP
+        + """
 import multiprocessing as mp
 context = mp.get_context("fork"); queue = context.Queue()
 def work(): queue.put(tonewood.enhance(wave, rate, model, settings=quick).samples.shape)
@@ -117,6 +133,7 @@ hangs = process.is_alive()
 if hangs: process.kill()
 print(json.dumps({"fork": not hangs}))
 """
+    )
     outcome = _all_true(place, code)
     pages = "".join(path.read_text() for path in (_REPOSITORY / "docs").rglob("*.md"))
     return Outcome(outcome.got, outcome.right or "forks" in pages or "fork" in pages)

@@ -112,7 +112,7 @@ def inspect_header(path: Path) -> HeaderFinding:
             order, width = (">Q", 8) if magic == b"caff" else (">I" if magic == b".snd" else "<I", 4)
             field = audio.start - 8 if magic == b"caff" else 8
             content = bytearray(_read(stream, 0, audio.start))
-            content[field : field + width] = struct.pack(order, 2 ** (8 * width) - 1)  # unknown
+            content[field : field + width] = struct.pack(order, min(size - audio.start, 2 ** (8 * width) - 1))
             return HeaderFinding(bytes(content), audio.start, size)
         return HeaderFinding(warning=_excess_warning(audio, size))
 

@@ -12,16 +12,15 @@ def save_figure(figure: Any, target: Path | BinaryIO, dpi: int) -> None:  # noqa
     Only the numbers of an axis, which it writes itself, are mathematics.
     """
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
 
     numbers = set[int]()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            formatter = axis.get_major_formatter()
-            if isinstance(formatter, FixedFormatter):  # names at the ticks
-                formatter.seq = [str(name).replace("$", r"\$") for name in formatter.seq]
             labels = (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True), axis.get_offset_text())
-            numbers.update(map(id, labels))
+            # Names at the ticks have such a formatter; all others write numbers.
+            if not isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter):
+                numbers.update(map(id, labels))
     for text in figure.findobj(Text):
         if id(text) not in numbers:
             text.set_parse_math(False)
