@@ -43,7 +43,7 @@ def _to_array(samples: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 - of any ty
     try:
         array = samples if np.ma.isMaskedArray(samples) else np.asarray(samples)
     except (TypeError, ValueError) as error:
-        raise CallError(f"samples are no array ({error}): give (channels, samples)") from None
+        raise CallError(f"samples cannot be used as an array ({error}): give (channels, samples)") from None
     assert isinstance(array, np.ndarray)
     return array
 

@@ -239,7 +239,7 @@ def _excess_warning(audio: ContainerChunk, size: int) -> str | None:
     if not counts_header_as_audio(audio, size):
         return None
     missing = audio.start + audio.size - size
-    return f"the header promises {missing} bytes more than the file holds; all that is there was read"
+    return f"the header promises {missing} bytes more than the file holds; the whole file was read"
 
 
 def _rest_warning(stream: BinaryIO, end: int, size: int, bytes_per_second: int) -> str | None:
