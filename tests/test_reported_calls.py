@@ -50,7 +50,7 @@ def test_other_values_are_refused_in_one_line(model: Model, wave: Any) -> None:
         wave.astype(np.int64),
         [[1.0], [1, 2]],
     ):
-        with pytest.raises(CallError, match="samples (are|cannot)"):
+        with pytest.raises(CallError, match=r"samples (are|cannot)"):
             tonewood.score(samples, 16_000, model)  # type: ignore[arg-type]
     for rate in ("16000", True, 16_000.5, [16_000], -1):
         with pytest.raises(CallError, match="rate is"):
