@@ -219,7 +219,7 @@ def parse_recipe(content: bytes, path: str | Path) -> Recipe:
                 f"{printable(path)} has version {first['input']}; this Tonewood reads 2: "
                 "update Tonewood or make the recipe again"
             ) from None
-        reason = printable(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}")
+        reason = printable(": ".join([*map(str, first["loc"]), first["msg"].lower()]))
         raise RecipeError(
             f"{printable(path)} is not a Tonewood recipe, or is damaged ({reason[:200]}): make it again"
         ) from None
