@@ -334,7 +334,7 @@ def test_score_prints_one_line_per_recording(take: Path, run: Run, model_file: P
     assert re.fullmatch(rf" *[01]\.\d\d +[01]\.\d\d +\d+\.\d\d  {re.escape(str(take))}", line)
     (scored,) = run("score", take, "-m", model_file, "--json").objects
     assert (scored["model"], len(scored["digest"])) == ("tiny", 64)
-    assert set(scored) == {"input", "model", "digest", "scorer", "judge", "windows", "unlikeness"}
+    assert set(scored) == {"input", "model", "digest", "scorer", "judge", "windows", "unlikeness", "warnings"}
     assert scored["scorer"] == pytest.approx(np.mean(scored["windows"]))
     assert f"{scored['unlikeness']:.2f}" == line.split()[2]
     assert f"{scored['scorer']:.2f}" == line.split()[0]

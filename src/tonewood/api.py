@@ -3,13 +3,22 @@
 import warnings
 from collections import deque
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_RECORDING_SECONDS
-from tonewood.audio_io.recording import find_left_out_recordings
+from tonewood.audio_io.arguments import to_float_samples, to_whole_rate
+from tonewood.audio_io.reader import (
+    MAX_CHANNELS,
+    MAX_RATE,
+    MIN_RATE,
+    MIN_RECORDING_SECONDS,
+    read_recording,
+)
+from tonewood.audio_io.recording import MixMeter, find_left_out_recordings
 from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
@@ -19,7 +28,8 @@ from tonewood.model import model as modelfile
 from tonewood.model.model import Model
 from tonewood.setting_types import EnhanceMethod
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings, default_enhance_settings
-from tonewood.utils.optional_torch import explain_missing_torch
+from tonewood.utils.arrays import Samples
+from tonewood.utils.optional_torch import explain_missing_torch, usual_torch_state
 
 
 def load(model: str | Path = "cello") -> Model:
@@ -40,6 +50,7 @@ def train(
     device: str = "cpu",
     cache: str | Path | None = None,
     overwrite: bool = False,
+    skip_bad: bool = False,
 ) -> Model:
     """Learn a model from two unpaired folders, from listeners' answers, or from both.
 
@@ -59,6 +70,8 @@ def train(
     device : {"cpu", "cuda"}
     cache : path, optional
         Folder for analysed recordings, which later trainings reuse.
+    skip_bad : bool
+        Leave out recordings that cannot be used, each with a warning of Python.
 
     Raises
     ------
@@ -69,6 +82,7 @@ def train(
     from tonewood.data.dataset import WeightedFolder
     from tonewood.data.feature_cache import NO_CACHE, FeatureCache
     from tonewood.data.loading import check_folder_weights, list_folders
+    from tonewood.data.manifest import BadRecordings
     from tonewood.training.pipeline import train_model
 
     _refuse_empty(source=source, output=output, preferences=preferences, ratings=ratings, cache=cache)
@@ -86,6 +100,7 @@ def train(
     for side in (*list_folders(reference_input), *list_folders(source_input)):
         for path, reason in find_left_out_recordings(side):
             warnings.warn(f"{path} is left out: it {reason}", stacklevel=2)
+    bad = BadRecordings(skip=skip_bad)
     events = train_model(
         reference_input,
         source_input,
@@ -95,17 +110,21 @@ def train(
         name=name,
         device=device,
         cache=FeatureCache(Path(cache)) if cache else NO_CACHE,
+        bad=bad,
     )
-    (model,) = deque(events, maxlen=1)  # the events before it are for progress displays
+    with usual_torch_state():
+        (model,) = deque(events, maxlen=1)  # the events before it are for progress displays
     assert isinstance(model, Model)
+    for recording in bad.found:
+        warnings.warn(f"left out: {recording.error}", stacklevel=2)
     if output:
         model.save(output, overwrite=overwrite)
     return model
 
 
 def enhance(
-    samples: ArrayLike,
-    rate: int,
+    samples: ArrayLike | str | PathLike[str],
+    rate: int | None = None,
     model: Model | str | Path = "cello",
     *,
     amount: float | None = None,
@@ -116,9 +135,10 @@ def enhance(
 
     Parameters
     ----------
-    samples : array (channels, samples) or (samples,)
+    samples : array (channels, samples) or (samples,), or path of a recording
+        Floats with full scale 1, or integers as in files.
     rate : int
-        Hz.
+        Hz; left out for a path.
     model : Model, path or name
     amount : float, optional
         Strength of the change; it replaces that of `settings`.
@@ -134,23 +154,30 @@ def enhance(
     Raises
     ------
     TonewoodError
-        The recording or a setting is invalid; the text says why in one line.
+        The recording or a setting cannot be used; the text says why in one line.
     """
     if method is not None and settings is not None:
         raise CallError("method and settings cannot be used together: use settings.replace(method=…)")
     used = settings or default_enhance_settings(method or "search")
     if amount is not None:
         used = used.replace(render=dict(amount=amount))
-    wave = _validate_samples(samples, rate)
-    events = enhance_array(wave, rate, _as_model(model), used)
+    recording = _read_input("enhance", samples, rate, model)
+    events = enhance_array(recording.samples, recording.rate, recording.model, used)
     (result,) = deque(events, maxlen=1)
     assert isinstance(result, Enhancement)
     return result
 
 
-def score(samples: ArrayLike, rate: int, model: Model | str | Path = "cello") -> Score:
-    """Return the score of a recording (channels, samples): 0 like the reference, 1 like the source."""
-    return analysis.score_array(_validate_samples(samples, rate), rate, _as_model(model))
+def score(
+    samples: ArrayLike | str | PathLike[str],
+    rate: int | None = None,
+    model: Model | str | Path = "cello",
+) -> Score:
+    """Return the score of a recording: 0 like the reference, 1 like the source.
+
+    Parameters and errors are those of `enhance`.
+    """
+    return analysis.score_array(*_read_input("score", samples, rate, model))
 
 
 def save_pretrained(model: Model | str | Path, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -219,11 +246,33 @@ def _as_model(model: Model | str | Path) -> Model:
     return model if isinstance(model, Model) else load(model)
 
 
+class _Input(NamedTuple):
+    """Samples (channels, samples), their rate, and a model."""
+
+    samples: Samples
+    rate: int
+    model: Model
+
+
+def _read_input(function: str, samples: Any, rate: Any, model: Any) -> _Input:  # noqa: ANN401 - as called
+    """Check what a function was called with, and read a recording that is named by its path."""
+    if isinstance(samples, str | PathLike):
+        # score("take.wav", model) is what people write: the model is the second argument then.
+        if isinstance(rate, Model | str | PathLike):
+            rate, model = None, rate
+        if rate is not None:
+            raise CallError(f"rate is {rate!r} beside a path: leave it out, because the file states it")
+        recording = read_recording(Path(samples))
+        return _Input(recording.samples, recording.rate, _as_model(model))
+    if rate is None or isinstance(rate, Model):
+        raise CallError(f"the rate is missing: call {function}(samples, rate, model) or {function}(path)")
+    whole = to_whole_rate(rate, MIN_RATE, MAX_RATE)
+    return _Input(_validate_samples(samples, whole), whole, _as_model(model))
+
+
 def _validate_samples(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
     """Return samples as float32 (channels, samples), with the limits that files have."""
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise CallError(f"rate is {rate} Hz: give {MIN_RATE} to {MAX_RATE} Hz")
-    wave = np.atleast_2d(np.asarray(samples, dtype=np.float32))
+    wave = np.atleast_2d(to_float_samples(samples))
     if wave.ndim != 2:
         raise CallError(f"samples have shape {wave.shape}: give (channels, samples)")
     if wave.shape[0] > MAX_CHANNELS:
@@ -241,4 +290,11 @@ def _validate_samples(samples: ArrayLike, rate: int) -> NDArray[np.float32]:
     # A constant is silence too: its spectrum above DC is empty, and no level can be matched.
     if np.ptp(wave) == 0:
         raise AudioError("samples are silent: give a recording with sound")
+    mix = MixMeter()
+    mix.push(wave)
+    if mix.is_cancelled:
+        raise AudioError(
+            "the channels of samples cancel when they are mixed to one, which is what Tonewood analyses: "
+            "invert the polarity of one"
+        )
     return wave

@@ -16,6 +16,7 @@ from tonewood.audio_io.recording import resample
 from tonewood.dsp.stft import GainFunction, log_magnitude, stft
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Samples, to_mono
+from tonewood.utils.figures import save_figure
 
 MAX_EMBEDDED_SECONDS = 20.0
 """Longest audio in a notebook, which would otherwise grow by megabytes."""
@@ -131,7 +132,7 @@ def new_figure(rows: int, columns: int, *, width: float = 6.5, height: float = 3
 def figure_png(figure: Any, dpi: int = 100) -> bytes:  # noqa: ANN401 - matplotlib comes without types
     """Return a figure as a PNG."""
     stream = BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
+    save_figure(figure, stream, dpi)
     return stream.getvalue()
 
 

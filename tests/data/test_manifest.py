@@ -69,7 +69,7 @@ def test_jsonl_and_csv_give_the_same_manifest(tmp_path: Path) -> None:
         ("path,label\na.wav,good\n", "line 2: label is 'good'; write reference or source"),
         ("path,label\n,source\n", "line 2: no path is given"),
         ("path,label,start\na.wav,source,-1\n", "line 2: start is '-1'; write seconds"),
-        ("path,label,end\na.wav,source,1:20\n", "line 2: end is '1:20'; write seconds"),
+        ("path,label,end\na.wav,source,1:x\n", "line 2: end is '1:x'; write seconds or MIN:SEC"),
         ("path,label,start,end\na,source,3,2\n", "line 2: an excerpt from 3 to 2 s is empty"),
         ("path,label\na.wav,source\n", "names no reference; a model needs both sides"),
         ('path,label\n"a.wav,source\n', "after line 1: unexpected end of data: correct the manifest"),

@@ -100,7 +100,7 @@ def test_record_of_ten_minutes_is_small() -> None:
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a\nb.json"
     path.write_bytes(content)
-    with pytest.raises(RecipeError, match=r"a\\nb\.json is not a Tonewood recipe, or is damaged$"):
+    with pytest.raises(RecipeError, match=r"a\\nb\.json is not a Tonewood recipe, or is damaged"):
         load_recipe(path)
 
 

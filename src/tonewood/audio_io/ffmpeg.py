@@ -68,6 +68,8 @@ class MediaFile:
         Declared samples per channel, to within 0.1 s, or `UNKNOWN_LENGTH`.
     tracks : int
         Number of audio tracks.
+    warning : None
+        Wrong headers are errors.
 
     Raises
     ------
@@ -76,6 +78,8 @@ class MediaFile:
     AudioError
         The file is damaged, or contains no audio that can be decoded.
     """
+
+    warning: str | None = None
 
     def __init__(self, path: Path, container: str) -> None:
         if not is_pyav_installed():

@@ -14,6 +14,8 @@ from typing import BinaryIO, NamedTuple
 # Writers to a pipe cannot know the length, and declare a maximum: 0xFFFFFFFF (ffmpeg), 0x7FFFF000
 # (sox) or 0x80000000 (arecord), less about a header's length.
 _PLACEHOLDER_SIZES = (range(0x7FFF0000, 0x80000001), range(0xFFFF0000, 0x100000000))
+_MAX_SHORT_HEADER = 64  # bytes of a header without other chunks
+_MAX_CHUNKS = 65_536  # more are damage: a file of empty chunks would take minutes
 UNKNOWN_LENGTH = 2**63 - 1  # libsndfile's length of a .flac that was written to a pipe
 W64_GUID_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 # Tables of ISO/IEC 11172-3 (MPEG-1, key 3), 13818-3 (MPEG-2, key 2) and MPEG-2.5 (key 0), layer III.
@@ -61,31 +63,20 @@ def declared_to_actual_ratio(path: Path) -> float:
         if magic == b"OggS":
             return 1.0 if _is_last_page_complete(stream, size) else float("inf")
         for chunk in iter_container_chunks(stream, magic, size):
-            if chunk.start + chunk.size > size and not _is_placeholder_size(magic, chunk):
+            missing = chunk.start + chunk.size - size
+            if missing > 0 and not is_placeholder_size(magic, chunk):
                 if chunk.name not in (b"data", b"SSND"):
                     return float("inf")
+                if counts_header_as_audio(chunk, size):
+                    return 1.0
                 return chunk.size / max(size - chunk.start, 1)
     return 1.0
 
 
-def missing_data_size_offset(path: Path) -> int | None:
-    """Return the offset of the data size if a streamed .wav declares 0 before data, else None.
-
-    A recorder that was killed, or that writes to a pipe, leaves the size at 0. Its RIFF size does not
-    include the data either, unlike that of an empty .wav with chunks after its data.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        head = stream.read(8)
-        if len(head) < 8 or head[:4] != b"RIFF":
-            return None
-        riff_end = 8 + struct.unpack("<I", head[4:])[0]
-        for chunk in iter_container_chunks(stream, b"RIFF", size):
-            if chunk.name == b"data":
-                covered = chunk.start < riff_end < 0xFFFF0000
-                empty = chunk.size == 0 and size > chunk.start and not covered
-                return chunk.start - 4 if empty else None
-    return None
+def counts_header_as_audio(audio: ContainerChunk, size: int) -> bool:
+    """Return True if a header promises more than a file of `size` bytes holds by the length of a header."""
+    missing = audio.start + audio.size - size
+    return 0 < missing <= _MAX_SHORT_HEADER or missing in (audio.start, audio.start - 8)
 
 
 def scan_mp3_length(path: Path) -> Mp3Length:
@@ -129,7 +120,8 @@ def _parse_mp3_frame(head: bytes) -> tuple[int, int] | None:
     return samples // 8 * kbps * 1000 // _MP3_HZ[version][rate] + (head[2] >> 1 & 1), samples
 
 
-def _is_placeholder_size(magic: bytes, chunk: ContainerChunk) -> bool:
+def is_placeholder_size(magic: bytes, chunk: ContainerChunk) -> bool:
+    """Return True if a size stands for an unknown one."""
     if magic == b"caff":
         return chunk.size == 2**64 - 1
     return magic != b"riff" and any(chunk.size in r for r in _PLACEHOLDER_SIZES)
@@ -143,6 +135,11 @@ def _is_last_page_complete(stream: BinaryIO, size: int) -> bool:
     if len(page) < 27 or len(page) < 27 + page[26]:
         return False
     return 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
+
+
+def is_chunk_name(name: bytes) -> bool:
+    """Return True if bytes can be the name of a chunk: ASCII, or the GUID of a Wave64 chunk."""
+    return all(32 <= byte < 127 for byte in name[:4])
 
 
 def iter_container_chunks(
@@ -168,10 +165,18 @@ def iter_container_chunks(
         return
     offset, layout, alignment = layouts[magic]
     width = struct.calcsize(layout)
-    long_size = None
-    while offset + width <= size:
+    long_size, is_odd = None, False
+    for _ in range(_MAX_CHUNKS):
+        if offset + width > size:
+            return
         stream.seek(offset)
         name, length = struct.unpack(layout, stream.read(width))
+        if is_odd and not is_chunk_name(name):  # some writers omit the padding of an odd chunk
+            stream.seek(offset - 1)
+            name, length = struct.unpack(layout, stream.read(width))
+            offset -= 1
+        if not is_chunk_name(name):
+            return
         if magic == b"riff":  # Wave64 names chunks by GUIDs, and their sizes include the header
             name, length = name[:4] if name[4:] == W64_GUID_TAIL else name, max(length - width, 0)
         # RF64 keeps 64-bit sizes in ds64, and 0xFFFFFFFF in the chunk itself (EBU Tech 3306).
@@ -183,7 +188,42 @@ def iter_container_chunks(
         if name in (b"data", b"SSND") and magic != b"caff" and not past_audio:
             return
         offset += width + length
+        is_odd = alignment == 2 and offset % 2 == 1
         offset += -offset % alignment
+
+
+# --- The extension of WAVEFORMATEXTENSIBLE: valid bits, channel mask, and GUID of the encoding
+
+_EXTENSIBLE_TAG, _EXTENSION_OFFSET, _EXTENSION_BYTES = 0xFFFE, 18, 22
+
+
+def read_format_extension(path: Path) -> bytes:
+    """Return the extension of a .wav's format chunk; empty if it has none."""
+    if (start := _extension_offset(path)) is None:
+        return b""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        return stream.read(_EXTENSION_BYTES)
+
+
+def write_format_extension(path: Path, extension: bytes) -> None:
+    """Replace the extension of a .wav's format chunk, if it has one."""
+    if (start := _extension_offset(path)) is not None:
+        replace_bytes(path, start, start + _EXTENSION_BYTES, extension)
+
+
+def _extension_offset(path: Path) -> int | None:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+        if magic not in (b"RIFF", b"RF64", b"BW64"):
+            return None
+        for chunk in iter_container_chunks(stream, magic, size):
+            if chunk.name == b"fmt " and chunk.size >= _EXTENSION_OFFSET + _EXTENSION_BYTES:
+                stream.seek(chunk.start)
+                is_extensible = stream.read(2) == struct.pack("<H", _EXTENSIBLE_TAG)
+                return chunk.start + _EXTENSION_OFFSET if is_extensible else None
+    return None
 
 
 # --- Chunks with tags and cue points
@@ -194,7 +234,7 @@ _CONTAINER_FAMILIES = {
     b"FORM": "aiff",
 }  # fmt: skip
 _TAG_CHUNKS = (
-    b"bext", b"iXML", b"axml", b"_PMX", b"cart", b"id3 ", b"ID3 ", b"NAME", b"AUTH", b"(c) ",
+    b"bext", b"iXML", b"axml", b"chna", b"_PMX", b"cart", b"id3 ", b"ID3 ", b"NAME", b"AUTH", b"(c) ",
     b"ANNO",
 )  # fmt: skip
 _CUE_CHUNKS = (b"cue ", b"plst", b"smpl", b"inst", b"MARK", b"INST", b"COMT")

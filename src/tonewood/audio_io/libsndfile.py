@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ import soundfile
 
 from tonewood.audio_io import headers
 from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, MediaFile, detect_container, is_pyav_installed
+from tonewood.audio_io.header_repair import HeaderFinding, SplicedFile, inspect_header, rebuild_header
 from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.tags import make_deterministic
 from tonewood.errors import AudioError, CallError, failure_reason, may_pass, printable
 from tonewood.utils.arrays import Samples
+from tonewood.utils.names import fit_name
 
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 _RIFF_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")
@@ -69,11 +72,14 @@ class AudioFormat:
         ``PCM_16``, ``FLOAT``, ``VORBIS`` …
     endian : str
         ``FILE`` for the container's usual byte order, else ``LITTLE`` or ``BIG``.
+    extension : str
+        Valid bits, channel mask and encoding of a WAVEFORMATEXTENSIBLE, as hexadecimal digits.
     """
 
     container: str
     subtype: str
     endian: str = "FILE"
+    extension: str = ""
 
     @property
     def suffix(self) -> str:
@@ -85,6 +91,13 @@ class AudioFormat:
         """Bits of an integer sample; None for floating point and lossy encodings."""
         match = re.fullmatch(r"(?:PCM_[SU]?|ALAC_|DWVW_)(\d+)", self.subtype)
         return int(match[1]) if match else None
+
+    @property
+    def valid_bits(self) -> int | None:
+        """Bits of an integer sample that are used, which may be fewer than are stored."""
+        bits = self.integer_bits
+        stated = int.from_bytes(bytes.fromhex(self.extension[:4]), "little")
+        return stated if bits and 8 <= stated < bits else bits
 
     @classmethod
     def for_path(cls, path: str | os.PathLike[str], like: AudioFormat) -> AudioFormat:
@@ -112,7 +125,8 @@ class AudioFormat:
         endian = like.endian if (container, subtype) == (like.container, like.subtype) else "FILE"
         if not soundfile.check_format(container, subtype, endian):
             endian = "FILE"
-        return cls(container, subtype, endian)
+        keeps_extension = (container, subtype) == (like.container, like.subtype)
+        return cls(container, subtype, endian, like.extension if keeps_extension else "")
 
 
 def readable_suffixes() -> frozenset[str]:
@@ -122,7 +136,7 @@ def readable_suffixes() -> frozenset[str]:
 
 def default_output_name(path: Path) -> Path:
     """Return the input's name, with .flac in place of a suffix that cannot be written."""
-    return path.with_suffix(".flac") if path.suffix.lower() in FFMPEG_SUFFIXES else path
+    return path.with_name(fit_name(f"{path.stem}.flac")) if path.suffix.lower() in FFMPEG_SUFFIXES else path
 
 
 def _nearest_subtype(container: str, like: AudioFormat) -> str:
@@ -175,6 +189,43 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # has no stubs
     fails, and the last block is lost. A file that reports itself as unseekable avoids this.
     """
 
+    _stream: io.IOBase | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> SequentialFile:
+        """Open a file for reading; a wrong header is corrected."""
+        finding = inspect_header(path)
+        try:
+            return cls._open_corrected(path, finding)
+        except soundfile.SoundFileError:
+            rebuilt = rebuild_header(path) if finding.header is None else None
+            if rebuilt is None:
+                raise
+            return cls._open_corrected(path, rebuilt)
+
+    @classmethod
+    def _open_corrected(cls, path: Path, finding: HeaderFinding) -> SequentialFile:
+        stream = path.open("rb") if finding.header is None else SplicedFile(path, finding)
+        try:
+            # By an open file: given a path, libsndfile also opens resource forks of macOS beside the file.
+            # A descriptor is faster than a Python object; Windows has other descriptors for libsndfile.
+            is_plain = finding.header is None and os.name != "nt"
+            file = cls(stream.fileno(), closefd=False) if is_plain else cls(stream)
+        except BaseException:
+            stream.close()
+            raise
+        file._stream, file.warning = stream, finding.warning
+        return file
+
+    warning: str | None = None
+    """What is wrong with the header, if the file can be read."""
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        if self._stream is not None:
+            self._stream.close()
+
     def seekable(self) -> bool:
         """Return False, so that soundfile does not seek."""
         return False
@@ -191,18 +242,22 @@ def open_audio(path: Path) -> Iterator[SequentialFile | MediaFile]:
     MissingExtraError
         The container needs PyAV, which is not installed.
     """
-    if path.is_dir():
-        raise AudioError(f"{printable(path)} is a folder; a recording is needed: name a file in it")
-    if not path.exists():
-        raise AudioError(f"{printable(path)} does not exist: check its name")
-    if not path.is_file():
-        raise AudioError(f"{printable(path)} is not a regular file: save the audio to one first")
     try:
+        check_regular_file(path)
         file = _open_by_content(path)
     except OSError as error:
         raise read_error(path, error) from error
     with file:
         yield file
+
+
+def check_regular_file(path: Path) -> None:
+    """Raise AudioError if a path is no file: a pipe or device may never end. OSError if it does not exist."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise AudioError(f"{printable(path)} is a folder; a recording is needed: name a file in it")
+    if not stat.S_ISREG(mode):
+        raise AudioError(f"{printable(path)} is not a regular file: save the audio to one first")
 
 
 def read_error(path: Path, error: OSError) -> AudioError:
@@ -222,9 +277,7 @@ def _open_by_content(path: Path) -> SequentialFile | MediaFile:
         return MediaFile(path, container)
     supported = headers.is_supported_container(path)
     try:
-        return SequentialFile(_soundfile_source(path))
-    except TypeError:  # soundfile takes the suffix .raw for headerless samples
-        supported = False
+        return SequentialFile.open(path)
     except soundfile.SoundFileError:
         pass
     if supported:
@@ -234,16 +287,6 @@ def _open_by_content(path: Path) -> SequentialFile | MediaFile:
     )
 
 
-def _soundfile_source(path: Path) -> str | bytes | io.BytesIO:
-    """Return the path for soundfile, or the content of a streamed .wav with its data size repaired."""
-    offset = headers.missing_data_size_offset(path)
-    if offset is None:
-        return _soundfile_name(path)
-    data = bytearray(path.read_bytes())
-    data[offset : offset + 4] = b"\xff\xff\xff\xff"  # the largest size: libsndfile reads to the end
-    return io.BytesIO(data)
-
-
 def _soundfile_name(path: Path) -> str | bytes:
     # soundfile encodes a str strictly, and so refuses names whose bytes are not valid UTF-8.
     return str(path) if os.name == "nt" else os.fsencode(path)
@@ -251,16 +294,20 @@ def _soundfile_name(path: Path) -> str | bytes:
 
 def decode_blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
     """Decode to the end; yield blocks (samples, channels)."""
-    while True:
-        block = file.read(out=np.empty((_DECODE_BLOCK_FRAMES, file.channels), np.float32))
+    # At the end of a .flac, a decoder that is asked for more takes whatever follows for a damaged frame.
+    remaining = file.frames if file.format == "FLAC" else UNKNOWN_LENGTH
+    while remaining > 0:
+        count = min(remaining, _DECODE_BLOCK_FRAMES)
+        block = file.read(out=np.empty((count, file.channels), np.float32))
         if len(block) == 0:
             return
+        remaining -= len(block)
         yield block
 
 
 def count_samples(path: Path) -> int:
     """Decode a file and count its samples per channel."""
-    with SequentialFile(_soundfile_source(path)) as file:
+    with SequentialFile.open(path) as file:
         return sum(len(block) for block in decode_blocks(file))
 
 
@@ -343,11 +390,14 @@ def encode_blocks(
             for start in range(0, block.shape[1], ENCODE_BLOCK_FRAMES):
                 file.write(_quantize_samples(block[:, start : start + ENCODE_BLOCK_FRAMES].T, audio_format))
     make_deterministic(path)
+    if audio_format.extension:
+        # libsndfile writes its own guess of the channels' positions, and no valid bits.
+        headers.write_format_extension(path, bytes.fromhex(audio_format.extension))
 
 
 def _quantize_samples(block: npt.NDArray[np.floating[Any]], audio_format: AudioFormat) -> npt.NDArray[Any]:
     """Round to nearest and clip a block; libsndfile itself rounds down in .wav, to nearest in .flac."""
-    bits = audio_format.integer_bits
+    bits = audio_format.valid_bits
     if bits is not None:
         # A float32 times a power of two is exact, and its 24 significant bits represent such integers.
         wide = np.float32 if block.dtype == np.float32 and bits <= 24 else np.float64

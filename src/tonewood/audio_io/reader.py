@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from tonewood.audio_io import libsndfile
+from tonewood.audio_io import headers, libsndfile
 from tonewood.audio_io.ffmpeg import MediaFile
 from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.libsndfile import WRITABLE_SUBTYPES, AudioFormat, why_unsupported
-from tonewood.audio_io.recording import AudioInfo, Recording, is_clipped
+from tonewood.audio_io.recording import AudioInfo, MixMeter, Recording, is_clipped
 from tonewood.audio_io.tags import copy_tags
 from tonewood.errors import AudioError, CallError, OutputError, printable
 from tonewood.utils.arrays import Samples
@@ -99,7 +99,13 @@ class AudioReader:
         self._info = probe_audio(path, max_channels=max_channels)
         self.rate, self.channels = self._info.rate, self._info.channels
         self.format, self.tracks = self._info.format, self._info.tracks
-        self.clipped = False
+        self.clipped, self._mix = False, MixMeter()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the file, although it can be read; complete once it was decoded."""
+        tracks = f"the input has {self.tracks} audio tracks; the first was used" if self.tracks > 1 else None
+        return tuple(filter(None, (self._info.warning, tracks, self._mix.warning)))
 
     @property
     def declared_seconds(self) -> float | None:
@@ -114,12 +120,13 @@ class AudioReader:
         AudioError
             At the first sample that is not a finite number. At the end, if the file has no samples or
             fewer than its header declares, is shorter than `min_seconds`, silent (peak below -100 dB re
-            full scale) or constant. A .wav or .flac that was written to a pipe declares no length.
+            full scale) or constant, or its channels cancel each other. A .wav or .flac that was written to
+            a pipe declares no length.
         """
         # Running extremes per channel detect silence and offsets without a second pass.
         low = np.full(self.channels, np.inf, np.float32)
         high, total = -low, 0
-        tail = np.zeros((self.channels, 0), np.float32)
+        tail, mix = np.zeros((self.channels, 0), np.float32), MixMeter()
         with libsndfile.open_audio(self.path) as file:
             for block in libsndfile.decode_file(self.path, file):
                 # The extremes are NaN or infinite if and only if some sample is.
@@ -135,10 +142,17 @@ class AudioReader:
                 joined = np.concatenate([tail, block], axis=1)
                 self.clipped = self.clipped or is_clipped(joined, self.format)
                 tail = joined[:, -2:]
+                mix.push(block)
                 total += block.shape[1]
                 yield block
         _check_duration(self.path, self._info, total, self._min_seconds)
         _check_not_silent(self.path, low, high)
+        if mix.is_cancelled:
+            raise AudioError(
+                f"the channels of {printable(self.path)} cancel when they are mixed to one, which is what "
+                "Tonewood analyses: invert the polarity of one channel"
+            )
+        self._mix = mix
 
 
 def write_recording(
@@ -266,7 +280,8 @@ def _check_finite_blocks(
 
 
 def _audio_info(path: Path, file: libsndfile.SequentialFile | MediaFile, max_channels: int) -> AudioInfo:
-    audio_format = AudioFormat(file.format, file.subtype, file.endian)
+    extension = headers.read_format_extension(path).hex() if file.format in ("WAVEX", "RF64") else ""
+    audio_format = AudioFormat(file.format, file.subtype, file.endian, extension)
     if isinstance(file, libsndfile.SequentialFile) and audio_format.container not in WRITABLE_SUBTYPES:
         raise AudioError(
             f"{printable(path)} is a {audio_format.container} file, which Tonewood does not read: "
@@ -283,7 +298,7 @@ def _audio_info(path: Path, file: libsndfile.SequentialFile | MediaFile, max_cha
         )
     frames = None if file.frames == UNKNOWN_LENGTH else int(file.frames)
     tracks = file.tracks if isinstance(file, MediaFile) else 1
-    return AudioInfo(int(file.samplerate), int(file.channels), frames, audio_format, tracks)
+    return AudioInfo(int(file.samplerate), int(file.channels), frames, audio_format, tracks, file.warning)
 
 
 def _check_duration(path: Path, info: AudioInfo, frames: int, min_seconds: float) -> None:

@@ -15,6 +15,7 @@ from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, PYAV_REMEDY, is_pyav_insta
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat, readable_suffixes
 from tonewood.errors import FolderError, printable
 from tonewood.utils.arrays import Samples, to_mono
+from tonewood.utils.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class AudioInfo:
         Declared samples per channel; None if the header declares none.
     tracks : int
         Audio tracks; all other fields describe the first.
+    warning : str or None
+        What is wrong with the header, if the file can be read.
     """
 
     rate: int
@@ -36,6 +39,7 @@ class AudioInfo:
     frames: int | None
     format: AudioFormat
     tracks: int = 1
+    warning: str | None = None
 
     @property
     def duration(self) -> float | None:
@@ -138,7 +142,7 @@ def is_clipped(samples: Samples, audio_format: AudioFormat) -> bool:
     That means three samples in a row on the same side; one or two are an ordinary peak. Full scale is the
     largest positive integer of the format (limiters clip both sides to it), or 1 for floats and lossy codecs.
     """
-    bits = audio_format.integer_bits
+    bits = audio_format.valid_bits
     # For 32 bits this rounds to 1 in float32, as the decoded samples do.
     top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
     if max(samples.max(initial=0), -samples.min(initial=0)) < top:  # much faster, and the usual case
@@ -147,6 +151,47 @@ def is_clipped(samples: Samples, audio_format: AudioFormat) -> bool:
         bool(np.any(at_top[:, :-2] & at_top[:, 1:-1] & at_top[:, 2:]))
         for at_top in (samples >= top, samples <= -top)
     )
+
+
+class MixMeter:
+    """Level of the mean of the channels relative to the channels; all analysis is of that mean.
+
+    Channels of opposite polarity cancel in it, as a plug with swapped wires makes them.
+    """
+
+    _CANCELLED_DB, _WEAK_DB = -60.0, -20.0
+
+    def __init__(self) -> None:
+        self._mix_energy = self._energy = 0.0
+
+    def push(self, block: Samples) -> None:
+        """Add samples (channels, samples)."""
+        if len(block) > 1:
+            mix = block.sum(axis=0) / np.float32(len(block))
+            self._mix_energy += float(np.vdot(mix, mix))
+            self._energy += float(np.vdot(block, block)) / len(block)
+
+    @property
+    def relative_db(self) -> float:
+        """Level of the mix relative to the mean power of the channels, dB; 0 for one channel."""
+        if self._energy == 0:
+            return 0.0
+        return float(10 * np.log10(max(self._mix_energy / self._energy, 1e-30)))
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if nothing is left to analyse."""
+        return self.relative_db < self._CANCELLED_DB
+
+    @property
+    def warning(self) -> str | None:
+        """Warning for channels that nearly cancel."""
+        if self.relative_db > self._WEAK_DB:
+            return None
+        return (
+            f"the channels nearly cancel ({self.relative_db:.0f} dB) when they are mixed to one for the "
+            "analysis: invert the polarity of one"
+        )
 
 
 def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
@@ -226,7 +271,7 @@ def _no_audio_error(folder: Path, needs_pyav: list[str]) -> FolderError:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes; AudioError if it cannot be read."""
     try:
-        with Path(path).open("rb") as stream:
+        with open_regular(Path(path)) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise libsndfile.read_error(Path(path), error) from error

@@ -124,7 +124,7 @@ def read_tags(path: Path, *, keep_cue_points: bool = True) -> Tags:
             cover = media.cover()
             return Tags(texts, (_flac_picture(*cover),) if cover else ())
     try:
-        with soundfile.SoundFile(path) as sound:
+        with path.open("rb") as file, soundfile.SoundFile(file) as sound:
             texts = sound.copy_metadata()
     except (soundfile.SoundFileError, TypeError, UnicodeError):
         return Tags()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tonewood.data.dataset import AuditFeatures
 from tonewood.data.loading import DatasetSide, RecordingProgress, survey_sides
+from tonewood.data.manifest import BadRecordings
 from tonewood.dsp.artifact_detectors import THIRD_OCTAVES_HZ
 from tonewood.model.card import (
     MIN_RECORDINGS,
@@ -237,15 +238,15 @@ class AuditResult:
 
 
 def audit_folders(
-    reference: Path, source: Path, settings: ModelSettings
+    reference: Path, source: Path, settings: ModelSettings, bad: BadRecordings | None = None
 ) -> Iterator[RecordingProgress | AuditResult]:
     """Audit two folders for a training; yield the progress and, last, the `AuditResult`.
 
-    The recordings of the folders need not correspond.
+    The recordings of the folders need not correspond. `bad` decides whether bad recordings are left out.
 
     FolderError or AudioError if a folder or a recording cannot be used; the message names it.
     """
-    sides = yield from survey_sides([reference], source, settings)
+    sides = yield from survey_sides([reference], source, settings, bad)
     rng = np.random.default_rng(settings.training.seed)
     audit = analyse_confounds(sides["reference"], sides["source"], rng)
     yield AuditResult(audit, (reference, source), sides["reference"], sides["source"])

@@ -33,6 +33,7 @@ from tonewood.model.card import AuditVerdict, ConfoundAudit, format_accuracy, su
 from tonewood.model.model import Model
 from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import write_text
+from tonewood.utils.names import real_path
 
 _SIDE_COLORS = {"reference": "tab:blue", "source": "tab:orange"}
 _VERDICT_TEXT: dict[AuditVerdict, str] = {
@@ -71,7 +72,7 @@ def write_audit_report(
         "their duration and balance, or the player. If one folder holds scales and the other a suite, the "
         "scorer learns that too. Nor can the audit tell reverberation from an instrument that rings on.",
     ]
-    names = [printable(folder.resolve().name) for folder in result.folders]
+    names = [printable(real_path(folder).name) for folder in result.folders]
     title = f"Audit of {names[0]} (reference) and {names[1]} (source)"
     write_text(path, render_report(title, blocks), overwrite=overwrite)
 

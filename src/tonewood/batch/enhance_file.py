@@ -26,7 +26,8 @@ from tonewood.mask.certificate import Certificate
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.utils.atomic_write import existing_parent
+from tonewood.utils.atomic_write import exclusive_lock, existing_parent
+from tonewood.utils.names import is_inside
 
 if TYPE_CHECKING:
     from tonewood.enhancement.reapply import MaskTransfer
@@ -91,11 +92,14 @@ class EnhanceOptions:
         Write output minus input as a .wav of 32-bit floats.
     overwrite : bool
         Replace existing outputs.
+    root : Path, optional
+        Folder that no input or output may lead out of, not even by a link.
     """
 
     plot: bool = False
     overwrite: bool = False
     delta: bool = False
+    root: Path | None = None
 
 
 def enhance_file(
@@ -122,6 +126,12 @@ def enhance_file(
         The file cannot be enhanced; no partial output is left.
     """
     paths = _OutputPaths.of(output, options)
+    if options.root is not None:
+        for path in (source, *filter(None, paths)):
+            if not is_inside(path, options.root):
+                raise OutputError(
+                    f"{printable(path)} is a link that leads out of the allowed folders: replace it by a file"
+                )
     record = transfer.record if transfer else None
     key = OutputKey(file_sha256(source), model.digest, settings, record)
     recipe = None if options.overwrite else key.find_finished(output, paths.extras)
@@ -266,7 +276,11 @@ def _write_outputs(
         An equal recipe exists without its audio; it may be replaced.
     """
     replace_existing = options.overwrite or unfinished
-    with cleanup_on_error([path for path in paths if path is not None]) as written:
+    with (
+        cleanup_on_error([path for path in paths if path is not None]) as written,
+        # Two runs with other settings would otherwise leave the recipe of one beside the sound of the other.
+        exclusive_lock(paths.audio, wait=True),
+    ):
         # The recipe has the audio's hash, so it is written between the audio and its publication.
         def write_sidecars(audio: Path) -> None:
             recipe.model_copy(update={"output_sha256": file_sha256(audio)}).save(
@@ -351,8 +365,7 @@ def result_from_recipe(
 
 
 def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement) -> Iterator[str]:
-    if reader.tracks > 1:
-        yield f"the input has {reader.tracks} audio tracks; the first was used"
+    yield from reader.warnings
     if reader.clipped:
         yield "the input is clipped; the clipped peaks are not restored"
     match = enhancement.output.loudness_match

@@ -24,6 +24,7 @@ from tonewood.utils.atomic_write import (
     disk_full_error,
     try_lock,
 )
+from tonewood.utils.names import append_to_name
 
 PARTIAL_SUFFIX = ".partial"
 _GROUP_ROWS = 4_096  # rows of a group: readers of a large table load one group at a time
@@ -161,7 +162,7 @@ class ResultsTable:
     @property
     def _journal_path(self) -> Path:
         assert isinstance(self.location, Path)
-        return self.location.with_name(self.location.name + PARTIAL_SUFFIX)
+        return append_to_name(self.location, PARTIAL_SUFFIX)
 
     def _open_journal(self) -> BinaryIO:
         """Open the journal under a lock that excludes other runs."""

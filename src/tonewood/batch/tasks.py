@@ -1,6 +1,7 @@
 """Tasks of a batch: enhance or score one recording, and describe it as a row of the results table."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +29,14 @@ from tonewood.enhancement.analysis import Score, score_source
 from tonewood.enhancement.output_files import DELTA_SUFFIX, FileFailure, FileJob, OutputKey
 from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, parse_recipe
-from tonewood.errors import OutputError, RecipeError, TonewoodError, may_pass, printable
+from tonewood.errors import (
+    OutputError,
+    RecipeError,
+    TonewoodError,
+    failure_reason,
+    may_pass,
+    printable,
+)
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
@@ -103,6 +111,10 @@ def run_guarded(
                 yield event
     except TonewoodError as error:
         yield failed_item(item, error, time.perf_counter() - start_time)
+    except OSError as error:  # of the system, such as a name that is too long: not a bug
+        name = printable(os.fsdecode(error.filename) if error.filename else str(item.input))
+        refused = OutputError(f"{name} cannot be used ({failure_reason(error)}): choose another place")
+        yield failed_item(item, refused, time.perf_counter() - start_time)
     except Exception as error:  # a bug must not stop a run of days; its type is reported
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         unexpected = TonewoodError(
@@ -266,6 +278,7 @@ class FileScored(NamedTuple):
 
     input: Location
     score: Score
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -301,16 +314,19 @@ class ScoreTask:
             seconds=reader.n_samples / reader.rate,
             scorer=score.scorer,
             judge=score.judge,
-            details=json.dumps({"windows": score.windows, "unlikeness": score.unlikeness}),
+            details=json.dumps(
+                {"windows": score.windows, "unlikeness": score.unlikeness, "warnings": reader.warnings}
+            ),
         )
-        yield ItemResult(row, FileScored(item.input, score))
+        yield ItemResult(row, FileScored(item.input, score, reader.warnings))
 
 
 def _scored_earlier(location: Location, digest: str, previous: ResultRow | None) -> ItemResult | None:
     # By content, because a file may be replaced under the same name.
     if previous is None or previous.sha256 != digest or (score := _score_of_row(previous)) is None:
         return None
-    return ItemResult(previous, FileScored(location, score), from_earlier_run=True)
+    warnings = json.loads(previous.details or "{}").get("warnings", ())
+    return ItemResult(previous, FileScored(location, score, tuple(warnings)), from_earlier_run=True)
 
 
 def _score_of_row(row: ResultRow) -> Score | None:

@@ -3,13 +3,17 @@
 Exit codes: 0 success, 1 some input failed (each is named), 2 wrong call, 130 interrupted.
 """
 
+import errno
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +21,7 @@ import typer.core
 import typer.main
 
 from tonewood.cli import common
-from tonewood.errors import CallError, TonewoodError
+from tonewood.errors import CallError, TonewoodError, failure_reason, printable
 from tonewood.utils.optional_torch import explain_missing_torch
 
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
@@ -46,6 +50,7 @@ class LazyCommand(typer.core.TyperCommand):
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as in typer
         """Parse the arguments of a call of the command itself."""
+        _refuse_standard_streams(kwargs["args"] if "args" in kwargs else args[1])
         return self.load().make_context(*args, **kwargs)
 
 
@@ -69,6 +74,19 @@ def _process_non_empty(parameter: Any, process: Callable[..., Any], context: Any
             f"{name or parameter.name.upper()} is empty: give a name, or check the variable it is from"
         )
     return process(context, value)
+
+
+_TEXT_OPTIONS = ("--domain", "--licence", "--title", "--question")
+
+
+def _refuse_standard_streams(arguments: Sequence[str]) -> None:
+    """Raise CallError for `-`, which stands for standard input or output elsewhere."""
+    for before, argument in pairwise(("", *arguments)):
+        if (argument == "-" and before not in _TEXT_OPTIONS) or argument in ("-o-", "--output=-"):
+            raise CallError(
+                "- as standard input or output is not supported, because recipes name files: give the name "
+                "of a file (./- for one called -)"
+            )
 
 
 COMMANDS = (
@@ -109,7 +127,9 @@ class _CommandGroup(typer.core.TyperGroup):
 
         tune_malloc()
         try:
-            return self._invoke_command(ctx)
+            result = self._invoke_command(ctx)
+            sys.stdout.flush()  # here, so that a full disk is an error like any other
+            return result
         except TonewoodError as error:
             common.print_stderr(f"tonewood: {error}")
             raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
@@ -117,6 +137,11 @@ class _CommandGroup(typer.core.TyperGroup):
             # The error has a text if the command knows how to continue.
             common.print_stderr("; ".join(("tonewood: interrupted", *map(str, interrupt.args))))
             raise typer.Exit(130) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of the output has ended, as `head` does
+                raise
+            _report_system_error(error)
+            raise typer.Exit(1) from None
 
     def _invoke_command(self, ctx: Any) -> Any:  # noqa: ANN401
         """Run a command; if it needs torch, which is not installed, say so."""
@@ -155,6 +180,16 @@ def _describe(
     """Change recordings toward a sound that is learnt from two folders of recordings."""
 
 
+def _report_system_error(error: OSError) -> None:
+    """Print what the system refused in one line."""
+    name = "standard output" if error.filename is None else printable(os.fsdecode(error.filename))
+    common.print_stderr(f"tonewood: {name} cannot be used ({failure_reason(error)}): choose another place")
+    if error.filename is None:
+        # Python writes what is left in the buffer at exit, and would fail again.
+        with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 def _exit_on_signal(signum: int, _: object) -> None:
     """Raise an exception, so that partial outputs are removed as after an interrupt."""
     raise SystemExit(128 + signum)
@@ -176,4 +211,13 @@ def main() -> None:
         # Output has arrows, which the encoding of the terminal may lack.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    cli_app(prog_name="tonewood")
+    try:
+        try:
+            cli_app(prog_name="tonewood")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:  # of a list of options, or of the output of a command that failed
+        if error.errno == errno.EPIPE:
+            raise
+        _report_system_error(error)
+        sys.exit(1)

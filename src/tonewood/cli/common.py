@@ -1,6 +1,7 @@
 """Options, checks, output and batch processing that several commands share."""
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
+from tonewood.data.tables import parse_seconds
 from tonewood.errors import CallError, OutputError, printable
+from tonewood.utils.names import append_to_name
 
 if TYPE_CHECKING:
     from tonewood.audio_io.recording import LeftOutRecording
@@ -45,7 +48,8 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_stderr(line: str) -> None:
     """Write a line for people on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    # Messages quote names and texts of files, which may contain escape sequences.
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def format_time(seconds: float) -> str:
@@ -73,7 +77,7 @@ def print_card(model: "ModelOrFile") -> None:
 
     for name, lines in card_lines(model):
         for number, line in enumerate(lines):
-            print(f"{'' if number else name:<11}{line}".rstrip())
+            print(f"{'' if number else name:<11}{printable(line)}".rstrip())
 
 
 def print_columns(rows: Sequence[Sequence[str]], indent: str = "") -> None:
@@ -115,6 +119,9 @@ CacheOption = Annotated[
         help="Keep analysed recordings for the next run, in the folder TONEWOOD_CACHE if it is set.",
     ),
 ]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out recordings that cannot be used, and name them.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print only warnings and failures.")]
 DeltaOption = Annotated[
@@ -143,16 +150,10 @@ def parse_band(text: str) -> tuple[float, float]:
 
 def parse_time(text: str) -> float:
     """Return a time such as 10, 10s, 1:02 or 1:00:02.5 in seconds."""
-    total = 0.0
-    try:
-        for position, number in enumerate(text.strip().removesuffix("s").split(":")):
-            # float() alone would accept -1, inf and nan.
-            if position == 3 or not number[:1].isdigit():
-                raise ValueError
-            total = 60 * total + float(number)
-    except ValueError:
-        raise CallError(f"{text!r} is not a time: give seconds or MIN:SEC, as in 10 or 1:02") from None
-    return total
+    seconds = parse_seconds(text.strip().removesuffix("s"))
+    if math.isnan(seconds):
+        raise CallError(f"{text!r} is not a time: give seconds or MIN:SEC, as in 10 or 1:02")
+    return seconds
 
 
 _MAX_NAMED = 20  # failures that are named again at the end of a run
@@ -208,6 +209,8 @@ def check_output_path(path: Path, overwrite: bool) -> None:
     """Raise OutputError now if an output could not be written after minutes of work."""
     if path.is_dir():
         raise OutputError(f"{printable(path)} is a folder, not a file: name a file in it")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{printable(path)} is not a regular file: name another output")
     if path.exists() and not overwrite:
         raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
     from tonewood.utils.atomic_write import check_parent
@@ -256,7 +259,7 @@ class BatchOptions(NamedTuple):
         table = self.table_location(folder)
         if not isinstance(table, Path):
             return False
-        return table.exists() or table.with_name(table.name + PARTIAL_SUFFIX).exists()
+        return table.exists() or append_to_name(table, PARTIAL_SUFFIX).exists()
 
 
 # One file after the other in this process: every option has its default.

@@ -75,6 +75,8 @@ def score_command(
 
 def _print_score(scored: "FileScored", model: "Model", as_json: bool) -> None:
     """Print the scores of one recording."""
+    for warning in scored.warnings:
+        common.print_stderr(f"warning: {printable(scored.input)}: {warning}")
     result = scored.score
     if as_json:
         common.print_json(
@@ -86,6 +88,7 @@ def _print_score(scored: "FileScored", model: "Model", as_json: bool) -> None:
                 "judge": result.judge,
                 "windows": list(result.windows),
                 "unlikeness": result.unlikeness,
+                "warnings": list(scored.warnings),
             }
         )
         return

@@ -8,6 +8,7 @@ import typer
 from tonewood.cli import common
 from tonewood.cli.common import JsonOption, OverwriteOption
 from tonewood.errors import CallError, FolderError, printable
+from tonewood.utils.names import real_path
 
 if TYPE_CHECKING:
     from tonewood.listening.database import AnswerDatabase
@@ -86,7 +87,7 @@ def new_test_command(
     plan = builder.make_plan(
         kind=kind, title=title, question=question, seconds=seconds, excerpts=excerpts,
         per_listener=per_listener, repeats=repeats, training=training, choice=choice,
-        checked=checks, seed=seed, reference=reference.resolve().name if reference else None,
+        checked=checks, seed=seed, reference=real_path(reference).name if reference else None,
     )  # fmt: skip
     resolve_effect_size(plan.kind, expect)
     builder.check_test_folder(output, overwrite)

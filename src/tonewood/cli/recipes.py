@@ -140,7 +140,7 @@ def diff_command(a: _CorrectionArgument, b: _CorrectionArgument, json_: JsonOpti
 
 def _print_difference(difference: "CorrectionDifference") -> None:
     """Print a summary, then registers, tilt and level, times and settings."""
-    print(f"{difference.a} → {difference.b}")
+    print(f"{printable(difference.a)} → {printable(difference.b)}")
     print(f"  {difference.line}")
     print(f"  {'':<12}{'Hz':>13}{'A':>8}{'B':>8}{'change':>9}")
     for row in difference.registers:
@@ -155,7 +155,7 @@ def _print_difference(difference: "CorrectionDifference") -> None:
         span = f"{common.format_time(passage.start_s)} to {common.format_time(passage.end_s)}"
         print(f"  when        {passage.name} {passage.change_db:+z.1f} dB from {span}")
     for stated in difference.stated:
-        print(f"  {stated.name}: {stated.a} → {stated.b}")
+        print(f"  {stated.name}: {printable(str(stated.a))} → {printable(str(stated.b))}")
     if not difference.moments:
         print("  only averages are compared: the recipes are not for the same take")
 

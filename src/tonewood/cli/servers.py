@@ -48,6 +48,10 @@ def studio_command(
         Path | None,
         typer.Option(readable=False, help="The page can choose folders only inside this one."),
     ] = None,
+    require_token: Annotated[
+        bool,
+        typer.Option("--token", help="Require the token on this machine too, where other people log in."),
+    ] = False,
 ) -> None:
     """Serve the studio, open it in the browser, and print its address."""
     from tonewood.web import RequestLimits, is_loopback, require_server_extra, run_server, server_url
@@ -61,7 +65,7 @@ def studio_command(
     if root is None and is_loopback(host):
         root = Path.home()
     # Other machines reach any other address, so it needs a token.
-    token = None if is_loopback(host) else secrets.token_urlsafe(24)
+    token = None if is_loopback(host) and not require_token else secrets.token_urlsafe(24)
     state = StudioState(folder or default_studio_folder(), model, root)
 
     def announce(bound_port: int) -> None:

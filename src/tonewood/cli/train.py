@@ -14,11 +14,13 @@ from tonewood.cli.common import (
     OverwriteOption,
     ReferenceOption,
     SetOption,
+    SkipBadOption,
     SourceOption,
     check_output_path,
     settings_named_by_options,
 )
 from tonewood.errors import CallError, failure_reason, printable
+from tonewood.utils.regular_files import read_regular
 
 if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult
@@ -98,12 +100,14 @@ def train_command(
         bool, typer.Option("--resume", help="Continue an interrupted training, and refuse another one.")
     ] = False,
     set_: SetOption = None,
+    skip_bad: SkipBadOption = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Learn a model from two folders of recordings, from listeners' answers, or from both."""
     from tonewood.data.feature_cache import NO_CACHE, FeatureCache
     from tonewood.data.loading import list_folders, parse_training_inputs
+    from tonewood.data.manifest import BadRecordings
     from tonewood.model.model import load_model
     from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
     from tonewood.training import pipeline
@@ -119,6 +123,7 @@ def train_command(
     unfinished = common.left_out_of_folders(*list_folders(reference_inputs), *list_folders(source_inputs))
     provenance = pipeline.Provenance(domain, licence, _read_text_file(notice) if notice else "")
     feature_cache = FeatureCache.for_user() if cache else NO_CACHE
+    bad = BadRecordings(skip=skip_bad)
     if onto is not None:
         base_model = load_model(onto)
         has_other_options = not predictor or preferences is not None or ratings is not None
@@ -128,7 +133,7 @@ def train_command(
         sides = reference_inputs, source_inputs
 
         def learn(training_device: str) -> Iterator[pipeline.TrainingEvent]:
-            return pipeline.add_predictor(base_model, *sides, settings.predictor, feature_cache)
+            return pipeline.add_predictor(base_model, *sides, settings.predictor, feature_cache, bad)
 
     else:
         settings = _settings_of_options(seed, group_by, judge, fix, predictor, set_ or [])
@@ -152,6 +157,7 @@ def train_command(
                 provenance=provenance,
                 cache=feature_cache,
                 checkpoint=checkpoint,
+                bad=bad,
             )
 
     with distributed_group(device, settings.training) as training_device, feature_cache.enforce_size():
@@ -162,7 +168,7 @@ def train_command(
                 pass
             return
         model = _save_trained_model(learn(training_device), output, checkpoint, overwrite)
-    _print_model(output, model, unfinished, json_)
+    _print_model(output, model, unfinished.with_bad(bad.found), json_)
 
 
 def _settings_with_predictor(
@@ -243,7 +249,7 @@ def _print_model(output: Path, model: "Model", unfinished: common.Unfinished, js
 
 def _read_text_file(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return read_regular(path).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = failure_reason(error)
         raise CallError(f"{printable(path)} cannot be read as text ({reason}): name a text file") from None
@@ -260,6 +266,7 @@ def audit_command(
         str | None,
         typer.Option("-m", "--model", help="Model of these folders, to compare its accuracy."),
     ] = None,
+    skip_bad: SkipBadOption = False,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -267,6 +274,7 @@ def audit_command(
     from tonewood.audit import pipeline
     from tonewood.audit.report import write_audit_report
     from tonewood.cli.progress import AuditDisplay
+    from tonewood.data.manifest import BadRecordings
     from tonewood.enhancement import plotting
     from tonewood.model.model import load_model
     from tonewood.settings import ModelSettings
@@ -278,15 +286,16 @@ def audit_command(
         plotting.check_matplotlib("a report")
     loaded = load_model(model) if model is not None else None
     settings = loaded.settings if loaded else ModelSettings()
+    bad = BadRecordings(skip=skip_bad)
     with AuditDisplay() as display:
-        for event in pipeline.audit_folders(reference, source, settings):
+        for event in pipeline.audit_folders(reference, source, settings, bad):
             if isinstance(event, pipeline.AuditResult):
                 result = event
             else:
                 display.show(event)
     if output is not None:
         write_audit_report(output, result, loaded, overwrite=overwrite)
-    unfinished = common.left_out_of_folders(reference, source)
+    unfinished = common.left_out_of_folders(reference, source).with_bad(bad.found)
     _print_audit(result, loaded, output, unfinished, json_)
     unfinished.exit()
 

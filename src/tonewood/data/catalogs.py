@@ -20,6 +20,7 @@ from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
 from tonewood.data.manifest import ManifestRow, check_manifest_output, write_manifest
 from tonewood.errors import CallError, FolderError, MissingExtraError, OutputError, failure_reason, printable
 from tonewood.utils.atomic_write import temporary_folder
+from tonewood.utils.names import append_to_name
 
 
 class CatalogTrack(NamedTuple):
@@ -314,7 +315,7 @@ def write_shards_manifest(
     paths = [shard for path in archives for shard in (sorted(path.glob("*.tar")) or [path])]
     samples = read_shard_samples(paths)
     selected = _select_sides(samples, lambda sample: sample.track, sides, printable(archives[0]))
-    folder = output.with_name(f"{output.stem}-audio")
+    folder = append_to_name(output.with_name(output.stem), "-audio")
     if folder.exists() and not overwrite:
         raise OutputError(f"{printable(folder)} exists: name another manifest or pass --overwrite")
     labels = {(sample.shard, sample.member): side for side in selected for sample in selected[side]}

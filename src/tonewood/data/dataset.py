@@ -21,6 +21,7 @@ from tonewood.data.feature_cache import (
     extract_features,
 )
 from tonewood.data.manifest import (
+    BadRecordings,
     FolderOrManifest,
     RecordingRef,
     content_key,
@@ -30,7 +31,7 @@ from tonewood.data.manifest import (
 )
 from tonewood.dsp.features import PITCH_HOP_RATIO, CompactFeatures, Features
 from tonewood.dsp.recording_quality import RecordingQuality
-from tonewood.errors import FolderError, printable
+from tonewood.errors import AudioError, FolderError, printable
 from tonewood.settings import ModelSettings, Normalization
 from tonewood.stats.sampling import TakeWeights
 from tonewood.utils.arrays import Levels
@@ -132,6 +133,7 @@ def load_dataset(
     *,
     normalization: Normalization | None = None,
     cache: FeatureCache = NO_CACHE,
+    bad: BadRecordings | None = None,
 ) -> Iterator[LoadProgress]:
     """Read and analyse every recording of a folder or manifest, in parallel.
 
@@ -143,6 +145,8 @@ def load_dataset(
         Applied to each recording first; the audit features describe the normalized recording.
     cache : FeatureCache
         Cached features are memory-mapped, and so need little memory.
+    bad : BadRecordings, optional
+        Collects the recordings that cannot be used, which raise an error otherwise.
 
     Raises
     ------
@@ -158,10 +162,17 @@ def load_dataset(
     analysis_settings = (scorer.bands, settings.spectrum, normalization or Normalization())
     key_parts = (*(group.model_dump_json() for group in analysis_settings), str(scorer.crop_seconds))
 
-    def extract(item: RecordingRef) -> CachedFeatures:
-        return cache.get_or_extract(
-            partial(content_key, item), partial(extract_features, item, settings, normalization), key_parts
-        )
+    def extract(item: RecordingRef) -> CachedFeatures | AudioError:
+        try:
+            return cache.get_or_extract(
+                partial(content_key, item),
+                partial(extract_features, item, settings, normalization),
+                key_parts,
+            )
+        except AudioError as error:
+            if bad is None:
+                raise
+            return error
 
     items = list_recordings(folder)
     if world_size() > 1 and cache.folder is not None:
@@ -173,6 +184,10 @@ def load_dataset(
     # Features come in the order of the items, so that "the first copy" is the same in every run.
     seen = set[str]()
     for number, (item, cached) in enumerate(zip(items, parallel_map(extract, items), strict=True), start=1):
+        if isinstance(cached, AudioError):
+            assert bad is not None
+            bad.add(recording_path(item), cached)
+            continue
         if cached.digest in seen:
             continue
         seen.add(cached.digest)
@@ -191,11 +206,19 @@ def load_dataset(
         yield LoadProgress(number, len(items), take)
 
 
-def survey_dataset(folder: FolderOrManifest, settings: ModelSettings) -> Iterator[SurveyProgress]:
+def survey_dataset(
+    folder: FolderOrManifest, settings: ModelSettings, bad: BadRecordings | None = None
+) -> Iterator[SurveyProgress]:
     """Read the audit features of every recording; inputs and errors are those of `load_dataset`."""
     items, seen = list_recordings(folder), set[str]()
     for number, item in enumerate(items, start=1):
-        extracted = extract_audit_features(item, settings)
+        try:
+            extracted = extract_audit_features(item, settings)
+        except AudioError as error:
+            if bad is None:
+                raise
+            bad.add(recording_path(item), error)
+            continue
         if extracted.digest in seen:
             continue
         seen.add(extracted.digest)

@@ -16,10 +16,11 @@ from tonewood.data.dataset import (
     survey_dataset,
 )
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
-from tonewood.data.manifest import FolderOrManifest, ManifestSide, read_manifest
+from tonewood.data.manifest import BadRecordings, FolderOrManifest, ManifestSide, read_manifest
 from tonewood.data.normalization import fit_normalization
 from tonewood.errors import CallError, printable
 from tonewood.settings import ModelSettings, Normalization
+from tonewood.utils.names import real_path
 
 DatasetSide = Literal["reference", "source"]
 SideInput = FolderOrManifest | Sequence[WeightedFolder]
@@ -67,22 +68,29 @@ def load_sides(
     *,
     normalization: Normalization | None = None,
     cache: FeatureCache = NO_CACHE,
+    bad: BadRecordings | None = None,
 ) -> Generator[RecordingProgress, None, dict[DatasetSide, list[TrainingRecording]]]:
     """Read both sides; yield the progress, and return the takes of each side.
 
-    `normalization` and `cache` are those of `load_dataset`.
+    `normalization` and `cache` are those of `load_dataset`; `bad` decides whether bad recordings are left
+    out.
 
     Raises
     ------
     FolderError, AudioError
         A folder or a recording cannot be used for training; the message names it.
     """
+    bad = bad or BadRecordings()
     takes: list[list[TrainingRecording]] = []
     for side, folder in _list_sides(_datasets_of_side(reference), source):
         takes.append([])
-        for number, total, take in load_dataset(folder, settings, normalization=normalization, cache=cache):
+        for number, total, take in load_dataset(
+            folder, settings, normalization=normalization, cache=cache, bad=bad
+        ):
             takes[-1].append(take)
             yield RecordingProgress("load", side, number, total, take.path)
+
+    bad.check()
 
     # Weights apply only among several folders of the reference.
     *reference_takes, source_takes = takes
@@ -95,13 +103,16 @@ def load_sides(
 
 
 def plan_side_normalization(
-    reference: SideInput, source: FolderOrManifest, settings: ModelSettings
+    reference: SideInput,
+    source: FolderOrManifest,
+    settings: ModelSettings,
+    bad: BadRecordings | None = None,
 ) -> Generator[RecordingProgress, None, Normalization | None]:
     """Measure both sides and return the normalization of `training.fix`; None if that is empty."""
     if not settings.training.fix:
         return None
     # Of the unchanged recordings: the normalization is computed from their quality.
-    features = yield from survey_sides(_datasets_of_side(reference), source, settings)
+    features = yield from survey_sides(_datasets_of_side(reference), source, settings, bad)
     reference_quality = [recording.traces for recording in features["reference"]]
     source_quality = [recording.traces for recording in features["source"]]
     return fit_normalization(settings.training.fix, reference_quality, source_quality)
@@ -133,10 +144,10 @@ def check_folder_weights(folders: Sequence[WeightedFolder]) -> None:
 def side_display_name(side: SideInput) -> str:
     """Return a display name: that of a folder or a manifest, or several folders with their weights."""
     if isinstance(side, Path):
-        return side.resolve().name
+        return real_path(side).name
     if isinstance(side, ManifestSide):
         return side.name
-    return " + ".join(f"{folder.resolve().name}:{weight:g}" for folder, weight in side)
+    return " + ".join(f"{real_path(folder).name}:{weight:g}" for folder, weight in side)
 
 
 def list_folders(side: SideInput | None) -> list[Path]:
@@ -149,14 +160,19 @@ def _datasets_of_side(side: SideInput) -> list[FolderOrManifest]:
 
 
 def survey_sides(
-    references: Sequence[FolderOrManifest], source: FolderOrManifest, settings: ModelSettings
+    references: Sequence[FolderOrManifest],
+    source: FolderOrManifest,
+    settings: ModelSettings,
+    bad: BadRecordings | None = None,
 ) -> Generator[RecordingProgress, None, dict[DatasetSide, list[AuditFeatures]]]:
     """Read both sides for an audit; yield the progress, and return the features of each side."""
+    bad = bad or BadRecordings()
     features: dict[DatasetSide, list[AuditFeatures]] = {"reference": [], "source": []}
     for side, folder in _list_sides(references, source):
-        for number, total, recording in survey_dataset(folder, settings):
+        for number, total, recording in survey_dataset(folder, settings, bad):
             features[side].append(recording)
             yield RecordingProgress("survey", side, number, total, recording.path)
+    bad.check()
     check_disjoint(features["reference"], features["source"])
     return features
 
@@ -175,7 +191,7 @@ def check_distinct_folders(*sides: FolderOrManifest) -> None:
     folders = [side for side in sides if isinstance(side, Path)]
     if len(folders) < len(sides):
         return  # both sides of a manifest, which are distinct by their labels
-    *references, source = (folder.resolve() for folder in folders)
+    *references, source = (real_path(folder) for folder in folders)
     # `folders` has the source as one item more, and keeps the paths as given, for messages.
     for number, (folder, reference) in enumerate(zip(folders, references, strict=False)):
         if reference == source:

@@ -17,9 +17,12 @@ import numpy as np
 
 from tonewood.audio_io.reader import MIN_RECORDING_SECONDS, AudioReader
 from tonewood.audio_io.recording import file_sha256, find_audio_files
+from tonewood.data.tables import decode_text, parse_seconds, read_table
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, failure_reason, printable
 from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import check_not_existing, check_parent, write_text
+from tonewood.utils.names import listed_path, real_path
+from tonewood.utils.regular_files import read_regular
 
 
 class ContentKey(NamedTuple):
@@ -31,6 +34,7 @@ class ContentKey(NamedTuple):
 
 
 SIDE_LABELS = ("reference", "source")
+_COLUMNS = ("path", "label", "session", "start", "end")
 
 
 class ManifestEntry(NamedTuple):
@@ -77,7 +81,7 @@ class ManifestSide(NamedTuple):
 def read_manifest(path: Path) -> tuple[ManifestSide, ManifestSide]:
     """Read a manifest; return reference and source. FolderError names the line of an invalid row."""
     sides: dict[str, list[ManifestEntry]] = {label: [] for label in SIDE_LABELS}
-    for line, row in _read_manifest_rows(path):
+    for line, row, separator in _read_manifest_rows(path):
         where = f"{printable(path)}, line {line}"
         label = str(row.get("label") or "").strip().lower()
         if label not in SIDE_LABELS:
@@ -85,14 +89,16 @@ def read_manifest(path: Path) -> tuple[ManifestSide, ManifestSide]:
         name = str(row.get("path") or "").strip()
         if not name:
             raise FolderError(f"{where}: no path is given; write one relative to the manifest's folder")
-        start, end = (_parse_manifest_seconds(row.get(key), key, where) for key in ("start", "end"))
+        start, end = (
+            _parse_manifest_seconds(row.get(key), key, where, separator) for key in ("start", "end")
+        )
         if end is not None and end <= (start or 0.0):
             raise FolderError(
                 f"{where}: an excerpt from {start or 0:g} to {end:g} s is empty; end must be after start"
             )
         session = str(row.get("session") or "").strip() or None
         # Relative to the manifest, so that manifest and recordings can move together.
-        sides[label].append(ManifestEntry(path.parent / name, session, start, end, line))
+        sides[label].append(ManifestEntry(listed_path(path.parent, name), session, start, end, line))
     for label, entries in sides.items():
         if not entries:
             raise FolderError(f"{printable(path)} names no {label}; a model needs both sides: add some")
@@ -110,7 +116,7 @@ def check_manifest_output(path: Path, overwrite: bool) -> None:
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool = False) -> None:
     """Write a manifest with paths relative to its folder; errors are those of `write_text`."""
-    folder = path.resolve().parent
+    folder = real_path(path).parent
     text = io.StringIO()
     # csv ends lines with CR LF by default; one line end gives the same bytes on every system.
     table = csv.writer(text, lineterminator="\n")
@@ -118,7 +124,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool =
     if not as_json:
         table.writerow(["path", "label", "session"])
     for row in rows:
-        relative = Path(os.path.relpath(row.path.resolve(), folder)).as_posix()
+        relative = Path(os.path.relpath(real_path(row.path), folder)).as_posix()
         if as_json:
             fields = {"path": relative, "label": row.label, "session": row.session or ""}
             text.write(json.dumps(fields) + "\n")
@@ -127,34 +133,38 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow], *, overwrite: bool =
     write_text(path, text.getvalue(), overwrite=overwrite)
 
 
-def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield rows with their line numbers."""
+def _read_manifest_rows(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Yield line number, cells and separator of each row."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets start a file with a byte order mark
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            text = decode_text(read_regular(path))
+        else:
+            table = read_table(path, _COLUMNS)
     except OSError as error:
         reason = failure_reason(error)
         raise FolderError(f"{printable(path)} cannot be read ({reason}): name a CSV or JSONL") from None
     except UnicodeDecodeError:
-        raise FolderError(f"{printable(path)} is not UTF-8: save the manifest as UTF-8") from None
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                yield number, _parse_json_object(line, f"{printable(path)}, line {number}")
-        return
-    # Without `strict`, csv takes all rows after an unclosed quote as one cell.
-    reader = csv.DictReader(text.splitlines(), skipinitialspace=True, strict=True)
-    try:
-        missing = {"path", "label"} - set(reader.fieldnames or ())
-        if missing:
-            raise FolderError(
-                f"{printable(path)} has no column {' and no column '.join(sorted(missing))}: start it with "
-                "path,label or path,label,session,start,end"
-            )
-        for row in reader:
-            yield reader.line_num, row
+        raise FolderError(f"{printable(path)} is not UTF-8: save the manifest as CSV UTF-8") from None
     except csv.Error as error:
-        line = f"line {reader.line_num}"
-        raise FolderError(f"{printable(path)}, after {line}: {error}: correct the manifest") from None
+        raise FolderError(f"{printable(path)}, line 1: {error}: correct the manifest") from None
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        for number, json_line in enumerate(text.splitlines(), start=1):
+            if json_line.strip():
+                row = _parse_json_object(json_line, f"{printable(path)}, line {number}")
+                yield number, {str(key).strip().lower(): value for key, value in row.items()}, ","
+        return
+    missing = {"path", "label"} - set(table.columns)
+    if missing:
+        raise FolderError(
+            f"{printable(path)} has no column {' and no column '.join(sorted(missing))}: start it with "
+            "path,label or path,label,session,start,end, separated by commas, semicolons or tabs"
+        )
+    line = 1
+    try:
+        for line, cells in table.dictionaries():
+            yield line, cells, table.separator
+    except csv.Error as error:
+        raise FolderError(f"{printable(path)}, after line {line}: {error}: correct the manifest") from None
 
 
 def _parse_json_object(line: str, where: str) -> dict[str, Any]:
@@ -167,21 +177,18 @@ def _parse_json_object(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _parse_manifest_seconds(value: object, key: str, where: str) -> float | None:
+def _parse_manifest_seconds(value: object, key: str, where: str, separator: str) -> float | None:
     if value is None or value == "":
         return None
-    # JSON has numbers, and CSV has text: both are parsed alike. nan and inf are refused below.
-    try:
-        seconds = float(str(value))
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise FolderError(f"{where}: {key} is {str(value)!r}; write seconds")
+    # JSON has numbers, and CSV has text: both are parsed alike.
+    seconds = parse_seconds(str(value), separator)
+    if math.isnan(seconds):
+        raise FolderError(f"{where}: {key} is {str(value)!r}; write seconds or MIN:SEC")
     return seconds
 
 
-def read_csv_rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a CSV table with their line numbers; every row must fill the `required` columns.
+def read_csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the rows of a table with their line numbers; every row must fill the `required` columns.
 
     Raises
     ------
@@ -191,28 +198,24 @@ def read_csv_rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, d
         The file is not a table, lacks a column, or has an incomplete row.
     """
     try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            missing = [name for name in required if name not in (reader.fieldnames or ())]
-            if missing:
+        table = read_table(path, required)
+        missing = [name for name in required if name.lower() not in table.columns]
+        if missing:
+            raise FolderError(
+                f"{printable(path)} has no column {missing[0]}; {', '.join(required)} are needed, separated "
+                "by commas, semicolons or tabs: name another table"
+            )
+        for number, row in table.dictionaries(required):
+            if not all(row.get(name) for name in required):
                 raise FolderError(
-                    f"{printable(table)} has no column {missing[0]}; {', '.join(required)} are needed: "
-                    "name another table"
+                    f"{printable(path)}, line {number}: {' or '.join(required)} is missing: complete the row"
                 )
-            for number, row in enumerate(reader, start=2):  # line 1 is the header
-                if not all(row.get(name) for name in required):
-                    raise FolderError(
-                        f"{printable(table)}, line {number}: {' or '.join(required)} is missing: "
-                        "complete the row"
-                    )
-                # DictReader gives surplus cells the key None, and missing ones the value None.
-                cells = {key: text for key, text in row.items() if isinstance(key, str) and text is not None}
-                yield number, cells
+            yield number, row
     except OSError as error:
         reason = failure_reason(error)
-        raise CallError(f"{printable(table)} cannot be read ({reason}): name a CSV table") from None
+        raise CallError(f"{printable(path)} cannot be read ({reason}): name a CSV table") from None
     except (UnicodeDecodeError, csv.Error):
-        raise FolderError(f"{printable(table)} is not a CSV table in UTF-8: save it as one") from None
+        raise FolderError(f"{printable(path)} is not a CSV table in UTF-8: save it as one") from None
 
 
 # --- Recordings of a folder or manifest
@@ -269,6 +272,52 @@ class ExcerptReader:
                 "select another"
             )
         self._checked = True
+
+
+class BadRecording(NamedTuple):
+    """Recording that cannot be used, and the reason."""
+
+    path: Path
+    error: AudioError
+
+
+class BadRecordings:
+    """Recordings that cannot be used, collected so that all are named in one go.
+
+    Parameters
+    ----------
+    skip : bool
+        Leave them out instead of raising an error.
+    """
+
+    _MAX_NAMED = 20  # in one line
+
+    def __init__(self, *, skip: bool = False) -> None:
+        self.skip = skip
+        self._found: dict[Path, BadRecording] = {}
+
+    @property
+    def found(self) -> list[BadRecording]:
+        """Bad recordings, each once."""
+        return list(self._found.values())
+
+    def add(self, path: Path, error: AudioError) -> None:
+        """Remember a bad recording."""
+        self._found.setdefault(path, BadRecording(path, error))
+
+    def check(self) -> None:
+        """Raise an error that names all bad recordings, unless they are skipped."""
+        if self.skip or not self._found:
+            return
+        errors = [bad.error for bad in self._found.values()]
+        if len(errors) == 1:
+            raise errors[0]
+        named = "; ".join(map(str, errors[: self._MAX_NAMED]))
+        others = f"; and {len(errors) - self._MAX_NAMED} more" if len(errors) > self._MAX_NAMED else ""
+        raise FolderError(
+            f"{len(errors)} recordings cannot be used; repair or remove them, or pass --skip-bad: "
+            f"{named}{others}"
+        )
 
 
 def list_recordings(dataset: FolderOrManifest) -> list[RecordingRef]:

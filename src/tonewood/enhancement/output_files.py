@@ -1,6 +1,7 @@
 """Plan output files, recognise finished ones, and write audio so that a failure leaves nothing behind."""
 
 import mimetypes
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.audio_io import remote
+from tonewood.audio_io import libsndfile, remote
 from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, PYAV_REMEDY, is_pyav_installed
 from tonewood.audio_io.libsndfile import (
     WRITABLE_SUFFIXES,
@@ -42,6 +43,7 @@ from tonewood.errors import (
 )
 from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.utils.atomic_write import atomic_path, check_parent
+from tonewood.utils.names import append_to_name, name_key, real_path
 
 DELTA_SUFFIX = ".delta.wav"
 
@@ -120,13 +122,13 @@ def _other_file_suffixes() -> frozenset[str]:
 
 def sidecar_path(output: Path, suffix: str = RECIPE_SUFFIX) -> Path:
     """Return the path of a file that belongs to an output: its recipe, its picture or its change."""
-    return output.with_name(output.name + suffix)
+    return append_to_name(output, suffix)
 
 
 def _is_enhanced_file(path: Path, out: Location) -> bool:
     # The change of an output belongs to it. Resolved, because the folder may be reached through a link.
     recipe = sidecar_path(path.with_name(path.name.removesuffix(DELTA_SUFFIX)))
-    return isinstance(out, Path) and recipe.exists() and path.resolve().is_relative_to(out.resolve())
+    return isinstance(out, Path) and recipe.exists() and real_path(path).is_relative_to(real_path(out))
 
 
 AUDIO_OUTPUTS = OutputKind(
@@ -144,12 +146,12 @@ def plan_jobs(
 
     `out` is a file if there is one input file and `out` has a suffix of that kind, else a folder.
     Earlier outputs below an input folder are skipped. A folder without audio, or a recording that
-    would overwrite an input, is a `FileFailure` in its place.
+    would overwrite an input or become the file of another, is a `FileFailure` in its place.
 
     Raises
     ------
     CallError
-        Two recordings would become one file, or `out` is a file and a folder is needed.
+        `out` is a file and a folder is needed.
     """
     single = len(inputs) == 1 and not _is_folder(inputs[0])
     if kind.is_file(out):
@@ -161,13 +163,23 @@ def plan_jobs(
         for job in _plan_input(location, out, kind):
             output = job.output if isinstance(job, FileJob) else None
             # An input that is named twice is planned once.
-            other = planned.setdefault(output or job.input, job)
+            other = planned.setdefault(_output_key(output or job.input), job)
             if _resolved(other.input) != _resolved(job.input):
-                raise CallError(
-                    f"{printable(other.input)} and {printable(job.input)} would both become "
-                    f"{printable(output or job.input)}: use two output folders"
-                )
+                planned[job.input] = FileFailure(job.input, _same_output_error(job, other))
     return _without_conflicts(planned.values())
+
+
+def _output_key(location: Location) -> Location:
+    # File systems that ignore case or the form of accents make one file of such names.
+    return str(location) if isinstance(location, str) else Path(name_key(str(location)))
+
+
+def _same_output_error(job: FileJob | FileFailure, other: FileJob | FileFailure) -> OutputError:
+    assert isinstance(job, FileJob)
+    return OutputError(
+        f"{printable(job.input)} would become {printable(job.output or job.input)}, as "
+        f"{printable(other.input)} does: use another output folder"
+    )
 
 
 def _plan_input(location: Location, out: Location, kind: OutputKind) -> Iterator[FileJob | FileFailure]:
@@ -205,6 +217,8 @@ def expand_input(
         raise
     except TonewoodError as error:
         return [FileFailure(location, error)]
+    except OSError as error:  # the name is too long, or a folder is not accessible
+        return [FileFailure(location, libsndfile.read_error(Path(location), error))]
 
 
 def find_left_out(location: Location) -> list[LeftOutRecording]:
@@ -245,7 +259,7 @@ def _expand_url(url: str) -> list[InputRecording]:
 
 def _is_folder(location: Location) -> bool:
     if isinstance(location, Path):
-        return location.is_dir()
+        return os.path.isdir(location)  # noqa: PTH112 - `Path.is_dir` raises an error for a long name
     try:
         return remote.is_url_folder(location)
     except AudioError:  # cannot be reached: fails as a file, by name
@@ -253,7 +267,7 @@ def _is_folder(location: Location) -> bool:
 
 
 def _resolved(location: Location) -> Location:
-    return location.resolve() if isinstance(location, Path) else location
+    return real_path(location) if isinstance(location, Path) else location
 
 
 def _without_conflicts(jobs: Iterable[FileJob | FileFailure]) -> list[FileJob | FileFailure]:
@@ -366,11 +380,15 @@ def check_outputs(source: Path, outputs: Sequence[Path], overwrite: bool) -> Non
     OutputError
         An output exists or is a folder, or the first output's folder cannot be written to.
     """
-    if not source.exists():
-        raise _missing_input_error(source)
+    try:
+        source.stat()
+    except OSError as error:
+        raise libsndfile.read_error(source, error) from error
     for path in outputs:
         if path.is_dir():
             raise OutputError(f"{printable(path)} is a folder, not a file: name another output")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{printable(path)} is not a regular file: name another output")
         if path.exists() and not overwrite:
             raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
     check_parent(outputs[0])

@@ -14,6 +14,7 @@ from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.figures import save_figure
 
 _PLOT_RANGE_DB = 80.0  # below that, most recordings show only their noise floor
 _MAX_PLOT_COLUMNS = 1600  # more than the page has pixels: longer recordings show every n-th frame
@@ -64,7 +65,7 @@ def plot_enhancement(
     bottom.set_xlabel("s")
     figure.suptitle(title)
     with atomic_path(path, overwrite) as temporary:
-        figure.savefig(temporary, dpi=110)
+        save_figure(figure, temporary, dpi=110)
 
 
 def enhancement_title(recording: str, model: Model, score: Change) -> str:

@@ -5,6 +5,7 @@ model's prior computes a new one for another take. Stems of the same take may us
 their sum is what the mix would have become, because filtering by a fixed mask is linear.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from tonewood.mask.render import render_blocks
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.utils.arrays import Levels
+from tonewood.utils.names import fit_name, listed_path, real_path
 
 TransferMode = Literal["prior", "static", "same"]
 _ADAPTIVE_PRIORS = ("auto", "neighbours", "network", "predicted")
@@ -216,14 +218,14 @@ def render_recipe(
     recipe = load_recipe(path)
     output = out
     if not AUDIO_OUTPUTS.is_file(out):
-        output = out / default_output_name(Path(Path(recipe.input.name).name))
+        output = out / fit_name(default_output_name(Path(Path(recipe.input.name).name)).name)
     if output.suffix.lower() not in WRITABLE_SUFFIXES:  # a recipe may come from anyone
         raise RecipeError(
             f"{printable(path)} was made from {printable(output.name)}, whose format cannot be written: "
             "name an output such as take.wav"
         )
     source = _find_recipe_input(path, recipe, recording, output)
-    if source.resolve() == output.resolve():
+    if real_path(source) == real_path(output):
         raise overwrites_input_error(source, output)
     check_outputs(source, [output], overwrite)
     reader = AudioReader(source)
@@ -262,7 +264,7 @@ def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, outpu
         if digest != original.sha256:
             raise RecipeError(
                 f"{printable(recording)} is not the recording that {printable(path.name)} was made from "
-                f"(SHA-256 {digest[:8]}…, not {original.sha256[:8]}…): name {original.name}"
+                f"(SHA-256 {digest[:8]}…, not {original.sha256[:8]}…): name {printable(original.name)}"
             )
         return recording
     # By hash and not by name alone: the output often has its input's name.
@@ -272,7 +274,7 @@ def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, outpu
             return candidate
     with_hash = " with the recipe's SHA-256" if candidates else ""
     raise RecipeError(
-        f"there is no {original.name}{with_hash} beside {printable(path)} or beside the output: "
+        f"there is no {printable(original.name)}{with_hash} beside {printable(path)} or beside the output: "
         "give the recording after the recipe"
     )
 
@@ -280,5 +282,6 @@ def _find_recipe_input(path: Path, recipe: Recipe, recording: Path | None, outpu
 def _input_candidates(path: Path, name: str, output: Path) -> Iterator[Path]:
     for folder in dict.fromkeys((path.parent, output.parent)):
         # The name comes from a file, so folders in it are ignored.
-        if (folder / Path(name).name).is_file():
-            yield folder / Path(name).name
+        candidate = listed_path(folder, Path(name).name)
+        if os.path.isfile(candidate):  # noqa: PTH113 - `Path.is_file` raises an error for a long name
+            yield candidate

@@ -20,6 +20,7 @@ from tonewood.settings import EnhanceSettings, SpectrumSettings
 from tonewood.settings_base import Settings
 from tonewood.utils.arrays import Levels
 from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.regular_files import read_regular
 
 RECIPE_SUFFIX = ".recipe.json"
 _RECIPE_PART_FRAMES = 6_000  # one minute
@@ -30,11 +31,12 @@ _MAX_RECIPE_VALUES = 2**18  # in the JSON; the mask of a day has 1,440 parts
 class InputRecord(Settings):
     """Recording that was enhanced."""
 
-    name: str
+    # Escaped characters make a name of 255 bytes longer.
+    name: str = Field(max_length=2_600)
     sha256: str
-    rate: int
-    channels: int
-    samples: int
+    rate: int = Field(ge=1, le=1_000_000)
+    channels: int = Field(ge=1, le=1_000)
+    samples: int = Field(ge=1, le=2**53)
 
 
 class ModelRecord(Settings):
@@ -163,8 +165,8 @@ class Recipe(Settings):
     model: ModelRecord
     settings: EnhanceSettings
     prior: str
-    steps: int
-    gain_db: float
+    steps: int = Field(ge=0)
+    gain_db: float = Field(ge=-300, le=300)
     certificate: Certificate
     loudness_lufs: Change | None
     mask: MaskRecord
@@ -213,7 +215,7 @@ def count_json_values(text: bytes) -> int:
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe; RecipeError if the file is not one."""
     try:
-        return parse_recipe(path.read_bytes(), path)
+        return parse_recipe(read_regular(path), path)
     except OSError as error:
         reason = failure_reason(error)
         raise RecipeError(f"{printable(path)} cannot be read ({reason}): check the file") from None
@@ -232,4 +234,7 @@ def parse_recipe(content: bytes, path: str | Path) -> Recipe:
                 f"{printable(path)} has version {first['input']}; this Tonewood reads 2: "
                 "update Tonewood or make the recipe again"
             ) from None
-        raise RecipeError(f"{printable(path)} is not a Tonewood recipe, or is damaged") from None
+        reason = printable(": ".join([*map(str, first["loc"]), first["msg"].lower()]))
+        raise RecipeError(
+            f"{printable(path)} is not a Tonewood recipe, or is damaged ({reason[:200]}): make it again"
+        ) from None

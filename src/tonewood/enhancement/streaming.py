@@ -4,6 +4,7 @@ from collections import deque
 
 import numpy as np
 
+from tonewood.audio_io.arguments import to_float_samples, to_whole_rate
 from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE
 from tonewood.dsp.features import apply_filterbank, center_frequencies
 from tonewood.dsp.loudness import PeakLimiter
@@ -82,7 +83,8 @@ class StreamingEnhancer:
         settings: RenderSettings = RenderSettings(),  # noqa: B008 - frozen
     ) -> None:
         spectrum, bands = model.settings.spectrum, model.settings.scorer.bands
-        if not spectrum.rate <= rate <= MAX_RATE:
+        rate = to_whole_rate(rate, 1, MAX_RATE)
+        if rate < spectrum.rate:
             raise CallError(
                 f"the stream's rate is {rate} Hz; it goes from {spectrum.rate} to {MAX_RATE} Hz: set the "
                 "device to 48000, or enhance a file"
@@ -168,7 +170,7 @@ class StreamingEnhancer:
         AudioError
             The block has NaN, infinite or very large values. It is skipped; the stream can go on.
         """
-        block = np.asarray(block, dtype=np.float32)
+        block = to_float_samples(block)
         if self._ended:
             raise CallError("the stream was flushed: call reset() before push()")
         if block.ndim != 2 or block.shape[0] != self.channels:

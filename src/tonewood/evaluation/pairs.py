@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import Recording, find_audio_files, resample
+from tonewood.data.tables import Table, TableRow, parse_seconds, read_table
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.errors import AudioError, CallError, FolderError, failure_reason, printable
@@ -15,6 +16,7 @@ from tonewood.evaluation.alignment import Anchor
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
 from tonewood.utils.arrays import Samples, to_mono
+from tonewood.utils.names import listed_path, name_key
 
 MEASURE_RATE = 16_000  # Hz, of all distances
 
@@ -100,13 +102,13 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
         The table or one of its lines is wrong; the message names it.
     """
     anchors: dict[tuple[str, str], list[Anchor]] = {}
-    lines = _table_lines(table)
-    _, head = next(lines, (1, []))
+    opened = _open_table(table)
+    head = opened.columns
     times = head[2:]
-    # Time columns repeat in pairs, which csv.DictReader would merge.
+    # Time columns repeat in pairs, so cells are known by their position.
     if head[:2] != _FILE_COLUMNS or times != _TIME_COLUMNS * (len(times) // 2):
         raise _table_error(table, 1, "is not the header", "source,reference[,source_s,reference_s …]")
-    for number, row in lines:
+    for number, row in _table_rows(table, opened):
         if len(row) != len(head):
             raise _table_error(table, number, f"has {len(row)} fields", f"{len(head)}, as the header has")
         if not (row[0] and row[1]):
@@ -115,7 +117,9 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
         for source_s, reference_s in zip(row[2::2], row[3::2], strict=True):
             if not (source_s or reference_s):
                 continue
-            anchor = Anchor(*(_parse_seconds(table, number, text) for text in (source_s, reference_s)))
+            anchor = Anchor(
+                *(_parse_time(table, number, text, opened.separator) for text in (source_s, reference_s))
+            )
             # An alignment path is monotonic, so times must rise in both recordings.
             if pair_anchors and not all(a < b for a, b in zip(pair_anchors[-1], anchor, strict=True)):
                 raise _table_error(table, number, "goes back in time", "times that rise in both")
@@ -123,7 +127,12 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
     if not anchors:
         raise CallError(f"{printable(table)} has no pairs: add lines")
     return [
-        PairFiles(source_name, source / source_name, reference / reference_name, tuple(pair_anchors))
+        PairFiles(
+            source_name,
+            listed_path(source, source_name),
+            listed_path(reference, reference_name),
+            tuple(pair_anchors),
+        )
         for (source_name, reference_name), pair_anchors in anchors.items()
     ]
 
@@ -147,32 +156,33 @@ def _recordings_by_name(folder: Path) -> dict[str, list[Path]]:
     """Return the recordings in a folder by their relative path without suffix."""
     by_name: dict[str, list[Path]] = {}
     for path in find_audio_files(folder):
-        by_name.setdefault(str(path.relative_to(folder).with_suffix("")), []).append(path)
+        by_name.setdefault(name_key(str(path.relative_to(folder).with_suffix(""))), []).append(path)
     return by_name
 
 
-def _table_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the non-empty lines of a CSV file with their numbers."""
+def _open_table(path: Path) -> Table:
     try:
-        text = table.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
+        return read_table(path, _FILE_COLUMNS)
     except (OSError, UnicodeDecodeError) as error:
         reason = failure_reason(error)
-        raise CallError(f"{printable(table)} cannot be read ({reason}): give a CSV file") from None
-    reader = csv.reader(text.splitlines())
-    try:
-        for row in reader:
-            if any(field.strip() for field in row):
-                yield reader.line_num, [field.strip() for field in row]
+        raise CallError(f"{printable(path)} cannot be read ({reason}): give a CSV file") from None
     except csv.Error as error:
-        raise _table_error(table, reader.line_num, f"is not CSV ({error})", "plain text") from None
+        raise _table_error(path, 1, f"is not CSV ({error})", "plain text") from None
 
 
-def _parse_seconds(table: Path, number: int, text: str) -> float:
+def _table_rows(path: Path, table: Table) -> Iterator[TableRow]:
+    line = 1
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
+        for row in table.rows:
+            line = row.line
+            yield row
+    except csv.Error as error:
+        raise _table_error(path, line + 1, f"is not CSV ({error})", "plain text") from None
+
+
+def _parse_time(table: Path, number: int, text: str, separator: str) -> float:
+    seconds = parse_seconds(text, separator)
+    if math.isnan(seconds):
         raise _table_error(table, number, f"has the time {text!r}", "seconds of at least 0, such as 12.5")
     return seconds
 

@@ -40,6 +40,7 @@ from tonewood.html_report import ReportAudio
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import SaliencyMethod, check_saliency_method
 from tonewood.utils.atomic_write import check_not_existing, write_bytes, write_text
+from tonewood.utils.names import append_to_name
 
 EXPLANATION_INDEX, EXPLANATION_TABLE = "index.html", "table.json"
 PAGE_SUFFIXES = (".png", ".html")
@@ -109,13 +110,13 @@ class SkippedExplanation(NamedTuple):
 def _is_explanation_output(path: Path, _: Location) -> bool:
     # Only beside its page: a recording may have such a name of its own.
     match = re.fullmatch(r"(.+)\.(used|rest)\.\w+", path.name)
-    return match is not None and path.with_name(f"{match[1]}.html").exists()
+    return match is not None and append_to_name(path.with_name(match[1]), ".html").exists()
 
 
 EXPLANATION_OUTPUTS = OutputKind(
     suffixes=PAGE_SUFFIXES,
     suffix_rule="is neither a picture nor a page: use a name in .png or .html, or a folder",
-    name=lambda path: path.with_name(f"{path.name}.html"),
+    name=lambda path: append_to_name(path, ".html"),
     is_earlier_output=_is_explanation_output,
 )
 
@@ -147,7 +148,9 @@ def explain_file(
     started = time.perf_counter()
     sounds = []
     if options.listen:
-        sounds = [page.with_suffix(f".{name}{source.suffix}") for name in ("used", "rest")]
+        sounds = [
+            append_to_name(page.with_suffix(""), f".{kind}{source.suffix}") for kind in ("used", "rest")
+        ]
     check_outputs(source, [page, *sounds], overwrite)
     recording = read_recording(source)
     explanation = explain_recording(

@@ -62,7 +62,7 @@ from tonewood.listening.stimuli import (
     quantize_with_dither,
 )
 from tonewood.utils.arrays import FloatArray, Samples
-from tonewood.utils.atomic_write import temporary_folder, write_bytes, write_text
+from tonewood.utils.atomic_write import make_private, temporary_folder, write_bytes, write_text
 
 MAX_RATED_SOUNDS = 12  # on one screen, after ITU-R BS.1534-3
 _STIMULUS_RATES = (44_100, 48_000)
@@ -86,6 +86,7 @@ def create_test_folder(out: Path, overwrite: bool) -> Iterator[Path]:
             raise OutputError(
                 f"{printable(out)} cannot be created ({reason}): choose another folder"
             ) from None
+        make_private(hidden)  # test and answers are nobody else's
         yield hidden
         if not final.exists():
             hidden.rename(final)

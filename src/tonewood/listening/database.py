@@ -26,6 +26,7 @@ from tonewood.listening.trial_order import (
     draw_screens,
     is_valid_answer,
 )
+from tonewood.utils.atomic_write import make_private
 
 MAX_LISTENERS = 10_000  # the allocation of trials to a listener depends on all listeners before
 MIN_HEADPHONES_CORRECT = 5  # of six, after Woods et al. (2017)
@@ -85,6 +86,7 @@ class AnswerDatabase:
             # Not `executescript`, which would commit the open transaction first.
             for table in _ANSWER_SCHEMA.split(";"):
                 connection.execute(table)
+        make_private(path)
 
     def add_listener(self, consent: str) -> Listener:
         """Add a listener who consented to a text, with the first unused number."""

@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from tonewood.errors import FolderError, failure_reason, printable
 from tonewood.settings_base import Settings
-from tonewood.utils.atomic_write import write_text
+from tonewood.utils.atomic_write import make_private, write_text
+from tonewood.utils.regular_files import read_regular
 
 TestKind = Literal["pairs", "abx", "mushra"]
 ExcerptSelection = Literal["mask", "random"]
@@ -185,6 +186,7 @@ class ListeningTest(Settings):
     def save(self, folder: Path) -> None:
         """Write `test.json` into the test's folder."""
         write_text(folder / TEST_FILE, self.model_dump_json(indent=1) + "\n")
+        make_private(folder / TEST_FILE)  # it has the key of the completion codes
 
 
 def enumerate_trials(
@@ -204,7 +206,7 @@ def load_listening_test(folder: Path) -> ListeningTest:
     """Read a test; raise FolderError if the folder has no valid one."""
     path = folder / TEST_FILE
     try:
-        return ListeningTest.model_validate_json(path.read_bytes())
+        return ListeningTest.model_validate_json(read_regular(path))
     except OSError as error:
         reason = failure_reason(error)
         raise FolderError(

@@ -23,6 +23,7 @@ from tonewood.listening.analysis import ConditionPair, ListeningResults, MushraR
 from tonewood.listening.database import Participant
 from tonewood.listening.definition import STIMULI_FOLDER
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
+from tonewood.utils.names import real_path
 
 TextTable = list[list[str]]
 
@@ -170,7 +171,7 @@ def write_listening_report(
 ) -> Path:
     """Write the files of the report into a folder; return the page."""
     # Paths in the CSV files are relative, so that both folders can be moved together.
-    base = Path(os.path.relpath((test_folder / STIMULI_FOLDER).resolve(), out.resolve()))
+    base = Path(os.path.relpath(real_path(test_folder / STIMULI_FOLDER), real_path(out)))
     files = {
         RESULTS_JSON: json.dumps(results.summary, indent=1, allow_nan=False) + "\n",
         ANSWERS_CSV: _answers_csv(results, base),

@@ -189,7 +189,11 @@ class ServedTest:
         if not is_valid_answer(submitted.value, screen, self.test.kind, final=submitted.final):
             raise HTTPException(422, "the answer does not fit the question: reload the page")
         seconds = round(submitted.seconds, 2)
-        self.answers.save_answer(listener.id, number, submitted.value, final=submitted.final, seconds=seconds)
+        # Of two final answers at once, from two pages, the database keeps one: the other page is told.
+        if not self.answers.save_answer(
+            listener.id, number, submitted.value, final=submitted.final, seconds=seconds
+        ):
+            raise HTTPException(409, "this screen is answered already: reload the page")
 
     def _settle_screen(self, listener: Listener, number: int, screens: list[Screen]) -> Screen:
         """Choose what an open screen asks, given all answers so far, and store the choice."""

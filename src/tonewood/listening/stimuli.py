@@ -21,6 +21,7 @@ from tonewood.enhancement.recipe import load_recipe
 from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels, Samples, to_mono
+from tonewood.utils.names import name_key, real_path
 
 UNTOUCHED_CONDITION, ENHANCED_CONDITION = "untouched", "enhanced"
 MAX_STIMULUS_CHANNELS = 2
@@ -140,10 +141,10 @@ def pieces_from_outputs(
         for path in outputs:
             record = load_recipe(sidecar_path(path)).input
             outputs_by_input.setdefault(record.sha256, {})[name] = path
-            input_names.setdefault(record.sha256, (record.name, _piece_name(path, folder)))
+            input_names.setdefault(record.sha256, (name_key(record.name), _piece_name(path, folder)))
 
     # Hashing all inputs would be slow, so only files with a matching name are hashed.
-    input_folders = list(inputs) or [folders[0].resolve().parent]
+    input_folders = list(inputs) or [real_path(folders[0]).parent]
     candidates = _files_by_name(input_folders, {name for name, _ in input_names.values()})
     for digest, outputs_of_piece in outputs_by_input.items():
         input_name, piece_name = input_names[digest]
@@ -208,7 +209,7 @@ def add_reference(
 ) -> list[ComparedPiece | FileFailure]:
     """Return the pieces with a reference from a folder, matched by name."""
     files = {_piece_name(path, folder): path for path in find_audio_files(folder)}
-    condition = folder.resolve().name
+    condition = real_path(folder).name
     pieces: list[ComparedPiece | FileFailure] = []
     for piece in candidates:
         if isinstance(piece, FileFailure) or condition in piece.paths:
@@ -223,11 +224,11 @@ def add_reference(
 
 
 def _piece_name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
+    return name_key(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def _condition_names(folders: Sequence[Path]) -> list[str]:
-    names = [folder.resolve().name for folder in folders]
+    names = [real_path(folder).name for folder in folders]
     for name in names:
         if names.count(name) > 1 or name == UNTOUCHED_CONDITION:
             raise CallError(
@@ -240,8 +241,9 @@ def _files_by_name(folders: Sequence[Path], names: set[str]) -> dict[str, list[P
     files: dict[str, list[Path]] = {}
     for folder in folders:
         for path in find_audio_files(folder):
-            if printable(path.name) in names:
-                files.setdefault(printable(path.name), []).append(path)
+            name = name_key(printable(path.name))
+            if name in names:
+                files.setdefault(name, []).append(path)
     return files
 
 

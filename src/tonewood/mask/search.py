@@ -18,6 +18,7 @@ from tonewood.errors import CallError
 from tonewood.mask.mask import moving_average, moving_average_gradient
 from tonewood.settings import NoteSettings, SearchSettings
 from tonewood.utils.arrays import Levels
+from tonewood.utils.optional_torch import usual_torch_state
 from tonewood.utils.parallel import lazy_property
 from tonewood.utils.random_draws import RandomDraws
 
@@ -452,9 +453,10 @@ class _TorchOptimiser:
     def __init__(self, name: str, values: NDArray[np.float32], learning_rate: float) -> None:
         import torch  # the two optimisers above do without
 
-        self._values = torch.from_numpy(values).requires_grad_()
-        kind: type[torch.optim.AdamW] = getattr(torch.optim, name)
-        self._optimiser = kind([self._values], lr=learning_rate)
+        with usual_torch_state():
+            self._values = torch.from_numpy(values).requires_grad_()
+            kind: type[torch.optim.AdamW] = getattr(torch.optim, name)
+            self._optimiser = kind([self._values], lr=learning_rate)
 
     def step(self, slope: _Slope) -> None:
         import torch
@@ -464,7 +466,8 @@ class _TorchOptimiser:
             self._values.grad = torch.from_numpy(np.ascontiguousarray(gradient))
             return total
 
-        self._optimiser.step(closure)
+        with usual_torch_state():
+            self._optimiser.step(closure)
 
 
 _LIGHT_OPTIMISERS: dict[str, type[_GradientDescent]] = {"SGD": _GradientDescent, "Adam": _Adam}

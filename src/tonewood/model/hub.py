@@ -11,6 +11,7 @@ from tonewood.errors import MissingExtraError, ModelError, printable
 from tonewood.model.card_text import card_markdown
 from tonewood.model.model import Model, load_model
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
+from tonewood.utils.names import real_path
 
 MODEL_FILE, CARD_FILE = "model.tonewood", "README.md"
 
@@ -42,7 +43,7 @@ def load_pretrained(location: str | Path, revision: str | None = None) -> Model:
         A repository needs huggingface_hub, which is not installed.
     """
     folder = Path(location)
-    name = folder.resolve().name
+    name = real_path(folder).name
     if folder.is_dir():
         path = folder / MODEL_FILE
         if not path.is_file():

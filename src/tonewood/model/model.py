@@ -123,6 +123,7 @@ def load_model(model: str | Path) -> Model:
     hop_ms = settings.spectrum.hop_ms
     try:
         tensors = {name: tensor.array() for name, tensor in file.tensors.items()}
+        _check_finite(tensors, printable(str(model)))
         scorer = Scorer(settings.scorer, settings.spectrum, tensors_below("scorer.", tensors))
         judge = None
         if card.judge:
@@ -155,6 +156,18 @@ def load_model(model: str | Path) -> Model:
     # The checksum is right, but tensors may be missing or have other shapes than the settings say.
     except (KeyError, ValueError):
         raise damaged_model_error(printable(str(model))) from None
+
+
+def _check_finite(tensors: Mapping[str, NDArray[Any]], name: str) -> None:
+    """Raise ModelError for a weight or statistic that is not a finite number."""
+    for key, array in tensors.items():
+        # A row at 0 Hz does not count for the level at all, which is minus infinity in dB.
+        unusable = np.isnan(array) | np.isposinf(array) if key.endswith("loud_row") else ~np.isfinite(array)
+        if unusable.any():
+            raise ModelError(
+                f"{name} is damaged: {printable(key)} contains values that are not finite numbers: train or "
+                "fetch it again"
+            )
 
 
 def _model_tensors(model: Model) -> dict[str, NDArray[Any]]:

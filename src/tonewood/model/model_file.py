@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from tonewood.errors import ModelError, failure_reason, printable
 from tonewood.model.card import ModelCard
 from tonewood.settings import ModelSettings
+from tonewood.utils.regular_files import read_regular
 
 FORMAT_VERSION = 2
 MODEL_SUFFIX = ".tonewood"
@@ -199,7 +200,7 @@ def _read_bytes(path: Traversable, name: str) -> bytes:
     try:
         if isinstance(path, Path) and path.stat().st_size > _MAX_MODEL_BYTES:
             raise ModelError(f"{name} is not a Tonewood model: one has less than {_MAX_MODEL_BYTES >> 20} MB")
-        return path.read_bytes()
+        return read_regular(path) if isinstance(path, Path) else path.read_bytes()
     except FileNotFoundError:
         raise ModelError(
             f"{name} is neither a model file nor a bundled model: give a path, or one of: "

@@ -19,6 +19,7 @@ from tonewood.scorer.training import (
 from tonewood.settings import ModelSettings, ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.training.networks import hold_out_takes
 from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.figures import save_figure
 from tonewood.utils.parallel import check_device
 
 
@@ -288,4 +289,4 @@ def plot_scorer_sizes(path: Path, search: SizeSearchResult, *, overwrite: bool =
         f"width {size.width}, depth {size.depth}: the smallest scorer within one standard error of the best"
     )
     with atomic_path(path, overwrite) as temporary:
-        figure.savefig(temporary, dpi=110)
+        save_figure(figure, temporary, dpi=110)

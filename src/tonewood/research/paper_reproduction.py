@@ -43,6 +43,7 @@ from tonewood.settings_base import Settings
 from tonewood.training.pipeline import TrainingProgress, train_model
 from tonewood.utils.arrays import Levels, Samples
 from tonewood.utils.atomic_write import prepare_report_folder, write_bytes, write_text
+from tonewood.utils.names import real_path
 from tonewood.utils.parallel import check_device
 from tonewood.utils.random_draws import RandomDraws
 
@@ -155,7 +156,7 @@ def reproduce_paper(
     pairs = read_test_pairs(corpus / "test")
     if model is None:
         folders = corpus / "train" / "good", corpus / "train" / "cheap"
-        for event in train_model(*folders, settings, name=corpus.resolve().name, device=device):
+        for event in train_model(*folders, settings, name=real_path(corpus).name, device=device):
             if isinstance(event, Model):
                 model = event
             else:
@@ -291,7 +292,7 @@ def _reproduction_page(result: Reproduction, corpus: Path, model: Model, figure_
     names = ("Figure 1", "Figure 2", "Figure 3")
     versions = ", ".join(f"{name} {value}" for name, value in model.card.versions.items())
     return render_report(
-        f"Reproduction of the paper on {printable(corpus.resolve().name)}",
+        f"Reproduction of the paper on {printable(real_path(corpus).name)}",
         (
             "After Verma & Berger, Learning to Model Aspects of Auditory Perception Using Neural "
             "Loss Functions.",

@@ -10,13 +10,15 @@ from typing import Literal, NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from tonewood.audio_io.arguments import to_whole_rate
 from tonewood.dsp.features import filterbank_matrix
 from tonewood.dsp.stft import power_spectrum, stft
 from tonewood.errors import CallError
 from tonewood.scorer.network import Scorer
+from tonewood.utils.optional_torch import usual_torch_state
 
 Reduction = Literal["mean", "sum", "none"]
-_MIN_LOSS_RATE = 4_000
+_MIN_LOSS_RATE, _MAX_LOSS_RATE = 4_000, 768_000
 _CUTOFF_RATIO = 0.957  # of the lower Nyquist frequency; as soxr's HQ, with which files are read
 _ZERO_CROSSINGS = 96
 _KAISER_BETA = 12.3  # 120 dB stopband attenuation
@@ -95,18 +97,21 @@ class _ScorerFrontEnd(nn.Module):
 
     def __init__(self, scorer: Scorer, rate: int, reduction: str = "mean") -> None:
         super().__init__()
-        if rate < _MIN_LOSS_RATE:
-            raise CallError(f"the rate is {rate} Hz; give one from {_MIN_LOSS_RATE} Hz")
+        whole = to_whole_rate(rate, _MIN_LOSS_RATE, _MAX_LOSS_RATE)
         if reduction not in get_args(Reduction):
             raise CallError(f"reduction is {reduction!r}; choose 'mean', 'sum' or 'none'")
+        self.rate, self.reduction = whole, cast("Reduction", reduction)
+        with usual_torch_state():  # a loss made within inference_mode is used outside
+            self._make_buffers(scorer)
+
+    def _make_buffers(self, scorer: Scorer) -> None:
         self.scorer = _FrozenScorer(scorer)
-        self.rate, self.reduction = rate, cast("Reduction", reduction)
         spectrum, bands = scorer.spectrum, scorer.settings.bands
         self.spectrum = spectrum
         self.stride = self.reach = 0
         kernel = weights = None
-        if rate != spectrum.rate:
-            kernel, self.stride, self.reach = design_polyphase(rate, spectrum.rate)
+        if self.rate != spectrum.rate:
+            kernel, self.stride, self.reach = design_polyphase(self.rate, spectrum.rate)
             kernel = kernel.float()
         if bands.scale == "mel":
             weights = torch.tensor(filterbank_matrix(bands, spectrum))
@@ -132,6 +137,8 @@ class _ScorerFrontEnd(nn.Module):
 
     def _to_loss_precision(self, waveform: Tensor) -> Tensor:
         """Convert a waveform to the precision of the loss: half precision cannot hold 140 dB."""
+        if not waveform.is_floating_point():
+            raise CallError(f"waveform is {waveform.dtype}: give floats with full scale 1")
         return waveform.to(self.scorer.get_buffer("row_mean").dtype)
 
     def _reduce(self, loss: Tensor) -> Tensor:

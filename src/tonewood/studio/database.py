@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import OutputError, TonewoodError, failure_reason, printable
 from tonewood.settings_base import Settings
-from tonewood.utils.atomic_write import HAS_FILE_LOCKS, lock_shared, remove_stale_temporaries, try_lock
+from tonewood.utils.atomic_write import (
+    HAS_FILE_LOCKS,
+    lock_shared,
+    make_private,
+    remove_stale_temporaries,
+    try_lock,
+)
 
 SAMPLES_FILE = "input.f32"
 """Decoded samples of a session: float32, little-endian, channels interleaved."""
@@ -234,7 +240,9 @@ class SessionDatabase:
         try:
             for name in ("sessions", "models"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
+                make_private(folder / name)  # recordings are nobody else's on a shared machine
             self.connection = sqlite3.connect(folder / "studio.db", check_same_thread=False)
+            make_private(folder / "studio.db")
             # In WAL mode, NORMAL survives a killed process; a power failure may undo the last commits.
             # Another server may use the same file, hence the timeout.
             self.connection.executescript(

@@ -5,12 +5,14 @@ They run in a worker process of `job_queue`. The last dict has the result.
 
 import json
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tonewood.audio_io.recording import find_audio_files
 from tonewood.batch.enhance_file import EnhanceOptions
 from tonewood.batch.runner import BatchProgress, run_batch
 from tonewood.batch.tasks import EnhanceTask
@@ -29,7 +31,7 @@ from tonewood.enhancement.pipeline import (
     to_analysis_rate,
 )
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
-from tonewood.errors import CallError, MissingExtraError, printable
+from tonewood.errors import CallError, FolderError, MissingExtraError, TonewoodError, printable
 from tonewood.mask.certificate import Certificate
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep
@@ -56,12 +58,42 @@ from tonewood.studio.session_audio import (
 )
 from tonewood.studio.uploads import save_array
 from tonewood.utils.atomic_write import write_text
+from tonewood.utils.names import is_inside
 
 JobData = dict[str, Any]
 
 
 def run_audit_job(request: JobData) -> Iterator[JobData]:
     """Audit two folders for confounds."""
+    with _plain_errors(request):
+        yield from _audit(request)
+
+
+@contextmanager
+def _plain_errors(request: JobData) -> Iterator[None]:
+    """Check that no recording leads out of the root, and remove the server's paths from errors."""
+    folders = [Path(request[name]) for name in ("reference", "source")]
+    try:
+        for folder in folders:
+            for path in find_audio_files(folder):
+                if not is_inside(path, Path(request["root"])):
+                    raise FolderError(
+                        f"{printable(path)} is a link that leads out of the folders of the studio: replace "
+                        "it by a file"
+                    )
+        yield
+    except TonewoodError as error:
+        raise type(error)(_without_folders(str(error), folders)) from None
+
+
+def _without_folders(text: str, folders: Sequence[Path]) -> str:
+    """Return a text without the paths of folders, which the page knows by their names."""
+    for folder in folders:
+        text = text.replace(f"{printable(folder)}/", "").replace(printable(folder), printable(folder.name))
+    return text
+
+
+def _audit(request: JobData) -> Iterator[JobData]:
     from tonewood.audit import pipeline
     from tonewood.data.loading import RecordingProgress
 
@@ -126,7 +158,9 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     """Enhance all recordings of a folder; reports one row for each recording."""
     inputs, output = Path(request["input"]), Path(request["output"])
     settings = EnhanceSettings.model_validate(request["settings"])
-    jobs = plan_jobs([inputs], output)
+    root = Path(request["root"])
+    # As the list of folders: what a link leads to outside the root is not there.
+    jobs = [job for job in plan_jobs([inputs], output) if is_inside(Path(job.input), root)]
     if any(isinstance(job, FileJob) for job in jobs):  # else the folder itself fails, with the reason
         jobs += [
             FileFailure(path, MissingExtraError(f"{printable(path)} {reason}"))
@@ -138,7 +172,7 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
     yield {"phase": "enhancing", "rows": [*rows], "done": 0, "of": len(rows)}
 
     finished = 0
-    task = EnhanceTask(settings, EnhanceOptions(overwrite=request["overwrite"]))
+    task = EnhanceTask(settings, EnhanceOptions(overwrite=request["overwrite"], root=root))
     for event in run_batch(jobs, task, model):
         if isinstance(event, SearchStep | BatchProgress):  # the page shows recordings, not steps
             continue
@@ -146,8 +180,8 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
         if isinstance(event, FileStarted):
             rows[number] = rows[number] | {"state": "running"}
         elif isinstance(event, FileFailure):
-            # The page knows the folder by an id, so its path is removed.
-            reason = str(event.error).replace(f"{printable(inputs)}/", "")
+            # The page knows the folders by ids, so their paths are removed.
+            reason = _without_folders(str(event.error), (inputs, output))
             rows[number] = rows[number] | {"state": "failed", "error": reason}
             finished += 1
         else:
@@ -203,7 +237,8 @@ def run_job(kind: str, request: JobData, models: dict[str, Model]) -> Iterator[J
         yield from run_audit_job(request)
         return
     if kind == "train":
-        yield from run_training_job(request)
+        with _plain_errors(request):
+            yield from run_training_job(request)
         return
     name = request["model"]
     if name not in models:

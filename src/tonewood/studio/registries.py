@@ -15,6 +15,7 @@ from tonewood.model.model import Model, load_model
 from tonewood.model.model_file import MODEL_SUFFIX, bundled_models
 from tonewood.studio.database import NotFoundError, SessionDatabase
 from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.names import is_inside, real_path
 
 # Names become file names, so separators and a leading dot are excluded.
 _SAFE_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,80}")
@@ -148,7 +149,7 @@ class FolderRegistry:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
+        self.root = real_path(root)
         self.key = secrets.token_bytes(16)
         self.paths_by_id: dict[str, Path] = {}
 
@@ -161,9 +162,14 @@ class FolderRegistry:
     def resolve(self, name: str) -> Path:
         """Return the folder of an id; raise NotFoundError for an unknown id or a deleted folder."""
         path = self.paths_by_id.get(name)
-        if path is None or not path.is_dir():
+        # A folder may have become a link that leads out of the root since the page was shown it.
+        if path is None or not path.is_dir() or not self.contains(path):
             raise NotFoundError("this folder does not exist any more: choose again")
         return path
+
+    def contains(self, path: Path) -> bool:
+        """Return True if a path, with its links followed, is below the root."""
+        return is_inside(path, self.root)
 
     def folder_view(self, name: str | None) -> dict[str, Any]:
         """Return a folder's name, ancestors, subfolders and number of recordings; the root for None.
@@ -181,7 +187,9 @@ class FolderRegistry:
                 if entry.name.startswith("."):
                     continue
                 # A link that leads out of the root is not listed.
-                if entry.is_dir() and entry.resolve().is_relative_to(self.root):
+                if not self.contains(entry):
+                    continue
+                if entry.is_dir():
                     subfolders.append(entry)
                 elif entry.suffix.lower() in suffixes:
                     recordings += 1
@@ -193,7 +201,7 @@ class FolderRegistry:
             "name": folder.name or str(folder),
             "trail": [{"id": self.register(p), "name": p.name or str(p)} for p in ancestors],
             "folders": [
-                {"id": self.register(p), "name": p.name, "sounds": _count_recordings(p)}
+                {"id": self.register(p), "name": p.name, "sounds": _count_recordings(p, self.root)}
                 for p in subfolders[:_MAX_FOLDERS_LISTED]
             ],
             "sounds": recordings,
@@ -201,10 +209,10 @@ class FolderRegistry:
         }
 
 
-def _count_recordings(folder: Path) -> int:
+def _count_recordings(folder: Path, root: Path) -> int:
     """Count the recordings directly in a folder; 0 if it cannot be read."""
     try:
         suffixes = readable_suffixes()
-        return sum(entry.suffix.lower() in suffixes for entry in folder.iterdir())
+        return sum(entry.suffix.lower() in suffixes and is_inside(entry, root) for entry in folder.iterdir())
     except OSError:
         return 0

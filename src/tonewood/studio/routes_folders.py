@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,7 @@ from tonewood.studio.state import StudioState
 from tonewood.studio.uploads import audio_suffix, decode_to_session, title_from_filename
 from tonewood.web.errors import declare_media
 
+_CONVERSION_LOCK = threading.Lock()
 folder_routes = APIRouter()
 
 
@@ -123,6 +125,7 @@ def start_batch(folder: BatchRequest, studio: StudioDependency) -> dict[str, Any
         "model": studio.models.resolve_source(folder.model),
         "settings": settings.model_dump(mode="json"),
         "overwrite": folder.overwrite,
+        "root": str(folders.root),
     }
     return studio.jobs.submit("batch", request).to_json()
 
@@ -141,16 +144,17 @@ def get_batch_audio(
     if row >= len(rows) or which not in ("input", "output") or which not in rows[row]:
         raise NotFoundError("this file does not exist yet: wait until the batch is done")
     path = Path(rows[row][which])
-    if not path.is_file():
+    if not path.is_file() or not require_folders(studio).contains(path):
         raise NotFoundError("this file does not exist any more: start the batch again")
     if path.suffix.lower() in BROWSER_AUDIO_SUFFIXES:
         return FileResponse(path)
     cache = studio.database.folder / "played"
     cache.mkdir(exist_ok=True)
     target = cache / f"{job}-{row}-{which}.flac"
-    if not target.exists():
-        recording = read_recording(path)
-        write_recording(target, np.asarray(recording.samples), recording.rate, PLAYBACK_FORMAT)
+    with _CONVERSION_LOCK:  # a page asks for a file in several parts at once
+        if not target.exists():
+            recording = read_recording(path)
+            write_recording(target, np.asarray(recording.samples), recording.rate, PLAYBACK_FORMAT)
     return FileResponse(target)
 
 
@@ -193,4 +197,4 @@ def _resolve_sides(studio: StudioState, sides: ChosenFolders) -> dict[str, Any]:
     folders = require_folders(studio)
     reference, source = folders.resolve(sides.reference), folders.resolve(sides.source)
     check_distinct_folders(reference, source)
-    return {"reference": str(reference), "source": str(source)}
+    return {"reference": str(reference), "source": str(source), "root": str(folders.root)}

@@ -41,6 +41,7 @@ from tonewood.scorer.training_loop import TrainingState, world_size
 from tonewood.settings import EnhanceSettings, ModelSettings, PredictorSettings
 from tonewood.training.preferences import hold_out_listener_groups
 from tonewood.utils.atomic_write import write_bytes
+from tonewood.utils.names import append_to_name
 
 # Recordings of each side that priors, guide and predictor learn from; longer folders are sampled.
 MAX_LEARNING_SECONDS = 1800.0
@@ -93,7 +94,7 @@ class Checkpoint:
     @classmethod
     def for_model(cls, model: Path, *, resumed: bool = False, is_required: bool = True) -> "Checkpoint":
         """Return the checkpoint of a model file."""
-        path = model.with_name(model.name + CHECKPOINT_SUFFIX)
+        path = append_to_name(model, CHECKPOINT_SUFFIX)
         return cls(path, resumed=resumed, is_required=is_required)
 
     def open(self, training_key: Sequence[str]) -> None:

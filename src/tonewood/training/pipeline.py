@@ -27,7 +27,7 @@ from tonewood.data.loading import (
     plan_side_normalization,
     side_display_name,
 )
-from tonewood.data.manifest import FolderOrManifest
+from tonewood.data.manifest import BadRecordings, FolderOrManifest
 from tonewood.errors import CallError, ModelError, printable
 from tonewood.mask.certificate import OutOfDomainDetector, fit_detector
 from tonewood.model.card import (
@@ -137,6 +137,7 @@ def train_model(
     provenance: Provenance | None = None,
     cache: FeatureCache = NO_CACHE,
     checkpoint: Checkpoint | None = None,
+    bad: BadRecordings | None = None,
 ) -> Iterator[TrainingEvent]:
     """Train a model; yield the progress and, last, the `Model`.
 
@@ -155,6 +156,8 @@ def train_model(
         both are given.
     checkpoint : Checkpoint, optional
         Keeps the unfinished scorer and judge, for `--resume`.
+    bad : BadRecordings, optional
+        Decides whether bad recordings are left out; by default they raise an error that names all.
 
     Raises
     ------
@@ -169,7 +172,7 @@ def train_model(
     _check_inputs(reference, source, preferences, ratings, settings)
     check_device(device)
     takes, answers, normalization = yield from _load_data(
-        reference, source, preferences, ratings, settings, cache
+        reference, source, preferences, ratings, settings, cache, bad or BadRecordings()
     )
 
     # Everything that reads whole recordings runs before the long training, so that their memory
@@ -226,6 +229,7 @@ def add_predictor(
     source: FolderOrManifest,
     settings: PredictorSettings,
     cache: FeatureCache = NO_CACHE,
+    bad: BadRecordings | None = None,
 ) -> Iterator[TrainingEvent]:
     """Add a predictor to a trained model and change nothing else; yield the same events as `train_model`.
 
@@ -244,7 +248,7 @@ def add_predictor(
             "prior and the search: train a model with --reference and --source"
         )
     takes = yield from load_sides(
-        reference, source, model.settings, normalization=model.card.fix, cache=cache
+        reference, source, model.settings, normalization=model.card.fix, cache=cache, bad=bad
     )
     yield from distill_predictor(model, takes, settings)
 
@@ -279,14 +283,17 @@ def _load_data(
     ratings: Path | None,
     settings: ModelSettings,
     cache: FeatureCache,
+    bad: BadRecordings,
 ) -> Generator[TrainingProgress, None, _TrainingData]:
     """Load the recordings of both sides and the answers of listeners, as far as they are given."""
     normalization = takes = answers = None
     if reference is not None and source is not None:
-        normalization = yield from plan_side_normalization(reference, source, settings)
-        takes = yield from load_sides(reference, source, settings, normalization=normalization, cache=cache)
+        normalization = yield from plan_side_normalization(reference, source, settings, bad)
+        takes = yield from load_sides(
+            reference, source, settings, normalization=normalization, cache=cache, bad=bad
+        )
     if preferences is not None or ratings is not None:
-        answers = yield from load_listener_answers(preferences, ratings, settings)
+        answers = yield from load_listener_answers(preferences, ratings, settings, bad)
     return _TrainingData(takes, answers, normalization)
 
 

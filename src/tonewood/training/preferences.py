@@ -6,9 +6,9 @@ one piece; a group is never split when recordings are held out. `tonewood listen
 tables.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from tonewood.audio_io.reader import read_recording
-from tonewood.data.manifest import group_of_path, read_csv_rows
+from tonewood.data.manifest import BadRecordings, group_of_path, read_csv_rows
+from tonewood.data.tables import parse_number
 from tonewood.dsp.features import band_levels
-from tonewood.errors import FolderError, printable
+from tonewood.errors import AudioError, FolderError, printable
 from tonewood.model.card import ListenerCard
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.preference_training import ListenerData, agreement, mean_logit
@@ -26,6 +27,7 @@ from tonewood.settings import ModelSettings, TrainingSettings
 from tonewood.stats.bradley_terry import estimate_posterior
 from tonewood.stats.proportions import binomial_proportion
 from tonewood.utils.arrays import FloatArray
+from tonewood.utils.names import listed_path
 
 # Four groups are the fewest that leave two to learn from and two to check on.
 MIN_COMPARISONS, MIN_RATINGS, MIN_LISTENER_GROUPS = 30, 15, 4
@@ -54,6 +56,14 @@ class AnswerTables(NamedTuple):
     preferences: list[Preference]
     ratings: list[ListenerRating]
     groups: dict[Path, str]
+
+    def without(self, paths: Collection[Path]) -> "AnswerTables":
+        """Return the answers that are not about some recordings."""
+        return AnswerTables(
+            [answer for answer in self.preferences if not {*answer} & {*paths}],
+            [rating for rating in self.ratings if rating.file not in paths],
+            {path: group for path, group in self.groups.items() if path not in paths},
+        )
 
 
 class ListenerAudioProgress(NamedTuple):
@@ -95,7 +105,7 @@ def _read_preferences(table: Path, training: TrainingSettings, answers: AnswerTa
     for number, row in _read_answer_rows(table, ("preferred", "other")):
         if row.get("again"):
             continue  # a repeated question, which measures the listener's consistency
-        pair = Preference(table.parent / row["preferred"], table.parent / row["other"])
+        pair = Preference(*(listed_path(table.parent, row[name]) for name in ("preferred", "other")))
         if pair.preferred == pair.other:
             problem = "preferred and other are the same recording: correct the line"
             raise _line_error(table, number, problem)
@@ -117,7 +127,7 @@ def _read_ratings(table: Path, training: TrainingSettings, answers: AnswerTables
         if not low <= value <= high:
             problem = f"the rating {value:g} is outside its scale from {low:g} to {high:g}"
             raise _line_error(table, number, f"{problem}: correct it, or add the columns low and high")
-        path = table.parent / row["file"]
+        path = listed_path(table.parent, row["file"])
         answers.ratings.append(ListenerRating(path, (value - low) / (high - low)))
         _assign_group(path, row, table, training, answers.groups)
 
@@ -158,10 +168,8 @@ def _row_scale(table: Path, number: int, row: dict[str, str]) -> tuple[float, fl
 
 
 def _parse_rating(table: Path, number: int, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = nan
+    # A rating of a table that commas separate has no comma in it, so a comma is the decimal sign.
+    value = parse_number(text, ";")
     if not isfinite(value):
         raise _line_error(table, number, f"{printable(text)!r} is not a number: give a number")
     return value
@@ -172,12 +180,17 @@ def _line_error(table: Path, number: int, problem: str) -> FolderError:
 
 
 def load_listener_answers(
-    preferences: Path | None, ratings: Path | None, settings: ModelSettings
+    preferences: Path | None,
+    ratings: Path | None,
+    settings: ModelSettings,
+    bad: BadRecordings | None = None,
 ) -> Generator[ListenerAudioProgress, None, ListenerAnswers]:
     """Read the tables and every recording in them; yield one progress event per recording.
 
-    FolderError or AudioError if a table or a recording cannot be used; the message names it.
+    FolderError or AudioError if a table or a recording cannot be used; the message names it. With `bad`,
+    answers about bad recordings may be left out.
     """
+    bad = bad or BadRecordings()
     answers = read_answer_tables(preferences, ratings, settings.training)
     _check_enough_answers(answers)
 
@@ -185,11 +198,20 @@ def load_listener_answers(
     paths, spectrum = sorted(answers.groups), settings.spectrum
     rows, seconds = [], []
     for number, path in enumerate(paths, start=1):
-        recording = read_recording(path)
+        try:
+            recording = read_recording(path)
+        except AudioError as error:
+            bad.add(path, error)
+            continue
         wave = recording.at_rate(spectrum.rate)
         rows.append(band_levels(wave, spectrum.rate, settings.scorer.bands, spectrum))
         seconds.append(recording.duration)
         yield ListenerAudioProgress(number, len(paths), path)
+
+    bad.check()
+    answers = answers.without({recording.path for recording in bad.found})
+    _check_enough_answers(answers)
+    paths = sorted(answers.groups)
 
     index = {path: k for k, path in enumerate(paths)}
     pairs = [(index[answer.preferred], index[answer.other]) for answer in answers.preferences]

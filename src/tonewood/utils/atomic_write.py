@@ -91,8 +91,11 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the only right to write a file during long work; OutputError if another process has it."""
+def exclusive_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the only right to write a file during long work; OutputError if another process has it.
+
+    With `wait`, another process or thread is waited for.
+    """
     if not HAS_FILE_LOCKS:
         yield
         return
@@ -103,6 +106,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         with _write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(lock_path, os.O_CREAT | os.O_WRONLY, 0o666)
+        if wait:
+            with contextlib.suppress(OSError):  # the file system does not support locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
         is_free = try_lock(lock)
         if os.fstat(lock).st_nlink:
             break
@@ -203,6 +209,12 @@ def lock_shared(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
+def make_private(path: Path) -> None:
+    """Let nobody else on this machine read a file, or enter a folder; file systems without modes stay."""
+    with contextlib.suppress(OSError):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+
+
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:
     """Write bytes to `path` atomically; raises as `atomic_path`."""
     with atomic_path(path, overwrite) as temporary:
@@ -264,6 +276,9 @@ def prepare_report_folder(out: Path, names: Iterable[str], overwrite: bool) -> N
 def _check_writable(path: str | os.PathLike[str], final: Path, overwrite: bool) -> None:
     if final.is_dir():
         raise OutputError(f"{printable(path)} is a folder, not a file: name a file in it")
+    if final.exists() and not final.is_file():
+        # Renaming a file over /dev/null would remove the device from the machine.
+        raise OutputError(f"{printable(path)} is not a regular file: name another output")
     if not overwrite and final.exists():
         raise _exists_error(path)
     with _write_errors(path):

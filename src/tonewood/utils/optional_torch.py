@@ -29,6 +29,28 @@ def explain_missing_torch(feature: str, extra: str = "train") -> Iterator[None]:
         raise _missing_torch_error(feature, extra) from None
 
 
+@contextmanager
+def usual_torch_state() -> Iterator[None]:
+    """Compute with gradients, in single precision and on the CPU, whatever the caller has set in torch.
+
+    Covers `no_grad`, `inference_mode`, autocast, and the default precision and device.
+    """
+    import torch
+
+    precision = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (
+            torch.inference_mode(mode=False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.device("cpu"),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(precision)
+
+
 def is_missing_torch(error: ModuleNotFoundError) -> bool:
     """Return True if the module that was not found is torch, or a part of it."""
     return (error.name or "").partition(".")[0] == "torch"

@@ -1,6 +1,7 @@
 """Error answers of one shape, `{"error": reason}`, and declarations of answers for FastAPI."""
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tonewood.settings_base import Settings
+from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
 
 ResponseSpecs = dict[int | str, dict[str, Any]]
 """Answers by status, as FastAPI's `responses` takes them."""
@@ -54,6 +56,8 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_error)
     app.add_exception_handler(ClientDisconnect, _handle_disconnect)
+    app.add_exception_handler(OSError, _handle_system_error)
+    app.add_exception_handler(sqlite3.OperationalError, _handle_system_error)
 
 
 def _handle_validation_error(request: Request, error: Exception) -> Response:
@@ -69,6 +73,15 @@ def _handle_validation_error(request: Request, error: Exception) -> Response:
 def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return error_response(error.status_code, str(error.detail).lower(), error.headers)
+
+
+def _handle_system_error(request: Request, error: Exception) -> Response:
+    """Return 507 for a full disk, 503 for anything else that the system refuses; without a path."""
+    is_full = getattr(error, "errno", None) in DISK_FULL_ERRNOS or "disk is full" in str(error)
+    if is_full:
+        return error_response(507, "the disk of the server is full: free some space")
+    reason = getattr(error, "strerror", None) or str(error)
+    return error_response(503, f"the server cannot use its disk now ({reason.lower()}): try again later")
 
 
 def _handle_disconnect(request: Request, error: Exception) -> Response:
