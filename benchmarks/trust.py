@@ -10,6 +10,7 @@ trained on `train` without pairs, and these questions are answered with the pair
 - Do noises, tones and recordings of other corpora score as reference, and are they recognised?
 - Are reference takes left alone, is a second pass harmless, and does a take half-way get half?
 - How many ordinary source takes are refused?
+- Does a synthesiser that follows `NeuralLoss`, or the score alone, get nearer to the reference folder?
 """
 
 import argparse
@@ -27,7 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from quality import corpus
+from quality import corpus, synthesis
 from quality.bench import Bench, render_mask
 from quality.corpus import Corpus, Piece, mel_rows, mono
 from scipy.stats import spearmanr
@@ -78,12 +79,14 @@ def main() -> None:
 
 def measure(opened: Corpus, others: dict[str, Corpus], seed: int) -> dict:
     """Return all figures of one corpus and seed."""
-    model = Bench(opened, seed).trained().model
+    bench = Bench(opened, seed)
+    model = bench.trained().model
     card = model.card.scorer
     figures: dict = {"seed": seed, "accuracy": card.accuracy}
     figures |= measure_treatments(opened.test, model, seed)
     figures |= measure_foreign(others, model, seed)
     figures |= measure_masks(opened.test, model)
+    figures |= synthesis.measure_synthesiser(bench, model)
     print(f"{opened.name} {seed} {json.dumps(figures)}", file=sys.stderr)
     return figures
 
@@ -253,6 +256,14 @@ def table(results: dict[str, list[dict]]) -> str:
         ),
         "synthetic undetected, %": lambda r: 100 * r["synthetic"]["undetected"],
         "other recordings undetected, %": lambda r: 100 * r.get("recorded", {"undetected": 0})["undetected"],
+    }
+    columns |= {
+        f"synthesiser, {loss}: {measure}, {when}": lambda r, loss=loss, measure=measure, place=place: r[
+            "synthesiser"
+        ][loss][measure][place]
+        for loss in ("loss", "score")
+        for measure in ("loss", "spectrum", "frechet")
+        for place, when in enumerate(("before", "after"))
     }
     head = "| | " + " | ".join(results) + " |\n|---|" + "---:|" * len(results)
     lines = [head]

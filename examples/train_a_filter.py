@@ -3,7 +3,7 @@
     python examples/train_a_filter.py [RECORDING] [-m MODEL] [-o OUT.wav] [--steps N]
 
 The filter is a vocoder: it splits a recording into bands, and a small convolution computes a gain
-for each band and moment. Its only target is `tonewood.NeuralLoss`, whose score is 0 for the
+for each band and moment. Its only target is the score in `tonewood.NeuralLoss.terms`, 0 for the
 reference and 1 for the source. Training stops in the range of held-out reference recordings. A
 second term keeps the change small, because a network that only follows a score can fool it (see
 docs/how-it-works.md).
@@ -68,7 +68,7 @@ def train(
     scores = []
     for _ in range(steps):
         filtered, gain = vocoder(wave[None])
-        score = loss(filtered[:, None])
+        score = loss.terms(filtered[:, None]).score.mean()
         scores.append(score.item())
         if scores[-1] <= target:
             break

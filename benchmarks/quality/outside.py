@@ -41,9 +41,12 @@ class Net(nn.Module):
 
     def forward(self, bins_db: Tensor) -> Tensor:
         """Logit [batch] of levels [batch, bin, frame] in dB; above 0 is source-like."""
-        features = F.elu(self.listen(F.elu(self.project((bins_db - self.mean) / _SCALE_DB))))
-        pooled = torch.cat([features.mean(dim=2), features.std(dim=2)], dim=1)
-        return self.decide(F.dropout(pooled, 0.3, self.training))[:, 0]
+        return self.decide(F.dropout(self.features(bins_db), 0.3, self.training))[:, 0]
+
+    def features(self, bins_db: Tensor) -> Tensor:
+        """Mean and standard deviation over time of the channels [batch, feature]."""
+        channels = F.elu(self.listen(F.elu(self.project((bins_db - self.mean) / _SCALE_DB))))
+        return torch.cat([channels.mean(dim=2), channels.std(dim=2)], dim=1)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from tonewood.utils.arrays import Levels
 
 CertificateVerdict = Literal["good", "limited", "refused", "unneeded"]
 _MIN_JUDGE_CHANGE = 0.05  # below it, a share of the change is a ratio of noise
+WINDOW_FLOOR_DB = -90.0
+"""Lowest level in the description of a window, below the recording's."""
 _SHRINKAGE = 0.1  # few windows per feature: the sample covariance is nearly singular
 _QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond the limit
 # Distances from the nearer folder between which the adaptive part of a mask fades out. Of 216 held-out takes
@@ -411,7 +413,7 @@ def describe_windows(rows_db: TimeSeries, frames: int) -> NDArray[np.float32]:
     points = []
     for start, stop in [(s, min(s + frames, total)) for s in used] or [(0, total)]:
         # The clamp keeps digital silence from dominating the standard deviation.
-        relative = (rows_db.read(start, stop) - mean).clip(-90.0)[:, audible[start:stop]]
+        relative = (rows_db.read(start, stop) - mean).clip(WINDOW_FLOOR_DB)[:, audible[start:stop]]
         points.append(np.concatenate([relative.mean(axis=1), relative.std(axis=1)]))
     return np.stack(points)
 
