@@ -10,7 +10,7 @@ is not used in training; it shows whether the sound gets nearer.
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,7 +140,7 @@ def train(
         return Training(before, synthesiser(others), losses)
 
 
-def long_term_spectrum(waves: Sequence[np.ndarray]) -> np.ndarray:
+def long_term_spectrum(waves: Iterable[np.ndarray]) -> np.ndarray:
     """Return the mean level of each third of an octave [band] from 80 Hz, over waves [sample]; dB."""
     levels = []
     centres = 80 * 2 ** (np.arange(BANDS) / 3)
@@ -151,7 +151,7 @@ def long_term_spectrum(waves: Sequence[np.ndarray]) -> np.ndarray:
         inside = np.abs(np.log2(np.maximum(hz, 1) / centres[:, None])) <= 1 / 6
         level = 10 * np.log10((inside * power).sum(axis=1) + 1e-12)
         levels.append(level - level.mean())
-    return np.mean(levels, axis=0)
+    return np.asarray(np.mean(levels, axis=0))
 
 
 def read_folder(folder: Path) -> list[np.ndarray]:

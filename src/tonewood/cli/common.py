@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tonewood.batch.dask_backend import DaskWorkers
     from tonewood.batch.tasks import Task, WorkItem
     from tonewood.cli.progress import BatchDisplay
+    from tonewood.data.manifest import BadRecording
     from tonewood.enhancement.output_files import FileFailure
     from tonewood.model.card_text import ModelOrFile
     from tonewood.model.model import Model
@@ -169,6 +170,13 @@ class Unfinished(NamedTuple):
     def skipped_json(self) -> list[dict[str, str]]:
         """Recordings that were left out, for `--json`."""
         return [{"input": str(path), "reason": reason} for path, reason in self.left_out]
+
+    def with_bad(self, bad: "Sequence[BadRecording]") -> "Unfinished":
+        """Return these recordings and those that `--skip-bad` left out."""
+        from tonewood.audio_io.recording import LeftOutRecording
+
+        skipped = [LeftOutRecording(recording.path, str(recording.error)) for recording in bad]
+        return self._replace(left_out=[*self.left_out, *skipped])
 
     def exit(self, total: int = 0, listed: str = "") -> None:
         """Name what a run of `total` recordings did not do, and exit with 1; return if it did everything.
