@@ -57,7 +57,8 @@ OPTIONS = {
     "render": "-o --overwrite --json",
     "apply": "-m -o --static-only --same-mask --plot --overwrite --json",
     "diff": "--json",
-    "export": "-o --ir --peq --automation --format --rate --length --step --headroom --overwrite --json",
+    "export": "-o --ir --peq --automation --plugin --format --rate --length --step --headroom --overwrite "
+    "--json",
     "score": "-m --workers --scheduler --retries --parquet --overwrite --json",
     "info": "--json",
     "live": "-m --amount --input --output --block --rate --bypass --list-devices --from -o "

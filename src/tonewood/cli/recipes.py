@@ -19,6 +19,7 @@ from tonewood.errors import CallError, printable
 
 if TYPE_CHECKING:
     from tonewood.export.diff import CorrectionDifference
+    from tonewood.export.export import ExportedFile
 
 
 def apply_command(
@@ -162,6 +163,9 @@ def export_command(
     automation: Annotated[
         bool, typer.Option("--automation", help="Write the change over time in third-octave bands.")
     ] = False,
+    plugin: Annotated[
+        bool, typer.Option("--plugin", help="Write a model as a file for the audio plug-in.")
+    ] = False,
     form: Annotated[
         str | None,
         typer.Option(
@@ -180,17 +184,25 @@ def export_command(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Write a correction for other programs, as an EQ or as automation."""
+    """Write a correction for other programs: as an EQ, as automation, or as a model of the audio plug-in."""
     from tonewood.dsp.equalizer import Phase
     from tonewood.export import export
+    from tonewood.export.plugin_file import export_plugin_file
+    from tonewood.model.model import load_model
 
-    if (ir is not None) + (peq is not None) + automation != 1:
-        raise CallError("exactly one of --ir, --peq and --automation is needed: give one of them")
-    if form is not None and ir is not None:
-        raise CallError("--format does not apply to --ir: use it with --peq or --automation")
-    if headroom and automation:
-        raise CallError("--headroom does not apply to --automation: use it with --ir or --peq")
+    if (ir is not None) + (peq is not None) + automation + plugin != 1:
+        raise CallError("exactly one of --ir, --peq, --automation and --plugin is needed: give one of them")
+    if form is not None and peq is None and not automation:
+        kind = "--plugin" if plugin else "--ir"
+        raise CallError(f"--format does not apply to {kind}: use it with --peq or --automation")
+    if headroom and ir is None and peq is None:
+        kind = "--plugin" if plugin else "--automation"
+        raise CallError(f"--headroom does not apply to {kind}: use it with --ir or --peq")
     check_output_path(output, overwrite)
+    if plugin:
+        exported = export_plugin_file(load_model(correction), output, overwrite=overwrite)
+        _print_export(correction, exported, json_)
+        return
     loaded = export.load_correction(correction)
     average = export.AverageCurve(loaded, headroom)
     if ir is not None:
@@ -210,6 +222,10 @@ def export_command(
         exported = export.export_automation(
             loaded, output, file_format=form, step_s=step, rate=rate, overwrite=overwrite
         )
+    _print_export(correction, exported, json_)
+
+
+def _print_export(correction: str, exported: "ExportedFile", json_: bool) -> None:
     if exported.warning:
         common.print_stderr(f"warning: {printable(exported.output)}: {exported.warning}")
     if json_:
