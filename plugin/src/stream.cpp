@@ -26,9 +26,7 @@ Stream::Chain::Chain(const Model& model, std::size_t capacity, double hop_second
       gains(model.rows) {}
 
 Stream::Stream(const Model& model, unsigned rate, std::size_t channels)
-    : shown_levels(model.rows),
-      shown_gains(model.rows),
-      model_(model),
+    : model_(model),
       channels_(channels),
       analysis_(model, rate),
       filter_(model, analysis_.layout(), rate),
@@ -36,7 +34,8 @@ Stream::Stream(const Model& model, unsigned rate, std::size_t channels)
       follower_(model, hop_seconds(analysis_.layout(), rate)),
       limiter_(rate),
       mid_(model, history_size(model, analysis_.layout()), double(model.hop) / model.rate),
-      side_(model, history_size(model, analysis_.layout()), double(model.hop) / model.rate) {
+      side_(model, history_size(model, analysis_.layout()), double(model.hop) / model.rate),
+      levels_(model.rows, model.floor_db) {
     const std::size_t capacity = history_size(model, analysis_.layout()) + latency();
     for (std::vector<History>* histories : {&input_, &output_, &delayed_})
         histories->assign(channels, History(capacity));
@@ -136,11 +135,10 @@ void Stream::process_frame(const Controls& controls) {
         follower_.update(mid_.rows[slot].data(), mid_.gains.data());
         if (has_side) follower_.add(side_.rows[slot].data(), side_.gains.data());
     }
+    levels_ = mid_.rows[slot];
     for (std::size_t row = 0; row < model_.rows; ++row) {
-        shown_levels[row].store(mid_.rows[slot][row], std::memory_order_relaxed);
         mid_.gains[row] *= controls.amount;
         if (has_side) side_.gains[row] *= controls.amount;
-        shown_gains[row].store(mid_.gains[row], std::memory_order_relaxed);
     }
     const std::int64_t start = frame * std::int64_t(filter_.layout().hop) - std::int64_t(filter_.layout().samples_before());
     filter_.add_frame(mid_.history.read(start), side_.history.read(start), mid_.gains,

@@ -1,8 +1,6 @@
 // Enhances a stream of audio with one model, as `tonewood.Stream` does; no allocation after construction.
 #pragma once
 
-#include <atomic>
-#include <memory>
 #include <vector>
 
 #include "analysis.hpp"
@@ -34,8 +32,9 @@ public:
     void process(const float* const* input, float* const* wet, float* const* dry, std::size_t count,
                  const Controls& controls);
 
-    // What a display may read from another thread: levels and gains in force [row], dB.
-    std::vector<std::atomic<float>> shown_levels, shown_gains;
+    // Levels and gains in force [row] of the latest frame, dB.
+    const Floats& levels() const { return levels_; }
+    const Floats& gains() const { return mid_.gains; }
 
 private:
     // Analysis of one signal: mid, which is the mono mix, or side.
@@ -62,6 +61,7 @@ private:
     PeakLimiter limiter_;
     Chain mid_, side_;
     std::vector<History> input_, output_, delayed_;  // of each channel
+    Floats levels_;
     std::int64_t pushed_, pulled_, analysed_;
     bool side_is_active_;
 };

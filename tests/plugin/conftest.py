@@ -32,6 +32,9 @@ class Block(NamedTuple):
     smooth_octaves: float = 0.0
     mid_side: int = 0
     freeze: int = 0
+    delta: int = 0
+    bypass: int = 0
+    model: int = 0
 
 
 class Engine:
@@ -40,22 +43,30 @@ class Engine:
     def __init__(self, program: Path) -> None:
         self.program = program
 
-    def run(self, model: Path, rate: int, samples: Samples, blocks: Iterable[Block] = ()) -> Processed:
+    def run(
+        self, model: Path, rate: int, samples: Samples, blocks: Iterable[Block] = (Block(512),)
+    ) -> Processed:
         """Process samples (channels, samples)."""
-        script = "\n".join(" ".join(map(str, block)) for block in blocks)
-        ended = self.start(model, rate, samples, script)
+        return self.run_models([model], rate, samples, blocks)
+
+    def run_models(
+        self, models: list[Path], rate: int, samples: Samples, blocks: Iterable[Block]
+    ) -> Processed:
+        """Process samples (channels, samples) with a choice of models."""
+        ended = self.start(models, rate, samples, "\n".join(" ".join(map(str, block)) for block in blocks))
         assert ended.returncode == 0, ended.stderr
         output = np.frombuffer(ended.stdout, "<f4").reshape(-1, samples.shape[0]).T
         return Processed(output, json.loads(ended.stderr))
 
     def start(
-        self, model: Path, rate: int, samples: Samples, script: str
+        self, models: list[Path], rate: int, samples: Samples, script: str = ""
     ) -> "subprocess.CompletedProcess[bytes]":
         """Run the program, whatever its exit code is."""
-        path = model.with_suffix(".blocks")
+        path = models[0].with_suffix(".blocks")
         path.write_text(script)
-        command = [str(self.program), str(model), str(rate), str(samples.shape[0]), str(path)]
-        return subprocess.run(command, input=samples.T.astype("<f4").tobytes(), capture_output=True)
+        command = [self.program, str(rate), str(samples.shape[0]), path, *models]
+        data = samples.T.astype("<f4").tobytes()
+        return subprocess.run(list(map(str, command)), input=data, capture_output=True)
 
 
 def compile_engine(folder: Path, target: str, *variables: str) -> Path:

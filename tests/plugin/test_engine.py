@@ -73,12 +73,56 @@ def test_engine_equals_stream(engine: Engine, model_path: Path, rate: int, chann
     assert error_db(output, stream_output(rate, samples, blocks)) < EQUAL_DB
 
 
-def test_other_model_gives_its_own_output(engine: Engine, model_path: Path, tmp_path: Path) -> None:
+def largest_step(samples: Samples) -> float:
+    return float(np.abs(np.diff(samples, n=2, axis=1)).max())
+
+
+def test_change_of_model_is_without_a_click(engine: Engine, model_path: Path, tmp_path: Path) -> None:
     other = export_plugin_file(tonewood.load("soundfont-cello"), tmp_path / "other.twp").output
-    samples = music(16_000, 1)
-    output, report = engine.run(other, 16_000, samples)
-    assert report["name"] == "soundfont-cello"
-    assert error_db(output, engine.run(model_path, 16_000, samples).samples) > -20
+    rate = 16_000
+    samples = tone(3.0, rate)
+    both = engine.run_models([model_path, other], rate, samples, [Block(rate), Block(2 * rate, model=1)])
+    first = engine.run(model_path, rate, samples).samples
+    second = engine.run(other, rate, samples).samples
+    assert np.array_equal(both.samples[:, :rate], first[:, :rate])
+    # The second stream started later, so its running estimates differ a little.
+    assert error_db(both.samples[:, -rate // 2 :], second[:, -rate // 2 :]) < -20
+    assert error_db(first[:, -rate // 2 :], second[:, -rate // 2 :]) > -20
+    assert largest_step(both.samples[:, rate:]) < 1.5 * max(
+        map(largest_step, (first[:, rate:], second[:, rate:]))
+    )
+
+
+def tone(seconds: float, rate: int) -> Samples:
+    """Return a steady sound of three partials."""
+    time = np.arange(round(seconds * rate)) / rate
+    wave = sum(np.sin(2 * np.pi * hz * time) / number for number, hz in enumerate((220, 440, 660), 1))
+    return 0.1 * np.asarray(wave, np.float32)[None]
+
+
+@pytest.mark.parametrize(("delta", "bypass"), [(1, 0), (0, 1)])
+def test_delta_and_bypass_fade(engine: Engine, model_path: Path, delta: int, bypass: int) -> None:
+    rate = 16_000
+    samples = tone(2.0, rate)
+    normal, report = engine.run(model_path, rate, samples)
+    dry = np.concatenate([np.zeros((1, report["latency"]), np.float32), samples], axis=1)[
+        :, : samples.shape[1]
+    ]
+    output = engine.run(
+        model_path, rate, samples, [Block(rate), Block(rate, delta=delta, bypass=bypass)]
+    ).samples
+    fade_end = rate + rate // 50
+    expected = dry if bypass else normal - dry
+    assert np.allclose(output[:, :rate], normal[:, :rate], atol=0)
+    assert np.allclose(output[:, fade_end:], expected[:, fade_end:], atol=1e-7)
+    assert largest_step(output[:, rate:]) < 1.5 * largest_step(normal[:, rate:])
+
+
+def test_rate_below_the_analysis_passes_the_sound_through(engine: Engine, model_path: Path) -> None:
+    samples = music(8_000, 2)
+    output, report = engine.run(model_path, 8_000, samples)
+    assert report["latency"] == 0
+    assert np.array_equal(output, samples)
 
 
 def test_amount_zero_returns_delayed_input_to_the_bit(engine: Engine, model_path: Path) -> None:
@@ -203,7 +247,7 @@ def test_damaged_and_foreign_files_are_refused(engine: Engine, model_path: Path,
     silence = np.zeros((1, 100), np.float32)
     for message, content in damaged_files(model_path.read_bytes()).items():
         path.write_bytes(content)
-        ended = engine.start(path, 16_000, silence, "")
+        ended = engine.start([path], 16_000, silence)
         assert ended.returncode == 1
         assert message in ended.stderr.decode()
 
@@ -218,6 +262,6 @@ def test_wrong_sizes_with_a_right_checksum_are_refused(
     struct.pack_into("<I", content, 12, zlib.crc32(content[16:]))
     path = tmp_path / "bad.twp"
     path.write_bytes(content)
-    ended = engine.start(path, 16_000, np.zeros((1, 100), np.float32), "")
+    ended = engine.start([path], 16_000, np.zeros((1, 100), np.float32))
     # A lookahead of 0 or 1, and a rate of 2^k, need not be wrong.
     assert ended.returncode == 1 or (offset == 48 and value <= 1)
