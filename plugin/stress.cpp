@@ -59,7 +59,7 @@ Parameters random_parameters(std::mt19937& random) {
 
 // Music, silence, full scale, denormal numbers and values that are not audio.
 void fill(float* samples, std::size_t count, std::mt19937& random) {
-    const unsigned kind = random() % 6;
+    const auto kind = unsigned(random() % 6);
     for (std::size_t i = 0; i < count; ++i)
         samples[i] = kind == 0   ? 0.0f
                      : kind == 1 ? 1.0f

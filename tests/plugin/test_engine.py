@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import tonewood
 from tests.conftest import Samples, instrument
 from tests.plugin.conftest import Block, Engine
+from tonewood.dsp.features import center_frequencies
 from tonewood.export.plugin_file import MAX_PLUGIN_FILE_BYTES, export_plugin_file, serialize_plugin_file
 
 EQUAL_DB = -80.0
@@ -265,3 +267,40 @@ def test_wrong_sizes_with_a_right_checksum_are_refused(
     ended = engine.start([path], 16_000, np.zeros((1, 100), np.float32))
     # A lookahead of 0 or 1, and a rate of 2^k, need not be wrong.
     assert ended.returncode == 1 or (offset == 48 and value <= 1)
+
+
+class ShapedStream(tonewood.Stream):
+    """`tonewood.Stream` with the formulas of smoothing and limits written out."""
+
+    shape: NDArray[np.float32]
+
+    def _filter_frame(self) -> None:
+        self._mask = self.shape @ self._mask
+        super()._filter_frame()
+
+
+def shape_matrix(hz: NDArray[np.float64], width: float, low_hz: float, high_hz: float) -> NDArray[np.float32]:
+    """Return the weight of each row's gain in that of every row [row, row]."""
+    octaves = np.log2(hz)
+    distance = np.abs(octaves[:, None] - octaves) / width
+    kernel = np.where(distance < 1, 0.5 + 0.5 * np.cos(np.pi * distance), 0) * np.gradient(octaves)
+    scale = np.ones(len(hz))
+    for _ in range(100):
+        scale = np.sqrt(scale / (kernel @ scale))
+    weights = scale[:, None] * kernel * scale
+    weights /= weights.sum(axis=1, keepdims=True)
+    outside = np.maximum(0, np.maximum(np.log2(low_hz) - octaves, octaves - np.log2(high_hz)))
+    share = 0.5 + 0.5 * np.cos(np.pi * np.minimum(outside / 0.5, 1))
+    result: NDArray[np.float32] = (share[:, None] * weights).astype(np.float32)
+    return result
+
+
+def test_smoothing_and_limits_follow_their_formulas(engine: Engine, model_path: Path) -> None:
+    samples = music(48_000, 2)
+    stream = ShapedStream("cello", 48_000, 2)
+    settings = tonewood.load("cello").settings
+    hz = center_frequencies(settings.scorer.bands, settings.spectrum)
+    stream.shape = shape_matrix(hz, 0.7, 300.0, 3_000.0)
+    block = Block(512, low_hz=300.0, high_hz=3_000.0, smooth_octaves=0.7)
+    output = engine.run(model_path, 48_000, samples, [block]).samples
+    assert error_db(output, stream.process(samples)) < EQUAL_DB
