@@ -149,6 +149,7 @@ private:
     }
 
     void label(const char* words, float x, float y, float size, int align) {
+        if (!*words) return;
         fontSize(size);
         fillColor(Color(220, 220, 220));
         textAlign(align | ALIGN_BASELINE);

@@ -25,11 +25,12 @@ public:
     void inverse(Complexes& values);
     std::size_t length() const { return work_.size(); }
 
-private:
     struct Stage {
         std::size_t radix, groups, stride;
-        Complexes twiddles;  // [group, output]
+        Complexes twiddles;  // [output - 1, group]; those of output 0 are 1
     };
+
+private:
     std::vector<Stage> stages_;
     Complexes work_;
 };

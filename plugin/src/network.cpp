@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "vector_clones.hpp"
+
 namespace tonewood {
 namespace {
 
@@ -14,7 +16,7 @@ float gelu(float x) { return x * 0.5f * std::erfc(-x * 0.70710678f); }
 double power_of_db(float level_db) { return std::exp(double(level_db) * (std::log(10.0) / 10)); }
 
 // outputs += weight * inputs, with the weight [input, output]. Four inputs at once save memory traffic.
-void multiply_add(const float* weight, const float* inputs, std::size_t count, Floats& outputs) {
+TONEWOOD_VECTOR_CLONES void multiply_add(const float* weight, const float* inputs, std::size_t count, Floats& outputs) {
     const std::size_t width = outputs.size();
     float* __restrict y = outputs.data();
     std::size_t i = 0;
