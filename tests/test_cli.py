@@ -65,7 +65,6 @@ OPTIONS = {
     "--overwrite --json",
     "onnx": "-o --part --overwrite --json",
     "settings": "--json",
-    "harp": "-m --port --host",
     "studio": "--port -m --host --no-browser --folder --root --upload-gb",
 }
 
