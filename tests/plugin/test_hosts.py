@@ -13,9 +13,10 @@ import pytest
 
 import tonewood
 from tests.conftest import Samples, made_once
+from tests.plugin.clap_host import ClapPlugin
 from tests.plugin.conftest import PLUGIN
 from tests.plugin.lv2_host import Lv2Plugin
-from tests.plugin.test_engine import EQUAL_DB, error_db, largest_step, music
+from tests.plugin.test_engine import EQUAL_DB, error_db, largest_step, music, random_blocks
 from tonewood.export.plugin_file import export_plugin_file
 
 pytestmark = pytest.mark.long
@@ -86,6 +87,35 @@ def test_plugin_in_a_host_equals_stream(plugins: Path, rate: int, channels: int)
     assert error_db(output, stream.process(samples)) < EQUAL_DB
     assert plugin.latency == stream.latency
     plugin.close()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_clap_with_automated_amount_equals_stream(plugins: Path, channels: int) -> None:
+    samples = music(RATE, channels)
+    name, identity = ("tonewood", "stereo") if channels == 2 else ("tonewood-mono", "mono")
+    plugin = ClapPlugin(plugins / f"{name}.clap", f"tonewood.{identity}", RATE, channels)
+    stream = tonewood.Stream("cello", RATE, channels)
+    output, expected, start = [], [], 0
+    for block in random_blocks(samples.shape[1], channels):
+        stream.amount = block.amount
+        part = samples[:, start : start + block.count]
+        output.append(plugin.process(part, {0: 100 * block.amount}))
+        expected.append(stream.process(part))
+        start += block.count
+    assert error_db(np.concatenate(output, axis=1), np.concatenate(expected, axis=1)) < EQUAL_DB
+    assert plugin.latency == stream.latency
+    plugin.close()
+
+
+def test_clap_saves_and_restores_its_state(plugins: Path, tmp_path: Path) -> None:
+    path = export_plugin_file(tonewood.load("soundfont-cello"), tmp_path / "mine.twp").output
+    plugin = ClapPlugin(plugins / "tonewood.clap", "tonewood.stereo", RATE, 2)
+    plugin.process(music(RATE, 2), {0: 150.0, 4: 1.0})
+    state = plugin.save().replace(b"model-file\0\0", f"model-file\0{path}\0".encode())
+    other = ClapPlugin(plugins / "tonewood.clap", "tonewood.stereo", RATE, 2)
+    other.load(state)
+    assert other.save() == state
+    assert b"amount\x00150" in state
 
 
 def test_instances_do_not_disturb_each_other(plugins: Path) -> None:
