@@ -43,7 +43,9 @@ using namespace tonewood;
 namespace {
 
 Parameters random_parameters(std::mt19937& random) {
-    const auto uniform = [&](float low, float high) { return std::uniform_real_distribution<float>(low, high)(random); };
+    const auto uniform = [&](float low, float high) {
+        return std::uniform_real_distribution<float>(low, high)(random);
+    };
     Parameters p;
     p.amount = uniform(-1, 2);
     p.low_hz = random() % 2 ? uniform(20, 2'000) : 0;

@@ -163,7 +163,8 @@ private:
 
     void draw_model() {
         const std::vector<std::string> names = plugin().model_names();
-        draw_button(model_box, names[std::min(std::size_t(values_[model_index] + 0.5f), names.size() - 1)].c_str(), false);
+        const std::size_t chosen = std::min(std::size_t(values_[model_index] + 0.5f), names.size() - 1);
+        draw_button(model_box, names[chosen].c_str(), false);
         draw_button(file_box, "Load…", false);
         label(plugin().file_message().c_str(), 400, 27, 11, ALIGN_LEFT);
     }
@@ -186,7 +187,8 @@ private:
         fill({picture.x, middle, picture.width, 1}, Color(60, 60, 66));
         for (float hz : {100.0f, 1'000.0f, 10'000.0f}) {
             fill({x_of(hz), picture.y, 1, picture.height}, Color(45, 45, 50));
-            label(hz < 1'000 ? "100 Hz" : hz < 10'000 ? "1 kHz" : "10 kHz", x_of(hz) + 3, picture.y + picture.height - 4, 11, ALIGN_LEFT);
+            const char* name = hz < 1'000 ? "100 Hz" : hz < 10'000 ? "1 kHz" : "10 kHz";
+            label(name, x_of(hz) + 3, picture.y + picture.height - 4, 11, ALIGN_LEFT);
         }
         const tonewood::Display& display = plugin().display();
         curve(display.levels_db, picture.y, level_range_db, Color(90, 110, 150));
@@ -206,7 +208,8 @@ private:
         beginPath();
         for (std::size_t row = 0; row < display.rows; ++row) {
             const float x = x_of(display.hz[row]);
-            const float y = std::clamp(zero_y - values_db[row] * picture.height / range_db, picture.y, picture.y + picture.height);
+            const float above = values_db[row] * picture.height / range_db;
+            const float y = std::clamp(zero_y - above, picture.y, picture.y + picture.height);
             if (row == 0) moveTo(x, y);
             else lineTo(x, y);
         }

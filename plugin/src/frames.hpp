@@ -42,7 +42,9 @@ public:
 
 private:
     // Positions begin at most a capacity before the stream.
-    std::size_t index(std::int64_t position) const { return std::size_t(position + std::int64_t(capacity_)) % capacity_; }
+    std::size_t index(std::int64_t position) const {
+        return std::size_t(position + std::int64_t(capacity_)) % capacity_;
+    }
 
     std::size_t capacity_;
     std::vector<float> samples_;

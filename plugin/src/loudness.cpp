@@ -42,12 +42,12 @@ void LoudnessFollower::add(const float* rows_db, const float* mask_db) {
     peak_power_ = std::max(peak_power_, frame_power);
 }
 
-double LoudnessFollower::gain_db(double amount) const {
+double LoudnessFollower::gain_db(double amount, bool is_whole) const {
     double prior_power = prior_weight_ * peak_power_;
     if (prior_power == 0) prior_power = 1;
     double per_amount[2];
     for (int i : {0, 1}) {
-        const double after = power_after_[i] + prior_power * db_to_power(model_.loudness_db[i]);
+        const double after = power_after_[i] + prior_power * (is_whole ? db_to_power(model_.loudness_db[i]) : 1);
         per_amount[i] = 10 * std::log10(after / (power_before_ + prior_power)) / model_.amounts[i];
     }
     // A parabola through (0, 0) and the two amounts that are estimated.

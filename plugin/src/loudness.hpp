@@ -16,8 +16,9 @@ public:
     void update(const float* rows_db, const float* mask_db);
     // Add the same frame of another signal.
     void add(const float* rows_db, const float* mask_db);
-    // Gain in dB that compensates masks at an amount; 0 for amount 0.
-    double gain_db(double amount) const;
+    // Gain in dB that compensates masks at an amount; 0 for amount 0. The learnt start is that of whole
+    // masks; of shaped ones nothing is known.
+    double gain_db(double amount, bool is_whole) const;
 
 private:
     const Model& model_;

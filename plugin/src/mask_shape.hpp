@@ -16,6 +16,7 @@ public:
     explicit MaskShape(const Model& model);
     // Widths in octaves at half height; limits in Hz, 0 for none.
     void set(float smooth_octaves, float low_hz, float high_hz);
+    bool is_whole() const { return smooth_octaves_ == 0 && low_hz_ == 0 && high_hz_ == 0; }
     // Shape the gains [row] in dB in place.
     void apply(Floats& mask_db);
 

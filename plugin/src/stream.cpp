@@ -131,18 +131,18 @@ void Stream::process_frame(const Controls& controls) {
     if (frame < 0) return;
 
     const std::size_t slot = std::size_t(frame) % mid_.rows.size();
-    if (!controls.freeze) {
-        follower_.update(mid_.rows[slot].data(), mid_.gains.data());
-        if (has_side) follower_.add(side_.rows[slot].data(), side_.gains.data());
-    }
+    follower_.update(mid_.rows[slot].data(), mid_.gains.data());
+    if (has_side) follower_.add(side_.rows[slot].data(), side_.gains.data());
     levels_ = mid_.rows[slot];
     for (std::size_t row = 0; row < model_.rows; ++row) {
         mid_.gains[row] *= controls.amount;
         if (has_side) side_.gains[row] *= controls.amount;
     }
-    const std::int64_t start = frame * std::int64_t(filter_.layout().hop) - std::int64_t(filter_.layout().samples_before());
+    const FrameLayout& layout = filter_.layout();
+    const std::int64_t start = frame * std::int64_t(layout.hop) - std::int64_t(layout.samples_before());
+    const double gain_db = follower_.gain_db(controls.amount, shape_.is_whole());
     filter_.add_frame(mid_.history.read(start), side_.history.read(start), mid_.gains,
-                      has_side ? side_.gains : mid_.gains, float(follower_.gain_db(controls.amount)));
+                      has_side ? side_.gains : mid_.gains, float(gain_db));
     emit(start);
     filter_.advance();
 }

@@ -94,16 +94,16 @@ class _ParamValue(Structure):
     )  # fmt: skip
 
 
+_Size, _Get = CFUNCTYPE(c_uint32, c_void_p), CFUNCTYPE(c_void_p, c_void_p, c_uint32)
+_Push = CFUNCTYPE(c_bool, c_void_p, c_void_p)
+
+
 class _InputEvents(Structure):
-    _fields_ = (
-        ("context", c_void_p),
-        ("size", CFUNCTYPE(c_uint32, c_void_p)),
-        ("get", CFUNCTYPE(c_void_p, c_void_p, c_uint32)),
-    )
+    _fields_ = (("context", c_void_p), ("size", _Size), ("get", _Get))
 
 
 class _OutputEvents(Structure):
-    _fields_ = (("context", c_void_p), ("try_push", CFUNCTYPE(c_bool, c_void_p, c_void_p)))
+    _fields_ = (("context", c_void_p), ("try_push", _Push))
 
 
 class _Latency(Structure):
@@ -163,13 +163,10 @@ class ClapPlugin:
             _ParamValue(size, 0, 0, _PARAM_VALUE, 0, number, None, -1, -1, -1, -1, value)
             for number, value in (changes or {}).items()
         ]
-        event_type, output_type = (dict(_InputEvents._fields_), dict(_OutputEvents._fields_))
         received = _InputEvents(
-            None,
-            event_type["size"](lambda _: len(events)),
-            event_type["get"](lambda _, index: ctypes.addressof(events[index])),
+            None, _Size(lambda _: len(events)), _Get(lambda _, index: ctypes.addressof(events[index]))
         )
-        sent = _OutputEvents(None, output_type["try_push"](lambda _, __: True))
+        sent = _OutputEvents(None, _Push(lambda _, __: True))
         addresses = [ctypes.addressof(item) for item in (*buffers, received, sent)]
         process = _Process(-1, samples.shape[1], None, *addresses[:2], 1, 1, *addresses[2:])
         assert self._plugin.process(self._address, ctypes.addressof(process)) > 0

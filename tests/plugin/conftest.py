@@ -23,9 +23,9 @@ class Processed(NamedTuple):
 
 
 class Block(NamedTuple):
-    """How the engine processes the next samples; `count` 0 resets it."""
+    """How the engine processes the next samples; `size` 0 resets it."""
 
-    count: int
+    size: int
     amount: float = 1.0
     low_hz: float = 0.0
     high_hz: float = 0.0

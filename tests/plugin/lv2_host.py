@@ -95,9 +95,7 @@ class Lv2Plugin:
 
     def _features(self) -> Any:
         def map_uri(_: int, uri: bytes) -> int:
-            if uri.decode() not in self._uris:
-                self._uris.append(uri.decode())
-            return self._uris.index(uri.decode()) + 1
+            return self.urid(uri.decode())
 
         def schedule(_: int, size: int, data: int) -> int:
             self._work.append(ctypes.string_at(data, size))
@@ -106,7 +104,6 @@ class Lv2Plugin:
         map_function = CFUNCTYPE(c_uint32, c_void_p, c_char_p)(map_uri)
         schedule_function = CFUNCTYPE(c_int, c_void_p, c_uint32, c_void_p)(schedule)
         length = c_int(8_192)
-        self.urid = lambda uri: map_uri(0, uri.encode())
         key, kind = self.urid(f"{_EXT}buf-size#maxBlockLength"), self.urid(f"{_EXT}atom#Int")
         options = (_Option * 2)(_Option(0, 0, key, 4, kind, ctypes.addressof(length)))
         callbacks = [
@@ -118,6 +115,12 @@ class Lv2Plugin:
         pointers = (c_void_p * 4)(*(ctypes.addressof(feature) for feature in features))
         self._keep += [map_function, schedule_function, length, options, callbacks, features, pointers]
         return pointers
+
+    def urid(self, uri: str) -> int:
+        """Return the number that stands for a URI."""
+        if uri not in self._uris:
+            self._uris.append(uri)
+        return self._uris.index(uri) + 1
 
     @property
     def latency(self) -> int:

@@ -98,10 +98,10 @@ def test_clap_with_automated_amount_equals_stream(plugins: Path, channels: int) 
     output, expected, start = [], [], 0
     for block in random_blocks(samples.shape[1], channels):
         stream.amount = block.amount
-        part = samples[:, start : start + block.count]
+        part = samples[:, start : start + block.size]
         output.append(plugin.process(part, {0: 100 * block.amount}))
         expected.append(stream.process(part))
-        start += block.count
+        start += block.size
     assert error_db(np.concatenate(output, axis=1), np.concatenate(expected, axis=1)) < EQUAL_DB
     assert plugin.latency == stream.latency
     plugin.close()
