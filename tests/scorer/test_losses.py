@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
 
+ROOT = Path(__file__).parents[2]
 PAPER = SpectrumSettings()
 MEL = ScorerSettings(width=4)
 LINEAR = ScorerSettings(width=4, bands=BandSettings(scale="linear"))
@@ -233,49 +235,53 @@ import sys
 import torch
 from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
-from tonewood.scorer.losses import ScorerLoss
-from tonewood.scorer.training_loop import initial_scorer
-from tonewood.settings import ScorerSettings, SpectrumSettings
+from tests.scorer.test_losses import filter_trained_by_loss
 
-place, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=world)
-scorer = initial_scorer(ScorerSettings(width=4), SpectrumSettings(), torch.Generator().manual_seed(0))
-scorer.weights["linear.weight"] *= 50
-loss = ScorerLoss(scorer, 22_050)
-torch.manual_seed(1)
-filter_ = torch.nn.Conv1d(1, 1, 9, padding=4)
-waves = torch.randn(4, 1, 6_000)[rank::world]
-model = DistributedDataParallel(filter_)
-optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
-for _ in range(3):
-    optimiser.zero_grad()
-    loss(model(waves)).backward()
-    optimiser.step()
-print(" ".join(f"{value:.6f}" for value in filter_.weight.flatten().tolist()))
+init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
+filter_ = filter_trained_by_loss(DistributedDataParallel, rank=int(sys.argv[2]), world=2)
+print(" ".join(f"{value:.6f}" for value in filter_))
 destroy_process_group()
 sys.stdout.flush()
 os._exit(0)  # gloo's threads may outlive the interpreter, and end it loudly
 """
 
 
+def filter_trained_by_loss(
+    wrap: Callable[[torch.nn.Module], torch.nn.Module], rank: int = 0, world: int = 1
+) -> list[float]:
+    """Return the taps of a filter after three steps down the loss of this process's share of a batch."""
+    scorer = initial_scorer(MEL, PAPER, torch.Generator().manual_seed(0)).as_tensors()
+    scorer.weights["linear.weight"] *= 50
+    loss = ScorerLoss(scorer, 22_050)
+    generator = torch.Generator().manual_seed(1)
+    taps = torch.nn.Conv1d(1, 1, 9, padding=4)
+    torch.nn.init.normal_(taps.weight, std=0.2, generator=generator)
+    torch.nn.init.zeros_(taps.bias)
+    waves = torch.randn(4, 1, 6_000, generator=generator)[rank::world]
+    model = wrap(taps)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(3):
+        optimiser.zero_grad()
+        loss(model(waves)).backward()
+        optimiser.step()
+    return taps.weight.flatten().tolist()
+
+
 def test_training_is_the_same_in_one_and_two_processes(tmp_path: Path) -> None:
-    results = {}
-    for world in (1, 2):
-        command = [sys.executable, "-W", "error", "-c", WORKER, str(tmp_path / f"meet{world}")]
-        ran = [
-            subprocess.Popen(
-                [*command, str(rank), str(world)],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )
-            for rank in range(world)
-        ]  # fmt: skip
-        try:
-            ended = [process.communicate(timeout=600) for process in ran]
-        finally:
-            for process in ran:
-                process.kill()
-        assert all(process.returncode == 0 for process in ran), ended
-        results[world] = [[float(word) for word in out.split()] for out, _ in ended]
-    assert results[2][0] == results[2][1]
+    command = [sys.executable, "-W", "error", "-c", WORKER, str(tmp_path / "meet")]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    try:
+        ended = [process.communicate(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), ended
+    first, second = ([float(word) for word in out.split()] for out, _ in ended)
+    assert first == second
     # The mean over a batch in halves is the mean over the batch.
-    assert results[2][0] == pytest.approx(results[1][0], abs=2e-5)
+    assert first == pytest.approx(filter_trained_by_loss(lambda module: module), abs=2e-5)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,67 +25,50 @@ from tonewood.training.networks import CheckEvent, Checkpoint
 from tonewood.training.pipeline import train_model
 from tonewood.utils.atomic_write import exclusive_lock
 
-SETTINGS = tiny_settings(patience=3)
+SETTINGS = tiny_settings()
 
 
-def run_until(folders: Folders, checkpoint: Checkpoint, looks: int | None) -> Model | None:
-    """Train until the given number of validations, or to the end."""
-    model = None
+def run_until(folders: Folders, checkpoint: Checkpoint, looks: int) -> None:
+    """Train until the given number of validations."""
     events = train_model(folders.reference, folders.source, SETTINGS, name="tiny", checkpoint=checkpoint)
     for event in events:
-        if isinstance(event, Model):
-            model = event
-        elif isinstance(event, CheckEvent) and looks is not None:
-            looks -= 1
-            if looks == 0:
-                events.close()  # type: ignore[attr-defined]
-                return None
-    return model
+        looks -= isinstance(event, CheckEvent)
+        if looks == 0:
+            events.close()  # type: ignore[attr-defined]
+            return
 
 
-@pytest.fixture(scope="module")
-def whole(training_folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """Return the model of a training without interruption."""
-    model = run_until(training_folders, Checkpoint(tmp_path_factory.mktemp("whole") / "c"), None)
-    assert model is not None
-    return model
-
-
+@pytest.mark.usefixtures("fitted_correction")
 @pytest.mark.parametrize("looks", [pytest.param(1, marks=pytest.mark.long), 5])
 def test_resumed_training_gives_identical_model(
-    training_folders: Folders, tmp_path: Path, looks: int, whole: Model
+    training_folders: Folders, tmp_path: Path, looks: int, model: Model
 ) -> None:
     path = tmp_path / "tiny.tonewood.checkpoint"
-    assert run_until(training_folders, Checkpoint(path), looks) is None
-    again = run_until(training_folders, Checkpoint(path, resumed=True), None)
-    assert again is not None
-    assert again.digest == whole.digest
-    assert again.card.scorer == whole.card.scorer
-
-
-def test_resumed_training_repeats_no_step(training_folders: Folders, tmp_path: Path, whole: Model) -> None:
-    path = tmp_path / "c"
-    run_until(training_folders, Checkpoint(path), 3)
-    seen: list[tuple[str, int]] = []
-    events = train_model(
-        training_folders.reference,
-        training_folders.source,
-        SETTINGS,
-        checkpoint=Checkpoint(path, resumed=True),
-    )
-    for event in events:
-        if isinstance(event, CheckEvent):
-            seen.append((event.network, event.check.step))
-    assert isinstance(event, Model)
-    assert event.digest == whole.digest
+    run_until(training_folders, Checkpoint(path), looks)
+    *events, again = train_model(*training_folders, SETTINGS, checkpoint=Checkpoint(path, resumed=True))
+    assert isinstance(again, Model)
+    assert again.digest == model.digest
+    assert again.card.scorer == model.card.scorer
+    seen = [(event.network, event.check.step) for event in events if isinstance(event, CheckEvent)]
     assert ("scorer", 10) not in seen
     assert len(seen) == len(set(seen))
 
 
-def test_checkpoint_of_another_training_is_refused(training_folders: Folders, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.tonewood.checkpoint"
+@pytest.fixture(scope="module")
+def unfinished(training_folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of a training that ended after its first validation."""
+    path = tmp_path_factory.mktemp("unfinished") / "tiny.tonewood.checkpoint"
     run_until(training_folders, Checkpoint(path), 1)
-    other = SETTINGS.replace(training=dict(seed=5))
+    return path
+
+
+@pytest.mark.usefixtures("fitted_correction")
+def test_checkpoint_of_another_training_is_refused(
+    training_folders: Folders, unfinished: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / unfinished.name
+    shutil.copy(unfinished, path)
+    other = SETTINGS.replace(training=dict(learning_rate=0.02))
     sides = training_folders.source, training_folders.reference
     resumed = Checkpoint(path, resumed=True)
     with pytest.raises(ModelError, match="belongs to another training: the recordings or settings"):
@@ -96,16 +80,16 @@ def test_checkpoint_of_another_training_is_refused(training_folders: Folders, tm
         list(train_model(*training_folders, SETTINGS, checkpoint=resumed))
 
 
-def test_checkpoints_of_earlier_versions_can_be_continued(training_folders: Folders, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.tonewood.checkpoint"
-    run_until(training_folders, Checkpoint(path), 1)
+def test_checkpoints_of_earlier_versions_can_be_continued(
+    training_folders: Folders, unfinished: Path
+) -> None:
     takes = [
         f"{side} {progress.take.digest} {progress.take.group} None\n"
         for side, folder in zip(("reference", "source"), training_folders, strict=True)
         for progress in load_dataset(folder, SETTINGS)
     ]
     key = [1, SETTINGS.model_dump_json(), hashlib.sha256("".join(takes).encode()).hexdigest()]
-    with safe_open(path, "pt") as file:
+    with safe_open(unfinished, "pt") as file:
         assert file.metadata() == {"told": json.dumps(key)}
         assert {"scorer/told", "scorer/generator", "scorer/best.row_mean"} <= set(file.keys())
 
@@ -132,8 +116,8 @@ def call(training_folders: Folders) -> list[str]:
     return ["train", *sides, "--json", *(word for item in ASSIGNMENTS for word in ("--set", item))]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(training_folders: Folders) -> Model:
+@pytest.fixture
+def undisturbed(training_folders: Folders, fitted_correction: None) -> Model:
     """Return the model that the command trains."""
     *_, model = train_model(*training_folders, apply_assignments(ModelSettings(), ASSIGNMENTS))
     assert isinstance(model, Model)
@@ -156,6 +140,7 @@ def test_killed_training_resumes(call: list[str], run: Run, tmp_path: Path, undi
     assert [item.name for item in tmp_path.iterdir()] == ["killed.tonewood"]
 
 
+@pytest.mark.usefixtures("fitted_correction")
 def test_training_killed_after_saving_counts_as_finished(
     call: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

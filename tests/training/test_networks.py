@@ -56,6 +56,7 @@ def are_alike(one: Levels, other: Levels) -> bool:
     return np.allclose(one - one.mean(), other - other.mean(), atol=0.2)
 
 
+@pytest.mark.usefixtures("fitted_correction")
 def test_training_of_folders_uses_the_ways_of_both_sides(
     training_folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,8 +69,10 @@ def test_training_of_folders_uses_the_ways_of_both_sides(
         return real(train, held_out, *rest, **more)
 
     monkeypatch.setattr(networks, "train_scorer", watch)
-    for event in train_model(*training_folders, tiny_settings(steps=1)):
-        assert event is not None
+    events = train_model(*training_folders, tiny_settings(steps=1))
+    judged = (isinstance(event, CheckEvent) and event.network == "judge" for event in events)
+    assert any(judged)
+    events.close()  # type: ignore[attr-defined]
     assert len(splits) == 2
     for split in splits:
         assert [len(part.pairs) for part in split] == [6, 2]
@@ -80,6 +83,7 @@ def test_training_of_folders_uses_the_ways_of_both_sides(
                 assert sum(are_alike(end, rows) for _, end in part.pairs) == 1
 
 
+@pytest.mark.usefixtures("fitted_correction")
 def test_ways_need_graded_targets(training_folders: Folders) -> None:
     """With labels, the same folders give another scorer, of the same accuracy on these simple sounds."""
     losses = []
