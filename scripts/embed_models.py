@@ -1,4 +1,4 @@
-"""Write model files as C++ source: python embed.py FILE... > bundled.cpp."""
+"""Write plug-in model files as C++ source: python scripts/embed_models.py FILE... > bundled.cpp."""
 
 import sys
 from pathlib import Path
