@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,26 +45,26 @@ def main() -> None:
 
 def measure(
     options: argparse.Namespace, model: Path, rate: int, channels: int, mid_side: int
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return the median, smallest and largest share of `options.repeat` runs."""
     samples = 0.1 * np.random.default_rng(0).standard_normal((options.seconds * rate, channels))
     blocks = model.with_suffix(".blocks")
     blocks.write_text(f"512 1 0 0 0 {mid_side}\n")
-    command = [_PROGRAM, str(rate), str(channels), blocks, model]
+    command = [str(_PROGRAM), str(rate), str(channels), str(blocks), str(model)]
     reports = []
     for _ in range(options.repeat):
         ended = subprocess.run(
             command, input=samples.astype("<f4").tobytes(), capture_output=True, check=True
         )
         reports.append(json.loads(ended.stderr))
-    row: dict[str, object] = {"rate": rate, "channels": channels, "mid_side": bool(mid_side)}
+    row: dict[str, Any] = {"rate": rate, "channels": channels, "mid_side": bool(mid_side)}
     for name in ("share", "worst_share"):
         values = [report[name] for report in reports]
-        row[name] = [statistics.median(values), min(values), max(values)]
+        row[name] = (statistics.median(values), min(values), max(values))
     return row
 
 
-def format_spread(shares: list[float]) -> str:
+def format_spread(shares: tuple[float, float, float]) -> str:
     middle, low, high = (100 * share for share in shares)
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
