@@ -17,7 +17,7 @@ DRAW ?= 0
 EXAMPLE := src/tonewood/bundled/example.flac
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test unit long browser docs package vulnerabilities release-tools coverage mutants studio format models corpus clean
+.PHONY: help demo test unit long browser docs package vulnerabilities release-tools coverage mutants studio plugin format models corpus clean
 
 help:
 	@echo "make demo     enhance the bundled example; writes audio and picture to demo/"
@@ -30,6 +30,7 @@ help:
 	@echo "make coverage run the tests and list the lines and branches that no test runs"
 	@echo "make mutants  make small mistakes in the numerics and list those that no test detects (hours)"
 	@echo "make studio   build the studio's page (needs Node.js 20 or newer, with npm)"
+	@echo "make plugin   build the audio plug-in as CLAP, VST3 and LV2 to plugin/build/bin (needs a C++ compiler)"
 	@echo "make format   format the code"
 	@echo "make models   train the bundled models again (CORPORA=folder)"
 	@echo "make corpus   render the paper's controlled experiment from MIT-licensed soundfonts to corpus/ (DRAW=seed)"
@@ -99,6 +100,9 @@ studio:
 	@command -v npm >/dev/null || { echo "npm is not installed: install Node.js 20 or newer" >&2; exit 1; }
 	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
 
+plugin: $(DEMO_STAMP)
+	@$(MAKE) -s -C plugin PYTHON=$(abspath $(BIN))/python
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
@@ -122,7 +126,7 @@ corpus: $(STAMP)
 	@echo "then: tonewood evaluate --pairs corpus/cello_mit/test/cheap corpus/cello_mit/test/good -m cello_mit.tonewood -o report"
 
 clean:
-	rm -rf $(VENV) demo site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis mutants .coverage .coverage.*
+	rm -rf $(VENV) demo site build plugin/build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis mutants .coverage .coverage.*
 	find src tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # What the demo needs: the base installation and the picture. Compiling all modules would take half of the time.

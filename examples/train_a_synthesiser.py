@@ -10,7 +10,7 @@ is not used in training; it shows whether the sound gets nearer.
 
 import argparse
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 

@@ -61,15 +61,14 @@ OPTIONS = {
     "render": "-o --overwrite --json",
     "apply": f"-m -o {CONTROLS} --static-only --same-mask --plot --quiet --overwrite --json",
     "diff": "--json",
-    "export": "-o --ir --peq --frequencies --q --max-gain --graphic-eq --automation --format --rate "
-    "--length --step --headroom --overwrite --json",
+    "export": "-o --ir --peq --frequencies --q --max-gain --graphic-eq --automation --plugin --format "
+    "--rate --length --step --headroom --overwrite --json",
     "score": "-m --workers --scheduler --retries --parquet --quiet --overwrite --json",
     "info": "--json",
     "live": f"-m {CONTROLS} --delta --input --output --block --rate --bypass --list-devices --from -o "
     "--overwrite --json",
     "onnx": "-o --part --overwrite --json",
     "settings": "--json",
-    "harp": "-m --port --host",
     "studio": "--port -m --host --no-browser --folder --root --upload-gb",
 }
 

@@ -133,7 +133,6 @@ ABSENT = {
     "s3": ("s3fs", "score s3://bucket/take.wav"),
     "datasets": ("mirdata", "manifest tinysol --data-home . --reference a=1 --source a=2 -o l.csv"),
     "media": ("av", "score take.m4a"),
-    "harp": ("python_multipart", "harp"),
     "listen": ("fastapi", "listen serve test"),
     "live": ("sounddevice", "live --list-devices"),
     "onnx": ("onnxscript", "onnx cello -o scorer.onnx"),

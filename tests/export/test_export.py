@@ -326,8 +326,12 @@ def test_effect_has_rows_of_the_table(tmp_path: Path, enhanced_file: Path, run: 
 @pytest.mark.parametrize(
     ("more", "code", "reason"),
     [
-        ((), 2, "exactly one of --ir, --peq, --graphic-eq and --automation is needed"),
-        (("--ir", "linear", "--peq", "3"), 2, "exactly one of --ir, --peq, --graphic-eq and --automation"),
+        ((), 2, "exactly one of --ir, --peq, --graphic-eq, --automation and --plugin is needed"),
+        (
+            ("--ir", "linear", "--peq", "3"),
+            2,
+            "exactly one of --ir, --peq, --graphic-eq, --automation and --plugin",
+        ),
         (("--ir", "round"), 2, "the phase is 'round': choose linear or minimum"),
         (("--ir", "linear", "--length", "3"), 2, "--length is 3 samples: give 64"),
         (("--ir", "linear", "--rate", "1"), 2, "--rate is 1 Hz: give 4000"),
@@ -391,3 +395,19 @@ def test_static_recipe_has_one_row_of_automation(
     assert run("export", out, "--automation", "-o", tmp_path / "s.jsfx", "--json").code == 0
     rows = re.findall(r"^row\(.*\);$", (tmp_path / "s.jsfx").read_text(), re.MULTILINE)
     assert len(rows) <= 3
+
+
+def test_plugin_file_is_reported(tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "mine.twp"
+    ran = run("export", "soundfont-cello", "--plugin", "-o", out, "--json")
+    assert ran.code == 0, ran.err
+    (data,) = ran.objects
+    assert (data["kind"], data["name"], data["licence"]) == ("plugin", "soundfont-cello", "MIT")
+    assert data["bytes"] == out.stat().st_size
+
+
+def test_model_without_predictor_has_no_plugin_file(tmp_path: Path, run: Run, model_file: Path) -> None:
+    ran = run("export", model_file, "--plugin", "-o", tmp_path / "mine.twp")
+    assert ran.code == 1
+    assert "has no predictor: add one with train --predictor" in ran.err
+    assert not list(tmp_path.iterdir())

@@ -110,7 +110,6 @@ COMMANDS = (
     LazyCommand("search", "research", "Find the smallest scorer that separates two folders well."),
     LazyCommand("reproduce", "research", "Reproduce the figures of the paper on a corpus, as one page."),
     LazyCommand("studio", "servers", "Serve the studio and open it in the browser."),
-    LazyCommand("harp", "research", "Serve a model to HARP, a sample editor."),
     LazyCommand("listen", "listen", "Build, serve and evaluate a blind listening test."),
 )
 

@@ -24,6 +24,7 @@ from tonewood.errors import CallError, printable
 if TYPE_CHECKING:
     from tonewood.dsp.equalizer import EqLimits
     from tonewood.export.diff import CorrectionDifference
+    from tonewood.export.export import ExportedFile
 
 
 @common.with_option_groups(controls=ControlOptions)
@@ -214,6 +215,9 @@ def export_command(
     automation: Annotated[
         bool, typer.Option("--automation", help="Write the change over time in third-octave bands.")
     ] = False,
+    plugin: Annotated[
+        bool, typer.Option("--plugin", help="Write a model as a file for the audio plug-in.")
+    ] = False,
     form: Annotated[
         str | None,
         typer.Option(
@@ -236,22 +240,37 @@ def export_command(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Write a correction for other programs, as an EQ or as automation."""
+    """Write a correction for other programs: as an EQ, as automation, or as a model of the audio plug-in."""
     from tonewood.dsp.equalizer import FREE_BANDS, Phase
     from tonewood.export import export
+    from tonewood.export.plugin_file import export_plugin_file
+    from tonewood.model.model import load_model
 
     limits = _device_limits(frequencies, q, max_gain)
     peq = _count_bands(peq, limits)
-    if (ir is not None) + (peq is not None) + graphic_eq + automation != 1:
-        raise CallError("exactly one of --ir, --peq, --graphic-eq and --automation is needed: give one")
+    kinds = {
+        "--ir": ir is not None,
+        "--peq": peq is not None,
+        "--graphic-eq": graphic_eq,
+        "--automation": automation,
+        "--plugin": plugin,
+    }
+    if sum(kinds.values()) != 1:
+        raise CallError(
+            "exactly one of --ir, --peq, --graphic-eq, --automation and --plugin is needed: give one"
+        )
+    kind = next(option for option, is_given in kinds.items() if is_given)
     if limits != FREE_BANDS and peq is None:
         raise CallError("--q and --max-gain limit parametric bands: use them with --peq or --frequencies")
-    if form is not None and (ir is not None or graphic_eq):
-        other = "--ir" if ir is not None else "--graphic-eq"
-        raise CallError(f"--format does not apply to {other}: use it with --peq or --automation")
-    if headroom and automation:
-        raise CallError("--headroom does not apply to --automation: use it with --ir, --peq or --graphic-eq")
+    if form is not None and kind not in ("--peq", "--automation"):
+        raise CallError(f"--format does not apply to {kind}: use it with --peq or --automation")
+    if headroom and kind in ("--automation", "--plugin"):
+        raise CallError(f"--headroom does not apply to {kind}: use it with --ir, --peq or --graphic-eq")
     check_output_path(output, overwrite)
+    if plugin:
+        exported = export_plugin_file(load_model(correction), output, overwrite=overwrite)
+        _print_export(correction, exported, json_)
+        return
     loaded = export.load_correction(correction)
     # A preset that boosts would clip in a player, and its level is set by hand.
     average = export.AverageCurve(loaded, ir is None if headroom is None else headroom)
@@ -274,6 +293,10 @@ def export_command(
         exported = export.export_automation(
             loaded, output, file_format=form, step_s=step, rate=rate, overwrite=overwrite
         )
+    _print_export(correction, exported, json_)
+
+
+def _print_export(correction: str, exported: "ExportedFile", json_: bool) -> None:
     if exported.warning:
         common.print_stderr(f"warning: {printable(exported.output)}: {exported.warning}")
     if json_:

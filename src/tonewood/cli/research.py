@@ -1,6 +1,5 @@
-"""Commands for research and other programs: `reproduce`, `search`, `manifest`, `harp`."""
+"""Commands for research and data: `reproduce`, `search`, `manifest`."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,6 @@ from tonewood.cli import common
 from tonewood.cli.common import (
     DeviceOption,
     JsonOption,
-    ModelOption,
     OverwriteOption,
     ReferenceOption,
     SetOption,
@@ -238,31 +236,3 @@ def manifest_command(
         common.print_json({**manifest._asdict(), "output": str(manifest.output)})
     else:
         print(f"{printable(manifest.output)}: {manifest.reference} reference, {manifest.source} source")
-
-
-def harp_command(
-    model: ModelOption = "cello",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes any free port.")] = 7860,
-    host: Annotated[str, typer.Option(help="Local address: 127.0.0.1 or ::1.")] = "127.0.0.1",
-) -> None:
-    """Serve a model to HARP, a sample editor for audio workstations, and print the address."""
-    from tonewood import web
-
-    # HARP cannot send a token, so nobody but this machine may reach the server.
-    if not web.is_loopback(host):
-        raise CallError(
-            f"--host {printable(host)} is not a local address, and HARP sends no token: serve at "
-            "127.0.0.1 and use a tunnel, as in ssh -L 7860:127.0.0.1:7860"
-        )
-    web.require_server_extra("tonewood harp", "harp", "python_multipart")
-    from tonewood import harp
-    from tonewood.model.model import load_model
-
-    loaded = load_model(model)
-    with tempfile.TemporaryDirectory(prefix="tonewood-", ignore_cleanup_errors=True) as folder:
-        app = web.secure(harp.create_harp_app(loaded, Path(folder)), limits_by_path=harp.UPLOAD_LIMITS)
-
-        def announce(bound_port: int) -> None:
-            print(web.server_url(host, bound_port), flush=True)
-
-        web.run_server(app, host=host, port=port, on_ready=announce)

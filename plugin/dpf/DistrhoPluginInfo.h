@@ -1,0 +1,33 @@
+// What DPF must know at compile time.
+#pragma once
+
+#ifndef TONEWOOD_CHANNELS
+#define TONEWOOD_CHANNELS 2
+#endif
+
+#define DISTRHO_PLUGIN_BRAND "Tonewood"
+#if TONEWOOD_CHANNELS == 1
+#define DISTRHO_PLUGIN_NAME "Tonewood (mono)"
+#define DISTRHO_PLUGIN_URI "urn:tonewood:mono"
+#define DISTRHO_PLUGIN_CLAP_ID "tonewood.mono"
+#else
+#define DISTRHO_PLUGIN_NAME "Tonewood"
+#define DISTRHO_PLUGIN_URI "urn:tonewood:stereo"
+#define DISTRHO_PLUGIN_CLAP_ID "tonewood.stereo"
+#endif
+#define DISTRHO_PLUGIN_NUM_INPUTS TONEWOOD_CHANNELS
+#define DISTRHO_PLUGIN_NUM_OUTPUTS TONEWOOD_CHANNELS
+#define DISTRHO_PLUGIN_CLAP_FEATURES "audio-effect", "equalizer", TONEWOOD_CHANNELS == 1 ? "mono" : "stereo"
+#define DISTRHO_PLUGIN_LV2_CATEGORY "lv2:EQPlugin"
+#define DISTRHO_PLUGIN_VST3_CATEGORIES "Fx|EQ"
+
+#define DISTRHO_PLUGIN_IS_RT_SAFE 1
+#define DISTRHO_PLUGIN_WANT_LATENCY 1
+#define DISTRHO_PLUGIN_WANT_STATE 1
+#define DISTRHO_PLUGIN_WANT_FULL_STATE 1
+#define DISTRHO_PLUGIN_WANT_DIRECT_ACCESS 1
+
+#define DISTRHO_PLUGIN_HAS_UI 1
+#define DISTRHO_UI_USE_NANOVG 1
+#define DISTRHO_UI_DEFAULT_WIDTH 640
+#define DISTRHO_UI_DEFAULT_HEIGHT 400

@@ -1,0 +1,68 @@
+#include "loudness.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace tonewood {
+namespace {
+
+constexpr double prior_seconds = 3.0;        // weight of the start value, as a duration
+constexpr float ceiling = 0.891250938f;      // -1 dB
+constexpr float release_db_per_second = 20;
+
+double db_to_power(double db) { return std::exp(db * (std::log(10.0) / 10)); }
+
+}  // namespace
+
+LoudnessFollower::LoudnessFollower(const Model& model, double hop_seconds)
+    : model_(model), decay_(std::exp(-hop_seconds / model.level_seconds)), prior_frames_(prior_seconds / hop_seconds) {
+    reset();
+}
+
+void LoudnessFollower::reset() {
+    prior_weight_ = prior_frames_;
+    peak_power_ = power_before_ = power_after_[0] = power_after_[1] = 0;
+}
+
+void LoudnessFollower::update(const float* rows_db, const float* mask_db) {
+    for (double* value : {&power_before_, &power_after_[0], &power_after_[1], &peak_power_, &prior_weight_})
+        *value *= decay_;
+    add(rows_db, mask_db);
+}
+
+void LoudnessFollower::add(const float* rows_db, const float* mask_db) {
+    double frame_power = 0;
+    for (std::size_t row = 0; row < model_.rows; ++row) {
+        const double power = model_.loudness_weight[row] * db_to_power(rows_db[row]);
+        frame_power += power;
+        for (int i : {0, 1}) power_after_[i] += power * db_to_power(double(model_.amounts[i]) * mask_db[row]);
+    }
+    power_before_ += frame_power;
+    // The start value counts as frames that are as loud as the loudest recent one.
+    peak_power_ = std::max(peak_power_, frame_power);
+}
+
+double LoudnessFollower::gain_db(double amount, bool is_whole) const {
+    double prior_power = prior_weight_ * peak_power_;
+    if (prior_power == 0) prior_power = 1;
+    double per_amount[2];
+    for (int i : {0, 1}) {
+        const double after = power_after_[i] + prior_power * (is_whole ? db_to_power(model_.loudness_db[i]) : 1);
+        per_amount[i] = 10 * std::log10(after / (power_before_ + prior_power)) / model_.amounts[i];
+    }
+    // A parabola through (0, 0) and the two amounts that are estimated.
+    const double slope = (per_amount[1] - per_amount[0]) / (model_.amounts[1] - model_.amounts[0]);
+    return -amount * (per_amount[0] + slope * (amount - model_.amounts[0]));
+}
+
+PeakLimiter::PeakLimiter(unsigned rate) : release_db_(release_db_per_second / float(rate)) {}
+
+float PeakLimiter::gain(float peak, float original_peak) {
+    // What was above the ceiling before may stay as loud as it was.
+    const float allowed = std::max(original_peak, ceiling);
+    reduction_db_ = std::max(reduction_db_ - release_db_, 0.0f);
+    if (peak > allowed) reduction_db_ = std::max(reduction_db_, 20 * std::log10(peak / allowed));
+    return reduction_db_ > 0 ? std::pow(10.0f, -reduction_db_ / 20) : 1.0f;
+}
+
+}  // namespace tonewood
