@@ -12,21 +12,35 @@ constexpr float release_db_per_second = 20;
 
 double db_to_power(double db) { return std::exp(db * (std::log(10.0) / 10)); }
 
+// Return the value at an amount of the parabola through (0, 0) and two more points.
+double parabola_at(double amount, const double* amounts, const double* values) {
+    const double first = values[0] / amounts[0], second = values[1] / amounts[1];
+    return amount * (first + (second - first) / (amounts[1] - amounts[0]) * (amount - amounts[0]));
+}
+
 }  // namespace
 
 LoudnessFollower::LoudnessFollower(const Model& model, double hop_seconds)
     : model_(model), decay_(std::exp(-hop_seconds / model.level_seconds)), prior_frames_(prior_seconds / hop_seconds) {
+    const double learnt[2] = {model.amounts[0], model.amounts[1]};
+    const double learnt_db[2] = {model.loudness_db[0], model.loudness_db[1]};
+    const double all[count] = {-1, learnt[0], learnt[1], 2};
+    for (int i = 0; i < count; ++i) {
+        amounts_[i] = all[i];
+        start_db_[i] = parabola_at(all[i], learnt, learnt_db);
+    }
     reset();
 }
 
 void LoudnessFollower::reset() {
     prior_weight_ = prior_frames_;
-    peak_power_ = power_before_ = power_after_[0] = power_after_[1] = 0;
+    peak_power_ = power_before_ = 0;
+    for (double& value : power_after_) value = 0;
 }
 
 void LoudnessFollower::update(const float* rows_db, const float* mask_db) {
-    for (double* value : {&power_before_, &power_after_[0], &power_after_[1], &peak_power_, &prior_weight_})
-        *value *= decay_;
+    for (double* value : {&power_before_, &peak_power_, &prior_weight_}) *value *= decay_;
+    for (double& value : power_after_) value *= decay_;
     add(rows_db, mask_db);
 }
 
@@ -35,7 +49,7 @@ void LoudnessFollower::add(const float* rows_db, const float* mask_db) {
     for (std::size_t row = 0; row < model_.rows; ++row) {
         const double power = model_.loudness_weight[row] * db_to_power(rows_db[row]);
         frame_power += power;
-        for (int i : {0, 1}) power_after_[i] += power * db_to_power(double(model_.amounts[i]) * mask_db[row]);
+        for (int i = 0; i < count; ++i) power_after_[i] += power * db_to_power(amounts_[i] * mask_db[row]);
     }
     power_before_ += frame_power;
     // The start value counts as frames that are as loud as the loudest recent one.
@@ -45,14 +59,15 @@ void LoudnessFollower::add(const float* rows_db, const float* mask_db) {
 double LoudnessFollower::gain_db(double amount, bool is_whole) const {
     double prior_power = prior_weight_ * peak_power_;
     if (prior_power == 0) prior_power = 1;
-    double per_amount[2];
+    // The two estimated amounts between or beside which this one is; 0 dB at amount 0 is known.
+    const int first = amount < 0 ? 0 : amount > 1 ? 2 : 1;
+    double added_db[2];
     for (int i : {0, 1}) {
-        const double after = power_after_[i] + prior_power * (is_whole ? db_to_power(model_.loudness_db[i]) : 1);
-        per_amount[i] = 10 * std::log10(after / (power_before_ + prior_power)) / model_.amounts[i];
+        const double start_power = is_whole ? db_to_power(start_db_[first + i]) : 1;
+        const double after = power_after_[first + i] + prior_power * start_power;
+        added_db[i] = 10 * std::log10(after / (power_before_ + prior_power));
     }
-    // A parabola through (0, 0) and the two amounts that are estimated.
-    const double slope = (per_amount[1] - per_amount[0]) / (model_.amounts[1] - model_.amounts[0]);
-    return -amount * (per_amount[0] + slope * (amount - model_.amounts[0]));
+    return -parabola_at(amount, amounts_ + first, added_db);
 }
 
 PeakLimiter::PeakLimiter(unsigned rate) : release_db_(release_db_per_second / float(rate)) {}

@@ -23,7 +23,11 @@ public:
 private:
     const Model& model_;
     double decay_, prior_frames_;
-    double prior_weight_, peak_power_, power_before_, power_after_[2];
+    // Amounts that are followed: -1, the two of the model, and 2.
+    static constexpr int count = 4;
+    double amounts_[count];
+    double start_db_[count];
+    double prior_weight_, peak_power_, power_before_, power_after_[count];
 };
 
 // Limiter with instant attack and slow release; the gain is the same for all channels.
