@@ -130,7 +130,7 @@ def test_cache_entries_of_earlier_versions_are_found(tmp_path: Path) -> None:
     with safe_open(entry, "pt") as file:
         digest, seconds, audio_format, quality = json.loads(file.metadata()["told"])
         assert {"rows_db", "long_db", "spectra", "floor_bands_db"} <= set(file.keys())
-    assert (len(digest), seconds, audio_format) == (64, 1.0, ["WAV", "PCM_16", "FILE"])
+    assert (len(digest), seconds, audio_format) == (64, 1.0, ["WAV", "PCM_16", "FILE", ""])
     assert quality["seconds"] == 1.0
 
 
