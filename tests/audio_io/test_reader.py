@@ -67,6 +67,7 @@ def test_file_without_permission_is_refused(wav: Path, monkeypatch: pytest.Monke
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     refused(wav, r"take\.wav cannot be read \(permission denied\)")
     with pytest.raises(AudioError, match="cannot be read"):
         file_sha256(wav)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,7 +42,8 @@ def test_integer_samples_are_written_back_bit_for_bit(
     samples = integers(rng, form.integer_bits, channels, 40_000)
     write_recording(first, samples, 48_000, form)
     read_back = read_recording(first)
-    assert read_back.format == form
+    # Some containers state valid bits and channel mask besides.
+    assert replace(read_back.format, extension="") == form
     assert (read_back.rate, read_back.channels) == (48_000, channels)
     np.testing.assert_array_equal(read_back.samples, samples)
     write_recording(second, read_back.samples, read_back.rate, read_back.format)
@@ -72,7 +74,8 @@ def test_floats_beyond_full_scale_are_unchanged(
     write_recording(tmp_path / "a", samples, 96_000, form)
     read_back = read_recording(tmp_path / "a")
     np.testing.assert_array_equal(read_back.samples, samples)
-    assert read_back.format == form
+    # Some containers state valid bits and channel mask besides.
+    assert replace(read_back.format, extension="") == form
 
 
 def test_32_bit_integers_keep_the_precision_of_a_float32(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -179,7 +179,7 @@ def test_interrupt_leaves_no_partial_output(
     out = tmp_path / "out"
     ran = run("enhance", take, "-o", out, "-m", model_file, "--plot", *FEW)
     assert ran.code == 130
-    assert ran.err == "tonewood: interrupted; finished outputs are kept\n"
+    assert ran.err == "tonewood: interrupted; what is done is kept, and the same command continues\n"
     assert ran.out == ""
     assert file_tree(tmp_path) == ["in/good.wav"]
 
