@@ -356,6 +356,7 @@ def test_run_continues_after_the_scheduler_was_restarted(
             process.wait(timeout=PATIENCE)
     check_whole(takes, out)
     monkeypatch.setattr(dask_backend, "_CONNECT_TIMEOUT", 1)
+    (out / "take0.wav").unlink()  # something is left to do
     gone = run(*command)
     assert gone.code == 1
     assert f"no scheduler answers at {address}" in gone.err
@@ -380,10 +381,26 @@ def test_workers_give_the_scores_of_one_process(
     assert len(actual[0]) == 7
 
 
+class BorrowedWorkers:
+    """Workers that stay when the command ends that uses them."""
+
+    def __init__(self, pool: DaskWorkers) -> None:
+        self.pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pool, name)
+
+    def __enter__(self) -> DaskWorkers:
+        return self.pool
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture
 def use_pool(pool: DaskWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `--workers` use the workers of this module, whose start takes seconds."""
-    monkeypatch.setattr(dask_backend, "DaskWorkers", lambda *_: nullcontext(pool))
+    monkeypatch.setattr(dask_backend, "DaskWorkers", lambda *_: BorrowedWorkers(pool))
 
 
 @pytest.mark.usefixtures("use_pool")

@@ -122,7 +122,7 @@ def test_state_names_the_weights_of_the_scorer() -> None:
 
 def test_invalid_arguments_are_rejected() -> None:
     assert issubclass(CallError, TonewoodError)
-    with pytest.raises(CallError, match="the rate is 800 Hz; give one from 4000 Hz"):
+    with pytest.raises(CallError, match="rate is 800 Hz: give 4000 to 768000 Hz"):
         ScorerLoss(varied_scorer(), 800)
     with pytest.raises(CallError, match="reduction is 'max'; choose 'mean', 'sum' or 'none'"):
         ScorerLoss(varied_scorer(), 16_000, "max")
