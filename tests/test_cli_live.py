@@ -203,8 +203,8 @@ def test_recording_replaces_the_sound_card(
     [
         (("--from", "{take}"), 2, "--from and -o go together: name a recording and a file"),
         (("-o", "a.wav"), 2, "--from and -o go together"),
-        (("--amount", "2.5"), 2, "--amount is 2.5: input should be less than or equal to 2"),
-        (("--amount", "nan"), 2, "--amount is nan: input should be a finite number"),
+        (("--amount", "2.5"), 2, "--amount is 2.5: give a number from -1 to 2"),
+        (("--amount", "nan"), 2, "--amount is nan: give a number from -1 to 2"),
         (("--smooth-seconds", "1"), 2, "--smooth-seconds needs later audio"),
         (("--low", "900", "--high", "90"), 2, "--low and --high: limits from 900 Hz to 90 Hz are empty"),
         (("--from", "{take}", "-o", "{take}"), 1, "exists: name another output"),

@@ -173,6 +173,7 @@ def test_json_trains_without_a_model(
     assert ran.err == ""
     (line,) = ran.objects
     assert line.pop("page") == str(tmp_path / "out" / "index.html")
+    assert line.pop("skipped") == []
     assert line == json.loads((tmp_path / "out" / "table.json").read_text())
     assert line["pairs"] == 2
     assert [row["judge"] for row in line["methods"]] == [None] * 3

@@ -382,7 +382,7 @@ class CurveSettings(Settings):
         return self
 
 
-MAX_CURVE_DB = 30
+MAX_CURVE_DB = 60
 MIN_AMOUNT, MAX_AMOUNT = -1, 2
 
 

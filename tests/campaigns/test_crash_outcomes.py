@@ -100,7 +100,8 @@ def test_read_only_folder_is_reported(
     (work / "out").chmod(0o755)
     assert code == 1, log_text(work)
     assert "permission denied" in log_text(work)
-    assert len(log_text(work).strip().splitlines()) <= 3
+    # Two recordings, each named with its reason and at the end, and the sum.
+    assert len(log_text(work).strip().splitlines()) <= 6
     assert list((work / "out").iterdir()) == []
 
 

@@ -25,6 +25,9 @@ FILES = {
     "autoeq target": "frequency,raw\n20.00,6.00\n200.00,0.00\n1000.00,-1.50\n10000.00,-4.00\n",
     "semicolons": "\ufeffHz;dB\n20;6,0\n200;0\n1000;-1,5\n10000;-4,0\n",
     "graphic": "GraphicEQ: 20 6; 200 0; 1000 -1.5; 10000 -4\n",
+    "spaces and decimal commas": "20,0 6,0\n200 0\n1000 -1,5\n10000 -4,0\n",
+    "comma and space": "20, 6\n200, 0\n1000, -1.5\n10000, -4\n",
+    "gains first": "dB,Hz\n6,20\n0,200\n-1.5,1000\n-4,10000\n",
 }
 
 
@@ -35,11 +38,24 @@ def test_curves_of_every_kind_are_read(kind: str, tmp_path: Path) -> None:
     assert read_curve(path) == POINTS
 
 
-@pytest.mark.parametrize("text", ["", "20,6\n", "no,curve\nat,all\n", "200,1\n100,2\n", "\0\1\2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "20,6\n",
+        "no,curve\nat,all\n",
+        "200,1\n100,2\n",
+        "\0\1\2",
+        "20,6\n30,x\n40,2\n",
+        "20,6\n30,nan\n",
+        "-20,6\n30,1\n",
+        "20,6\n30\n",
+    ],
+)
 def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "house.csv"
     path.write_text(text)
-    with pytest.raises(CallError, match=r"house\.csv is not a curve: give lines of Hz and dB"):
+    with pytest.raises(CallError, match=r"house\.csv is not a curve \(.+\): give lines of Hz and dB"):
         read_curve(path)
     with pytest.raises(CallError, match="cannot be read"):
         read_curve(tmp_path / "gone.csv")
@@ -80,5 +96,5 @@ def test_amount_scales_the_curve_too() -> None:
 
 
 def test_measured_levels_are_not_gains() -> None:
-    with pytest.raises(CallError, match="the curve has 75 dB at 20 Hz; gains go from -30 to 30 dB"):
+    with pytest.raises(CallError, match="the curve has 75 dB at 20 Hz; gains go from -60 to 60 dB"):
         RenderSettings().replace(curve=dict(points=((20.0, 75.0), (30.0, 74.0))))

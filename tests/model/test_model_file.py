@@ -65,8 +65,8 @@ def test_digest_depends_on_everything_but_the_card(model: Model, model_file: Pat
     content = model_file.read_bytes()
     assert header(content)["__metadata__"]["format"] == "tonewood"
     noted = model.card.model_copy(update={"notice": "x", "seconds": 1.0})
-    assert Model(**{**vars(model), "card": noted}).digest == model.digest
-    altered = Model(**{**vars(model), "judge": None})
+    assert replace(model, card=noted).digest == model.digest
+    altered = replace(model, judge=None)
     assert altered.digest != model.digest
 
 

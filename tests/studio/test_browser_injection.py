@@ -69,7 +69,7 @@ def test_markup_in_names_and_model_cards_is_escaped(
     assert EVIL in page.inner_text(".title")
     harmless("onerror=ran=1")
     page.goto(f"{live.url}#/folder")
-    page.get_by_role("button", name="Choose the folder of recordings").click()
+    page.get_by_role("button", name="Choose: Recordings to enhance").click()
     harmless(EVIL)
     page.locator(".places").get_by_role("button", name="onerror").first.click()
     wait_until(page, lambda: EVIL in page.inner_text(".trail"))

@@ -25,7 +25,7 @@ def test_short_recording_passes_a_long_one(client: TestClient, take: Path, hour:
     running = client.post(f"/api/sessions/{first}/enhance", json=endless).json()
     waiting = client.post(f"/api/sessions/{second}/enhance", json=endless).json()
     assert client.get(f"/api/jobs/{waiting['id']}").json()["ahead"] == 1
-    assert running["expected_s"] > 1
+    assert running["expected_s"] > 0
 
     short = upload_recording(client, take)["id"]
     job = client.post(f"/api/sessions/{short}/enhance", json={"force": True, "steps": 1}).json()

@@ -1,16 +1,18 @@
 """Read gain curves from text files: Room EQ Wizard, AutoEq, Equalizer APO's GraphicEQ, and plain tables."""
 
+import math
 import re
 from itertools import pairwise
 from pathlib import Path
 
 from tonewood.errors import CallError, failure_reason, printable
 
-_MOST_BYTES = 1 << 20
-_MOST_POINTS = 5_000
+_MAX_BYTES = 1 << 20
+_MAX_POINTS = 5_000
 _COMMENTS = ("*", "#", ";", "//")
-# Columns of AutoEq's tables that hold gains, the best first.
-_GAIN_COLUMNS = ("equalization", "gain", "db", "raw")
+_FREQUENCY_COLUMNS = ("frequency", "freq", "hz", "freq(hz)", "frequency (hz)", "frequency_hz")
+# AutoEq's tables have several columns of gains: the first of these that a table has is used.
+_GAIN_COLUMNS = ("equalization", "gain", "gain_db", "db", "raw", "spl(db)")
 
 CurvePoints = tuple[tuple[float, float], ...]
 """Frequency in Hz and gain in dB of each point, by rising frequency."""
@@ -26,43 +28,80 @@ def read_curve(path: Path) -> CurvePoints:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise CallError(
             f"{printable(path)} cannot be read ({failure_reason(error)}): check the file"
         ) from None
-    if len(content) > _MOST_BYTES:
-        raise CallError(f"{printable(path)} is over {_MOST_BYTES >> 20} MiB: give a table of Hz and dB")
-    points = parse_curve(content.decode("utf-8-sig", errors="replace"))
-    if not 2 <= len(points) <= _MOST_POINTS or any(a[0] >= b[0] for a, b in pairwise(points)):
+    if len(content) > _MAX_BYTES:
+        raise CallError(f"{printable(path)} is over {_MAX_BYTES >> 20} MiB: give a table of Hz and dB")
+    try:
+        points = parse_curve(content.decode("utf-8-sig", errors="replace"))
+    except ValueError as error:
         raise CallError(
-            f"{printable(path)} is not a curve: give lines of Hz and dB by rising frequency, as in 100,-2.5"
-        )
+            f"{printable(path)} is not a curve ({printable(str(error))}): give lines of Hz and dB by rising "
+            "frequency, as in 100,-2.5"
+        ) from None
     return points
 
 
 def parse_curve(text: str) -> CurvePoints:
-    """Return the points of a text; lines without two numbers, such as comments, are skipped."""
+    """Return the points of a text; comments and a header are skipped.
+
+    Raises
+    ------
+    ValueError
+        A line has no frequency and gain, the frequencies do not rise, or there are too few or too many.
+    """
     if match := re.search(r"GraphicEQ:(.*)", text):
-        rows = [point.split() for point in match[1].split(";")]
+        lines = match[1].split(";")
     else:
-        lines = [line.strip() for line in text.splitlines()]
-        rows = [_split_columns(line) for line in lines if line and not line.startswith(_COMMENTS)]
-    column = 1
-    points = []
-    for row in rows:
-        try:
-            points.append((float(row[0]), float(row[column])))
-        except (ValueError, IndexError):
-            # A header says which column holds the gains.
-            names = [name.strip('" ').lower() for name in row]
-            column = next((names.index(name) for name in _GAIN_COLUMNS if name in names), column)
+        lines = [line for line in text.splitlines() if not line.lstrip().startswith(_COMMENTS)]
+    rows = [(line.strip(), _split_columns(line.strip())) for line in lines if line.strip()]
+    columns = (0, 1)
+    if rows and not any(map(_is_number, rows[0][1])):
+        columns = _columns_of_header(rows.pop(0)[1])
+    points = [_parse_point(line, cells, columns) for line, cells in rows]
+    if not 2 <= len(points) <= _MAX_POINTS:
+        raise ValueError(f"{len(points)} points, 2 to {_MAX_POINTS} are possible")
+    for (low, _), (high, _) in pairwise(points):
+        if low >= high:
+            raise ValueError(f"{high:g} Hz follows {low:g} Hz")
     return tuple(points)
 
 
+def _columns_of_header(names: list[str]) -> tuple[int, int]:
+    """Return the columns of frequencies and gains; the first two, if the header does not tell."""
+    plain = [name.strip('" ').lower() for name in names]
+    hz = next((plain.index(name) for name in _FREQUENCY_COLUMNS if name in plain), 0)
+    gain = next((plain.index(name) for name in _GAIN_COLUMNS if name in plain), 1 if hz == 0 else 0)
+    return hz, gain
+
+
+def _parse_point(line: str, cells: list[str], columns: tuple[int, int]) -> tuple[float, float]:
+    try:
+        hz, gain_db = (float(cells[column]) for column in columns)
+    except (ValueError, IndexError):
+        raise ValueError(f"in the line {line[:40]!r}") from None
+    if not (math.isfinite(hz) and math.isfinite(gain_db) and hz > 0):
+        raise ValueError(f"{hz:g} Hz with {gain_db:g} dB")
+    return hz, gain_db
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _split_columns(line: str) -> list[str]:
-    # Spreadsheets of some languages write 2,5 and separate with semicolons or tabs.
+    """Split at semicolons, tabs, spaces or commas; what is not the separator may be a decimal comma."""
     for separator in (";", "\t"):
         if separator in line:
             return [cell.strip().replace(",", ".") for cell in line.split(separator)]
-    return [cell for cell in re.split(r"[,\s]+", line) if cell]
+    words = line.split()
+    if len(words) > 1 and not any(word.endswith(",") for word in words):
+        return [word.replace(",", ".") for word in words]
+    return [cell.strip() for cell in line.split(",")]

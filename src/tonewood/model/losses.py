@@ -17,6 +17,7 @@ from tonewood.dsp.features import AUDIBLE_RANGE_DB, frame_levels, power_of_db
 from tonewood.mask.certificate import WINDOW_FLOOR_DB, OutOfDomainDetector
 from tonewood.model.model import Model, load_model
 from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
+from tonewood.utils.optional_torch import usual_torch_state
 
 _SCORE_WEIGHT = 0.1  # relative to the windows'; more makes sounds leave the reference (docs/method-notes.md)
 _FADE_DB = 5.0  # around the limit of audible frames: a step would have no gradient
@@ -68,7 +69,8 @@ class NeuralLoss(ScorerLoss):
         super().__init__(loaded.scorer, rate, reduction)
         self.windows: _WindowDistance | None = None
         if loaded.has_graded_scorer:
-            self.windows = _WindowDistance(loaded.reference_likeness, loaded.source_likeness)
+            with usual_torch_state():  # a loss made within inference_mode is used outside
+                self.windows = _WindowDistance(loaded.reference_likeness, loaded.source_likeness)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return the loss of waveforms [batch, channels, samples], mixed to mono; autocast is disabled."""
