@@ -10,7 +10,7 @@ namespace tonewood {
 // Rounds and limits a mask as files store it, so that a stream and a file are filtered alike.
 void quantize_mask(Floats& mask_db);
 
-// Smoothing over frequency, then limits; the formulas are those of mask/shaping.py.
+// Smoothing over frequency, then limits; the formulas are those of mask/components.py.
 class MaskShape {
 public:
     explicit MaskShape(const Model& model);

@@ -12,16 +12,22 @@ from pydantic import Field, model_validator
 from tonewood import setting_types as changes_of
 from tonewood.setting_types import (
     ChannelLink,
+    Decibels,
     EnhanceMethod,
+    Frames,
     GainDirection,
+    Hertz,
     MaskComponent,
+    Milliseconds,
     NormalizedProperty,
     NoteShape,
     OptimizerName,
     PriorKind,
+    Seconds,
+    Settings,
     TrainingTargets,
+    Unit,
 )
-from tonewood.settings_base import Decibels, Frames, Hertz, Milliseconds, Seconds, Settings, Unit
 
 # The networks of the priors, the guide and the predictor are trained alike, so these fields have one meaning.
 Channels = Annotated[int, Field(ge=4, le=1_024, description="channels")]

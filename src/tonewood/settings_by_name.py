@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 from tonewood.errors import CallError
-from tonewood.setting_types import setting_limits
-from tonewood.settings_base import (
+from tonewood.setting_types import (
     Settings,
     SettingsT,
     Unit,
     setting_fields,
+    setting_limits,
     unknown_setting,
     validated_settings,
 )

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import firwin, kaiserord
 
-from tonewood.dsp.fir_filters import filter_without_delay, kaiser_filter, kaiser_filter_order
+from tonewood.dsp.equalizer import filter_without_delay, kaiser_filter, kaiser_filter_order
 
 RATE = 16_000
 

@@ -23,8 +23,7 @@ from tonewood.mask.search import (
 )
 from tonewood.setting_types import OptimizerName
 from tonewood.settings import NoteSettings, SearchSettings
-from tonewood.utils.arrays import Levels
-from tonewood.utils.random_draws import RandomDraws
+from tonewood.utils.arrays import Levels, RandomDraws
 
 ROWS, FRAMES = 6, 40
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tonewood.dsp.features import center_frequencies
 from tonewood.errors import CallError
+from tonewood.mask.components import shape_gains, shape_mask
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import effective_mask
-from tonewood.mask.shaping import shape_gains, shape_mask
 from tonewood.setting_types import ShapeChanges
 from tonewood.settings import BandSettings, RenderSettings, ShapeSettings, SpectrumSettings
 

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from tonewood.mask.search import StickyNoteGains, StickyNotes, render_sticky_notes, scatter_sticky_notes
 from tonewood.settings import NoteSettings
-from tonewood.utils.arrays import Levels
-from tonewood.utils.random_draws import RandomDraws
+from tonewood.utils.arrays import Levels, RandomDraws
 
 ROW_HZ = np.arange(257, dtype=np.float32) * np.float32(31.25)
 FRAME_S = np.arange(201, dtype=np.float32) * np.float32(0.01)

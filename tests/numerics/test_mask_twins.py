@@ -21,7 +21,7 @@ from tonewood.mask.search import (
 )
 from tonewood.scorer.scoring import WindowScore
 from tonewood.settings import RenderSettings, SearchSettings, SpectrumSettings
-from tonewood.utils.random_draws import RandomDraws
+from tonewood.utils.arrays import RandomDraws
 
 PAPER = SpectrumSettings()
 

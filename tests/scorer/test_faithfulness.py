@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tonewood.scorer.saliency import DeletionBlock, Faithfulness, measure_faithfulness
-from tonewood.utils.arrays import FloatArray
-from tonewood.utils.random_draws import RandomDraws
+from tonewood.utils.arrays import FloatArray, RandomDraws
 
 BLOCK = DeletionBlock(2, 3)
 

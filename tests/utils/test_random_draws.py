@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tonewood.utils.random_draws import RandomDraws
+from tonewood.utils.arrays import RandomDraws
 
 SIZES = [0, 1, 2, 5, 15, 16, 17, 31, 32, 100, 1_000, 4_097]
 

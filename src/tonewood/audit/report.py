@@ -33,7 +33,7 @@ from tonewood.model.card import AuditVerdict, ConfoundAudit, format_accuracy, su
 from tonewood.model.model import Model
 from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import write_text
-from tonewood.utils.names import real_path
+from tonewood.utils.paths import real_path
 
 _SIDE_COLORS = {"reference": "tab:blue", "source": "tab:orange"}
 _VERDICT_TEXT: dict[AuditVerdict, str] = {

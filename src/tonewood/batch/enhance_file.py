@@ -27,7 +27,7 @@ from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.utils.atomic_write import exclusive_lock, existing_parent
-from tonewood.utils.names import is_inside
+from tonewood.utils.paths import is_inside
 
 if TYPE_CHECKING:
     from tonewood.enhancement.reapply import MaskTransfer

@@ -24,7 +24,7 @@ from tonewood.utils.atomic_write import (
     disk_full_error,
     try_lock,
 )
-from tonewood.utils.names import append_to_name
+from tonewood.utils.paths import append_to_name
 
 PARTIAL_SUFFIX = ".partial"
 _GROUP_ROWS = 4_096  # rows of a group: readers of a large table load one group at a time

@@ -20,7 +20,7 @@ from tonewood.batch.results_table import ResultRow
 from tonewood.batch.tasks import EnhanceTask, ItemResult
 from tonewood.dsp.loudness import level_db
 from tonewood.enhancement.analysis import analyse_source
-from tonewood.enhancement.finding import find_masks
+from tonewood.enhancement.mask_search import find_masks
 from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted
 from tonewood.enhancement.pipeline import render_and_analyse
 from tonewood.enhancement.reapply import MaskTransfer, with_static_part

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
-from tonewood.data.tables import parse_seconds
 from tonewood.errors import CallError, OutputError, printable
-from tonewood.utils.names import append_to_name
+from tonewood.utils.paths import append_to_name
 
 if TYPE_CHECKING:
     from tonewood.audio_io.recording import LeftOutRecording
@@ -151,6 +150,8 @@ def parse_band(text: str) -> tuple[float, float]:
 
 def parse_time(text: str) -> float:
     """Return a time such as 10, 10s, 1:02 or 1:00:02.5 in seconds."""
+    from tonewood.data.tables import parse_seconds
+
     seconds = parse_seconds(text.strip().removesuffix("s"))
     if math.isnan(seconds):
         raise CallError(f"{text!r} is not a time: give seconds or MIN:SEC, as in 10 or 1:02")

@@ -150,13 +150,13 @@ def enhance_command(
 
 
 def _curve_changes(curve: Path | None, curve_instead: Path | None) -> "CurveChanges":
-    from tonewood.mask.curve_files import read_curve
-
     if curve is not None and curve_instead is not None:
         raise CallError("--curve and --curve-instead cannot be used together: use one of them")
     path = curve or curve_instead
     if path is None:
         return {}
+    from tonewood.mask.curve_files import read_curve
+
     return {"points": read_curve(path), "replaces_static": curve is None}
 
 

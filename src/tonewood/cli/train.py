@@ -20,7 +20,7 @@ from tonewood.cli.common import (
     settings_named_by_options,
 )
 from tonewood.errors import CallError, failure_reason, printable
-from tonewood.utils.regular_files import read_regular
+from tonewood.utils.paths import read_regular
 
 if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult

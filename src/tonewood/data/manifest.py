@@ -21,8 +21,7 @@ from tonewood.data.tables import decode_text, parse_seconds, read_table
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, failure_reason, printable
 from tonewood.utils.arrays import Samples
 from tonewood.utils.atomic_write import check_not_existing, check_parent, write_text
-from tonewood.utils.names import listed_path, real_path
-from tonewood.utils.regular_files import read_regular
+from tonewood.utils.paths import listed_path, read_regular, real_path
 
 
 class ContentKey(NamedTuple):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.artifact_detectors import HALF_BAND_RATIO, THIRD_OCTAVES_HZ
 from tonewood.dsp.chunking import overlapping_chunks
-from tonewood.dsp.fir_filters import filter_without_delay, kaiser_filter, kaiser_filter_order
+from tonewood.dsp.equalizer import filter_without_delay, kaiser_filter, kaiser_filter_order
 from tonewood.dsp.recording_quality import RecordingQuality
 from tonewood.setting_types import NormalizedProperty
 from tonewood.settings import Normalization

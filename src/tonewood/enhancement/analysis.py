@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io.recording import resample
-from tonewood.dsp.channel_components import split_components
 from tonewood.dsp.chunking import Chunk, TimeSeries, overlapping_chunks, split_chunk
 from tonewood.dsp.features import (
     CONTEXT_FRAMES,
@@ -27,6 +26,7 @@ from tonewood.dsp.features import (
     total_power,
 )
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, measure_loudness_blocks
+from tonewood.mask.components import split_components
 from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.scoring import score_recording

@@ -13,7 +13,7 @@ from tonewood.model.model import Model
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.scoring import WindowScore, score_windows
 from tonewood.settings import CertificateSettings, EnhanceSettings, SearchSettings
-from tonewood.utils.random_draws import RandomDraws
+from tonewood.utils.arrays import RandomDraws
 
 
 class InputMeasurements(NamedTuple):

@@ -14,18 +14,17 @@ from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_share
-from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid
+from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid, settings_for_preference_model
 from tonewood.enhancement.pipeline import Enhancement
-from tonewood.enhancement.preference_settings import settings_for_preference_model
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
 from tonewood.mask.certificate import Certificate, share_text
+from tonewood.mask.components import shape_mask
 from tonewood.mask.mask import Mask, moving_average, moving_average_gradient
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep, StickyNotes, render_sticky_notes
-from tonewood.mask.shaping import shape_mask
 from tonewood.model.model import Model
+from tonewood.setting_types import Settings
 from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT, EnhanceSettings, NoteSettings, ShapeSettings
-from tonewood.settings_base import Settings
 from tonewood.utils.arrays import FloatArray, Levels
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each row of the found mask

@@ -43,7 +43,7 @@ from tonewood.errors import (
 )
 from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.utils.atomic_write import atomic_path, check_parent
-from tonewood.utils.names import append_to_name, name_key, real_path
+from tonewood.utils.paths import append_to_name, name_key, real_path
 
 DELTA_SUFFIX = ".delta.wav"
 

@@ -33,8 +33,7 @@ from tonewood.enhancement.certification import (
     certify_share,
     measure_input,
 )
-from tonewood.enhancement.finding import find_masks
-from tonewood.enhancement.mask_search import FoundMask
+from tonewood.enhancement.mask_search import FoundMask, find_masks
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.mask.certificate import Certificate, Change, share_text
 from tonewood.mask.mask import Mask, resample_mask

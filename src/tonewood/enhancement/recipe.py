@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from tonewood.dsp.channel_components import count_components
 from tonewood.dsp.chunking import LazyTimeSeries, read_segments
 from tonewood.errors import RecipeError, failure_reason, printable
 from tonewood.mask.certificate import Certificate, Change
+from tonewood.mask.components import count_components
 from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
+from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings, SpectrumSettings
-from tonewood.settings_base import Settings
 from tonewood.utils.arrays import Levels
 from tonewood.utils.atomic_write import atomic_path
-from tonewood.utils.regular_files import read_regular
+from tonewood.utils.paths import read_regular
 
 RECIPE_SUFFIX = ".recipe.json"
 _RECIPE_PART_FRAMES = 6_000  # one minute

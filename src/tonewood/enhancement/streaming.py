@@ -11,9 +11,9 @@ from tonewood.dsp.loudness import PeakLimiter
 from tonewood.dsp.stft import FrameBuffer, FrameLayout, OverlapAddFilter, count_filter_frames, scale_to_rate
 from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.errors import AudioError, CallError
+from tonewood.mask.components import shape_gains
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import LoudnessFollower
-from tonewood.mask.shaping import shape_gains
 from tonewood.model.model import Model
 from tonewood.priors.predictor import LOUDNESS_AMOUNTS, StreamState
 from tonewood.settings import AspectSettings, RenderSettings, ShapeSettings

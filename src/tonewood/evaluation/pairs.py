@@ -16,7 +16,7 @@ from tonewood.evaluation.alignment import Anchor
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
 from tonewood.utils.arrays import Samples, to_mono
-from tonewood.utils.names import listed_path, name_key
+from tonewood.utils.paths import listed_path, name_key
 
 MEASURE_RATE = 16_000  # Hz, of all distances
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.settings_base import Settings
+from tonewood.setting_types import Settings
 from tonewood.utils.arrays import FloatArray
 
 _BOOTSTRAP_DRAWS = 2_000

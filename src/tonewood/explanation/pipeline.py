@@ -26,11 +26,10 @@ from tonewood.scorer.saliency import (
     measure_faithfulness,
 )
 from tonewood.scorer.scoring import audible_windows
+from tonewood.setting_types import Settings
 from tonewood.settings import RenderSettings
-from tonewood.settings_base import Settings
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, RandomDraws
 from tonewood.utils.layers import sigmoid
-from tonewood.utils.random_draws import RandomDraws
 
 TargetClass = Literal["reference", "source"]
 PART_NAMES = (*SEGMENT_NAMES, "quiet")

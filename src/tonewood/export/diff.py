@@ -16,7 +16,7 @@ from tonewood.mask.components import (
     gain_events,
     mean_tilt,
 )
-from tonewood.settings_base import Settings
+from tonewood.setting_types import Settings
 
 _MAX_GAIN_EVENTS = 8
 _AUDIBLE_CHANGE_DB = 0.5  # smaller changes of a register's mean are not mentioned

@@ -13,9 +13,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from tonewood.errors import FolderError, failure_reason, printable
-from tonewood.settings_base import Settings
+from tonewood.setting_types import Settings
 from tonewood.utils.atomic_write import make_private, write_text
-from tonewood.utils.regular_files import read_regular
+from tonewood.utils.paths import read_regular
 
 TestKind = Literal["pairs", "abx", "mushra"]
 ExcerptSelection = Literal["mask", "random"]

@@ -23,7 +23,7 @@ from tonewood.listening.analysis import ConditionPair, ListeningResults, MushraR
 from tonewood.listening.database import Participant
 from tonewood.listening.definition import STIMULI_FOLDER
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
-from tonewood.utils.names import real_path
+from tonewood.utils.paths import real_path
 
 TextTable = list[list[str]]
 

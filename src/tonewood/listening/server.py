@@ -27,7 +27,7 @@ from tonewood.listening.database import (
 )
 from tonewood.listening.definition import ANSWERS_FILE, CONSENT_FILE, ListeningTest, stimulus_path
 from tonewood.listening.trial_order import Screen, is_valid_answer, next_adaptive_screen, swap_sides
-from tonewood.settings_base import Settings
+from tonewood.setting_types import Settings
 from tonewood.web.errors import declare_errors, declare_media, error_response, install_error_handlers
 
 _PAGE_FILES = {

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import file_sha256, find_audio_files, resample
+from tonewood.dsp.equalizer import filter_without_delay, kaiser_filter, kaiser_filter_order
 from tonewood.dsp.features import band_levels, frame_levels, is_audible
-from tonewood.dsp.fir_filters import filter_without_delay, kaiser_filter, kaiser_filter_order
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement.output_files import FileFailure, sidecar_path
 from tonewood.enhancement.recipe import load_recipe
 from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels, Samples, to_mono
-from tonewood.utils.names import name_key, real_path
+from tonewood.utils.paths import name_key, real_path
 
 UNTOUCHED_CONDITION, ENHANCED_CONDITION = "untouched", "enhanced"
 MAX_STIMULUS_CHANNELS = 2

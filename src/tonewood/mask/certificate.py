@@ -17,8 +17,8 @@ from pydantic import Field
 from tonewood.dsp.chunking import ArrayTimeSeries, LazyTimeSeries, TimeSeries, read_segments
 from tonewood.dsp.features import frame_levels, is_audible, mean_power_db
 from tonewood.mask.mask import moving_average
+from tonewood.setting_types import Settings
 from tonewood.settings import CertificateSettings, RenderSettings
-from tonewood.settings_base import Settings
 from tonewood.utils.arrays import Levels
 
 CertificateVerdict = Literal["good", "limited", "refused", "unneeded"]

@@ -11,15 +11,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.dsp.channel_components import join_components, split_components
 from tonewood.dsp.chunking import Chunk, LazyTimeSeries, overlapping_chunks, with_margin
 from tonewood.dsp.equalizer import bandpass_reach_seconds, restrict_to_band
 from tonewood.dsp.features import chunk_margin_for, chunk_size_for, frames_to_samples
 from tonewood.dsp.loudness import integrated_loudness, k_weighting_db, true_peak_db
 from tonewood.dsp.stft import filter_chunk, filter_margin
-from tonewood.mask.components import add_curve, limit_to_aspect, select_component
+from tonewood.mask.components import (
+    add_curve,
+    join_components,
+    limit_to_aspect,
+    select_component,
+    shape_mask,
+    split_components,
+)
 from tonewood.mask.mask import Mask
-from tonewood.mask.shaping import shape_mask
 from tonewood.setting_types import ChannelLink
 from tonewood.settings import RenderSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels, Samples
@@ -99,7 +104,7 @@ def render_blocks(
     Parameters
     ----------
     masks : sequence of Mask
-        One for each component of the recording (`dsp.channel_components`).
+        One for each component of the recording (`mask.components`).
     """
     renderer = ChunkRenderer(rate, channels, settings.aspect.between, spectrum, settings.link)
     items = render_items(renderer, blocks, masks, settings)

@@ -17,10 +17,9 @@ from tonewood.dsp.features import frame_levels
 from tonewood.errors import CallError
 from tonewood.mask.mask import moving_average, moving_average_gradient
 from tonewood.settings import NoteSettings, SearchSettings
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, RandomDraws
 from tonewood.utils.optional_torch import usual_torch_state
 from tonewood.utils.parallel import lazy_property
-from tonewood.utils.random_draws import RandomDraws
 
 RenderFeedback = Callable[[Levels], Levels]
 """Maps a mask [row, frame] in dB to the levels [row, frame] in dB of its rendering."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from tonewood.setting_types import Settings
 from tonewood.settings import Normalization
-from tonewood.settings_base import Settings
 from tonewood.stats.classification import Accuracy
 
 AuditVerdict = Literal["fine", "untested", "beware", "confounded"]

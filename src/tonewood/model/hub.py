@@ -11,7 +11,7 @@ from tonewood.errors import MissingExtraError, ModelError, printable
 from tonewood.model.card_text import card_markdown
 from tonewood.model.model import Model, load_model
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
-from tonewood.utils.names import real_path
+from tonewood.utils.paths import real_path
 
 MODEL_FILE, CARD_FILE = "model.tonewood", "README.md"
 

@@ -37,15 +37,13 @@ from tonewood.mask.mask import Mask
 from tonewood.mask.search import StickyNoteGains, scatter_sticky_notes
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import class_activation_map, interpolate_cam
-from tonewood.setting_types import NoteShape
+from tonewood.setting_types import NoteShape, Settings
 from tonewood.settings import EnhanceSettings, ModelSettings, default_enhance_settings
-from tonewood.settings_base import Settings
 from tonewood.training.pipeline import TrainingProgress, train_model
-from tonewood.utils.arrays import Levels, Samples
+from tonewood.utils.arrays import Levels, RandomDraws, Samples
 from tonewood.utils.atomic_write import prepare_report_folder, write_bytes, write_text
-from tonewood.utils.names import real_path
 from tonewood.utils.parallel import check_device
-from tonewood.utils.random_draws import RandomDraws
+from tonewood.utils.paths import real_path
 
 REPRODUCTION_PAGE, REPRODUCTION_TABLE = "index.html", "table.json"
 FIGURE_FILES = ("figure-1.png", "figure-2.png", "figure-3.png")

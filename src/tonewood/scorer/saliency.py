@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from tonewood.errors import CallError, MissingExtraError
 from tonewood.scorer.network import Scorer
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, RandomDraws
 from tonewood.utils.layers import silu
-from tonewood.utils.random_draws import RandomDraws
 
 SaliencyMethod = Literal["cam", "integrated", "gradcam"]
 ValueFunction = Callable[[FloatArray], FloatArray]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tonewood.settings_base import Settings
+from tonewood.setting_types import Settings
 from tonewood.utils.arrays import FloatArray
 
 BOOTSTRAP_DRAWS = 10_000

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import OutputError, TonewoodError, failure_reason, printable
-from tonewood.settings_base import Settings
+from tonewood.setting_types import Settings
 from tonewood.utils.atomic_write import (
     HAS_FILE_LOCKS,
     lock_shared,

@@ -58,7 +58,7 @@ from tonewood.studio.session_audio import (
 )
 from tonewood.studio.uploads import save_array
 from tonewood.utils.atomic_write import write_text
-from tonewood.utils.names import is_inside
+from tonewood.utils.paths import is_inside
 
 JobData = dict[str, Any]
 

@@ -19,8 +19,8 @@ from tonewood.enhancement.editing import Edit
 from tonewood.enhancement.output_files import sidecar_path
 from tonewood.enhancement.recipe import load_recipe
 from tonewood.errors import CallError, OutputError, RecipeError, printable
+from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings
-from tonewood.settings_base import Settings
 from tonewood.studio.database import NotFoundError
 from tonewood.studio.registries import FolderRegistry
 from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES, PLAYBACK_FORMAT

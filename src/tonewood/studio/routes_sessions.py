@@ -12,8 +12,8 @@ from pydantic import Field
 
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError, OutputError
+from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings
-from tonewood.settings_base import Settings
 from tonewood.studio.database import ConflictError
 from tonewood.studio.session_archive import is_session_archive, open_session_archive
 from tonewood.studio.session_audio import PlaybackLevels, edit_key

@@ -22,7 +22,7 @@ from tonewood.enhancement.editing import Edit, refine_rows
 from tonewood.enhancement.recipe import Recipe, count_json_values, load_recipe
 from tonewood.errors import AudioError, RecipeError
 from tonewood.model.model_file import bundled_models
-from tonewood.settings_base import Settings
+from tonewood.setting_types import Settings
 from tonewood.studio.database import MAX_UNDO_STEPS, HistoryRow, RecordingInfo, StudioSession
 from tonewood.studio.session_audio import BANDS_FILE, OFFSET_FILE, mask_path
 from tonewood.studio.state import StudioState

@@ -23,8 +23,8 @@ from tonewood.errors import CallError
 from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
+from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings
-from tonewood.settings_base import Settings
 from tonewood.studio.database import EditState, StudioSession
 from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import atomic_path, write_text

@@ -4,6 +4,7 @@ A model is used on NumPy arrays and trained on torch tensors. A formula that bot
 the functions of `namespace(x)`; those that it uses have the same names and arguments in both libraries.
 """
 
+import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -48,3 +49,68 @@ def logsumexp(x: Array, axis: int) -> Array:
     largest = xp.amax(x, axis, keepdims=True)
     total: Array = xp.squeeze(largest, axis) + xp.log(xp.exp(x - largest).sum(axis))
     return total
+
+
+_FILL = 16  # normal values that torch makes at once; fewer are made one by one
+
+
+class RandomDraws:
+    """Uniform, normal and integer numbers from the Mersenne Twister MT19937 (Matsumoto & Nishimura 1998)."""
+
+    def __init__(self, seed: int) -> None:
+        self._words = np.random.RandomState(seed)
+        self._next_normal: float | None = None
+
+    def uniform(self, *shape: int) -> NDArray[np.float32]:
+        """Return numbers from 0 to below 1, as `torch.rand`."""
+        words = self._draw(math.prod(shape))
+        return ((words & 0xFFFFFF) * 2.0**-24).astype(np.float32).reshape(shape)
+
+    def integer(self, limit: int) -> int:
+        """Return a number from 0 to below `limit`, as `torch.randint`."""
+        return int(self._draw(1)[0]) % limit
+
+    def permutation(self, count: int) -> NDArray[np.int64]:
+        """Return the numbers below `count` in random order, as `torch.randperm`."""
+        order = np.arange(count)
+        for place, word in enumerate(self._draw(max(count - 1, 0)).tolist()):
+            other = place + word % (count - place)
+            order[place], order[other] = order[other], order[place]
+        return order
+
+    def normal(self, *shape: int) -> NDArray[np.float32]:
+        """Return normal numbers, as `torch.randn`: by the transform of Box & Muller (1958)."""
+        count = math.prod(shape)
+        if count < _FILL:
+            few = [self._single_normal() for _ in range(count)]
+            return np.array(few, dtype=np.float32).reshape(shape)
+        values = self.uniform(count)
+        whole = count - count % _FILL
+        values[:whole] = _box_muller(values[:whole])
+        if whole < count:
+            values[-_FILL:] = _box_muller(self.uniform(_FILL))
+        return values.reshape(shape)
+
+    def _single_normal(self) -> float:
+        if self._next_normal is not None:
+            value, self._next_normal = self._next_normal, None
+            return value
+        angle, size = (self._double() for _ in range(2))
+        radius = math.sqrt(-2 * math.log1p(-size))
+        self._next_normal = radius * math.sin(2 * math.pi * angle)
+        return radius * math.cos(2 * math.pi * angle)
+
+    def _double(self) -> float:
+        high, low = (int(word) for word in self._draw(2))
+        return ((high << 32 | low) & (2**53 - 1)) * 2.0**-53
+
+    def _draw(self, count: int) -> NDArray[np.uint32]:
+        return self._words.randint(0, 2**32, count, dtype=np.uint32)
+
+
+def _box_muller(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return normal numbers of uniform ones, in groups of 16: eight radii and eight angles."""
+    pairs = uniform.reshape(-1, 2, _FILL // 2)
+    radius = np.sqrt(-2 * np.log(1 - pairs[:, 0]))
+    angle = np.float32(2 * math.pi) * pairs[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from tonewood.settings_base import Settings
+from tonewood.setting_types import Settings
 from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
 
 ResponseSpecs = dict[int | str, dict[str, Any]]

@@ -1,9 +1,12 @@
-"""Names of files: compare them, find them, and keep them short enough."""
+"""Paths of files: compare and shorten names, find listed files, and open regular files only."""
 
+import errno
 import hashlib
 import os
 import re
+import stat
 import unicodedata
+from io import BufferedReader
 from pathlib import Path
 
 MAX_NAME_BYTES = 255  # of every usual file system
@@ -80,3 +83,23 @@ def fit_name(name: str, suffix: str = "") -> str:
     room = MAX_NAME_BYTES - len(os.fsencode(end))
     # A character that is cut in the middle is left out.
     return os.fsencode(stem)[:room].decode("utf-8", "ignore") + end
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; OSError if it cannot be read, or is a pipe or a device."""
+    # Without O_NONBLOCK, opening a pipe waits for its writer; for a file the flag has no effect.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file; OSError as for `open_regular`."""
+    with open_regular(path) as stream:
+        return stream.read()

@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from tonewood.utils.figures import save_figure
-from tonewood.utils.names import append_to_name, fit_name, is_inside, listed_path, name_key, real_path
-from tonewood.utils.regular_files import read_regular
+from tonewood.utils.paths import (
+    append_to_name,
+    fit_name,
+    is_inside,
+    listed_path,
+    name_key,
+    read_regular,
+    real_path,
+)
 
 
 def test_accents_are_compared_by_their_look() -> None:
