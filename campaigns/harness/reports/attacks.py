@@ -251,7 +251,7 @@ def missing_places(place: Workplace) -> Outcome:
     shutil.rmtree(place.folder / "gone", ignore_errors=True)
     _, err = run.communicate(timeout=120)
     plain = sum(done.is_plain and done.code in (1, 2) for done in results)
-    removed = "Traceback" not in err and "report" not in err
+    removed = "Traceback" not in err and "please report" not in err
     return Outcome(
         f"{plain} of {len(results)} with a line; removed folder: {err[-100:]!r}",
         plain == len(results) and removed and kept,

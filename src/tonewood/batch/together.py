@@ -1,8 +1,8 @@
 """Enhance several recordings as one record: one static part of the mask, one gain for the loudness.
 
 The masks of all recordings are found first. Each keeps its movement; the static part becomes the mean
-over all recordings. Then one gain keeps the loudness of the whole and the true-peak ceiling, so that
-recordings keep their loudness relative to one another.
+over all recordings. Then one gain keeps the loudness of the whole and the true-peak ceiling. Recordings
+are not matched one by one, so their relative loudness changes only by what their masks add.
 """
 
 import hashlib

@@ -41,8 +41,12 @@ class ControlOptions(NamedTuple):
         float | None,
         typer.Option(metavar="HZ", help="Highest frequency to change; the edge is soft."),
     ] = None
-    cut_only: Annotated[bool, typer.Option("--cut-only", help="Raise no band.")] = False
-    boost_only: Annotated[bool, typer.Option("--boost-only", help="Lower no band.")] = False
+    cut_only: Annotated[
+        bool, typer.Option("--cut-only", help="Raise no band by the mask; loudness is matched after it.")
+    ] = False
+    boost_only: Annotated[
+        bool, typer.Option("--boost-only", help="Lower no band by the mask; loudness is matched after it.")
+    ] = False
 
     @property
     def is_given(self) -> bool:

@@ -197,7 +197,7 @@ def live_command(
     if (from_ is None) != (output_file is None):
         raise CallError("--from and -o go together: name a recording and a file to write")
     if controls.smooth_seconds:
-        raise CallError("--smooth-seconds needs later audio, which live input has not: use --smooth")
+        raise CallError("--smooth-seconds needs later audio, so it does not apply to live: use --smooth")
     with settings_named_by_options(OPTION_OF_CONTROL):
         render = EnhanceSettings().replace(render=controls.render_changes()).render
     loaded = load_model(model)
