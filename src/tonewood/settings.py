@@ -1,4 +1,4 @@
-"""All groups of settings.
+"""Groups of settings: analysis, scorer, training, priors, search, certificate and rendering.
 
 Functions take a whole group, not its fields. Samples and bins are derived from milliseconds and Hz.
 Each field has a description, and a unit in its type where it has one: `tonewood settings` lists both.
@@ -28,6 +28,9 @@ from tonewood.setting_types import (
     TrainingTargets,
     Unit,
 )
+
+MIN_AMOUNT, MAX_AMOUNT = -1, 2
+MAX_CURVE_DB = 60  # a measured level, which is no gain, is above
 
 # The networks of the priors, the guide and the predictor are trained alike, so these fields have one meaning.
 Channels = Annotated[int, Field(ge=4, le=1_024, description="channels")]
@@ -386,10 +389,6 @@ class CurveSettings(Settings):
         if any(low[0] >= high[0] for low, high in pairwise(self.points)):
             raise ValueError("the curve's frequencies do not rise: sort its points")
         return self
-
-
-MAX_CURVE_DB = 60
-MIN_AMOUNT, MAX_AMOUNT = -1, 2
 
 
 class RenderSettings(Settings):

@@ -1,4 +1,4 @@
-"""Equalizers that follow a gain curve: parametric and graphic EQ, impulse responses, and band-pass.
+"""Equalizers that follow a gain curve: parametric, graphic, as impulse response; band-pass and FIR filters.
 
 Biquad coefficients are those of R. Bristow-Johnson's *Audio EQ Cookbook* (W3C Note, 2021), shelves
 by Q, as in Equalizer APO, REW and CamillaDSP.
@@ -40,6 +40,7 @@ _PROBE_DB = 6.0
 _GRAPHIC_ROUNDS = 4
 _OVERSAMPLING = 8  # design points for each sample of an impulse response
 _KAISER_BETA = 1.0  # a larger one would blur the bass more than truncation does
+_TAPS_PER_FFT = 8  # kernels of an eighth of the FFT leave seven eighths of it for output
 _MIN_FADE_HZ = 40.0  # the 30 ms window of the masks resolves no less
 
 
@@ -408,11 +409,12 @@ def _bandpass_kernel(rate: int, low_hz: float, high_hz: float) -> NDArray[np.flo
     return kaiser_filter(taps, low_hz + fade / 2, high_hz - fade / 2, STOPBAND_DB, rate)
 
 
-_TAPS_PER_FFT = 8  # kernels of an eighth of the FFT leave seven eighths of it for output
+# Linear-phase FIR filters. `scipy.signal` has them too, but takes half a second to import, and every
+# command that renders would wait.
 
 
 def kaiser_filter_order(stopband_db: float, transition_hz: float) -> float:
-    """Return the length of a filter in seconds, less one sample, by Kaiser's rule."""
+    """Return the length of a filter in seconds, less one sample, by Kaiser's rule (1974)."""
     return (stopband_db - 7.95) / (2.285 * 2 * math.pi * transition_hz)
 
 

@@ -15,6 +15,8 @@ from tonewood.scorer.scoring import WindowScore, score_windows
 from tonewood.settings import CertificateSettings, EnhanceSettings, SearchSettings
 from tonewood.utils.arrays import RandomDraws
 
+_TRIED_AMOUNTS = (0.25, 0.5, 0.75)  # before the whole
+
 
 class InputMeasurements(NamedTuple):
     """Measurements of an input, valid for all of its renderings; see `Certificate`."""
@@ -48,9 +50,6 @@ def measure_input(rows_db: TimeSeries, model: Model, settings: EnhanceSettings) 
         unlikeness=distances.source,
         unlike_reference=distances.reference,
     )
-
-
-_TRIED_AMOUNTS = (0.25, 0.5, 0.75)
 
 
 def sounds_like_reference(certificate: Certificate) -> bool:

@@ -1,4 +1,7 @@
-"""Search for the mask of a recording, segment by segment."""
+"""Find the mask of a recording: decide whether it needs one, and search it segment by segment.
+
+Recordings whose channels, or mid and side, are not linked have a mask for each of them.
+"""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -43,6 +46,13 @@ from tonewood.utils.parallel import parallel_iterate
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
 _MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
 RENDER_FEEDBACK_MARGIN = 16  # frames that rendering and analysis reach to either side
+
+# The scorer of a preference model is smooth but has no prior to stay near: small steps down its score
+# alone, smooth over a second, with a weak pull towards no change (`alpha`).
+PREFERENCE_SEARCH = SearchSettings(
+    score=1.0, guide=0.0, alpha=3e-4, steps=40, learning_rate=0.004, smooth_ms=1000.0
+)
+PREFERENCE_MAX_GAIN_DB = 12.0  # lower than the default: no folder shows how far recordings differ
 
 
 class MaskScale(NamedTuple):
@@ -303,14 +313,6 @@ def render_feedback(wave: Samples, scale: MaskScale, spectrum: SpectrumSettings)
     return measure
 
 
-# The scorer of a preference model is smooth but has no prior to stay near: small steps down its score
-# alone, smooth over a second, with a weak pull towards no change (`alpha`).
-PREFERENCE_SEARCH = SearchSettings(
-    score=1.0, guide=0.0, alpha=3e-4, steps=40, learning_rate=0.004, smooth_ms=1000.0
-)
-PREFERENCE_MAX_GAIN_DB = 12.0  # lower than the default: no folder shows how far recordings differ
-
-
 def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
     """Return settings that fit a model trained from preferences alone; others are returned unchanged.
 
@@ -361,7 +363,7 @@ def find_masks(
     if count == 1:
         return (yield from _find_component_mask(source, model, settings, scratch_dir))
     if link == "mid-side":
-        # Every analysis is of the mean of the channels, which is the mid.
+        # Analysis takes the mean of the channels, which is the mid: this mask is that of the mid.
         whole = yield from _find_component_mask(source, model, settings, scratch_dir)
         masks = [whole.mask]
     else:
@@ -397,7 +399,8 @@ def _find_component_mask(
     kind = None if settings.force else _substitute_prior(before, model, settings.method)
     if kind is not None:
         used = settings.replace(prior=dict(kind=kind), search=dict(steps=0))
-        if one_pass and kind == "auto":  # which reads pitches
+        if one_pass and kind == "auto":
+            # This prior reads pitches, which the analysis above left out.
             analysis = analyse_source(source, model, scratch_dir)
     # Settings that were changed above go through `find_mask`, which evaluates any prior.
     if one_pass and used is settings:
@@ -420,7 +423,7 @@ def _substitute_prior(before: InputMeasurements, model: Model, method: EnhanceMe
     # 0.5 is the border between the classes: 0 is the reference, 1 the source.
     if before.scorer < 0.5 or model.learnt_priors is None:
         return "none"
-    # Without its adaptive part `auto` is the static mask, as strong as the recording needs it.
+    # Without its adaptive part, `auto` is the static mask, as strong as the recording needs.
     return "auto" if graded else "static"
 
 

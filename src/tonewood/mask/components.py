@@ -1,6 +1,7 @@
-"""Components of a mask (tilt, static, dynamic; one band, one time span), and gains by register.
+"""Parts and shapes of a mask: its components, band and time span, smoothing, limits, curve, and registers.
 
-`static_component` and `dynamic_component` add up to the mask.
+`static_component` and `dynamic_component` add up to the mask. `split_components` splits the sound of a
+recording whose channels, or mid and side, have masks of their own.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from tonewood.settings import AspectSettings, CurveSettings, ShapeSettings
 from tonewood.utils.arrays import FloatArray, Levels, Samples
 
 SPAN_FADE_SECONDS = 0.1
+LIMIT_FADE_OCTAVES = 0.5
+_SCALING_ROUNDS = 100  # the row sums are then 1 to 1e-9
 _FADE_STEPS = 16  # linear segments that approximate a raised cosine over frequency
 REGISTER_STEP_SECONDS = 0.1
 _CURVE_HZ = np.geomspace(20.0, 20_000.0, 121)  # twelfths of an octave
@@ -273,10 +276,6 @@ def join_components(parts: Samples, link: ChannelLink) -> Samples:
     return np.stack([mid + side, mid - side])
 
 
-LIMIT_FADE_OCTAVES = 0.5
-_SCALING_ROUNDS = 100  # the row sums are then 1 to 1e-9
-
-
 def shape_mask(mask: Mask, shape: ShapeSettings, amount: float = 1.0) -> Mask:
     """Return a mask shaped by the settings, computed when it is read; the amount is not applied.
 
@@ -305,15 +304,15 @@ def shape_gains(gain_db: Levels, hz: FloatArray, shape: ShapeSettings, amount: f
         gain_db = _row_weights(hz.tobytes(), shape) @ np.ascontiguousarray(gain_db)
     if shape.direction == "both":
         return gain_db
-    # A negative amount turns cuts into boosts, so the gains of the other sign stay.
-    keep_negative = (shape.direction == "cut") == (amount >= 0)
-    return np.minimum(gain_db, 0) if keep_negative else np.maximum(gain_db, 0)
+    # A negative amount turns cuts into boosts, so the gains of the other sign are kept.
+    keeps_negative_gains = (shape.direction == "cut") == (amount >= 0)
+    return np.minimum(gain_db, 0) if keeps_negative_gains else np.maximum(gain_db, 0)
 
 
 def _smooth_over_time(gains: TimeSeries, frames: float) -> TimeSeries:
-    """Average over a centred window of `frames`, rounded up to odd; the ends are mirrored.
+    """Average over a centred window of about `frames` (an odd number); the ends are mirrored.
 
-    Mirroring counts every frame equally often, so the mean over time stays.
+    Mirroring counts every frame equally often, so the mean over time does not change.
     """
     half, total = min(round(frames / 2), gains.frames), gains.frames
     if half == 0 or total == 1:
@@ -337,14 +336,15 @@ def _row_weights(centres: bytes, shape: ShapeSettings) -> NDArray[np.float32]:
     lowest = float(hz[hz > 0].min(initial=np.inf))
     octaves = np.log2(np.maximum(hz, lowest / 2 if np.isfinite(lowest) else 1.0))
     weights = _smoothing_weights(octaves, shape.smooth_octaves)
-    return (limit_shares(hz, shape)[:, None] * weights).astype(np.float32)
+    return (_limit_shares(hz, shape)[:, None] * weights).astype(np.float32)
 
 
 def _smoothing_weights(octaves: FloatArray, width: float) -> FloatArray:
     """Return the matrix [row, row] that averages over a Hann window `width` octaves wide at half height.
 
     Every octave counts equally, however dense the rows are. Rows and columns are scaled to the sums
-    of an average in both directions (Sinkhorn and Knopp 1967), so the mean over octaves stays.
+    of an average in both directions (Sinkhorn and Knopp, *Concerning nonnegative matrices and doubly
+    stochastic matrices*, 1967), so the mean over octaves does not change.
     """
     if width == 0 or len(octaves) < 2:
         return np.eye(len(octaves))
@@ -359,7 +359,7 @@ def _smoothing_weights(octaves: FloatArray, width: float) -> FloatArray:
     return averaging
 
 
-def limit_shares(hz: FloatArray, shape: ShapeSettings) -> FloatArray:
+def _limit_shares(hz: FloatArray, shape: ShapeSettings) -> FloatArray:
     """Return the share [frequency] of a mask that the limits keep: 1 inside, 0 half an octave outside."""
     octaves = np.log2(np.maximum(hz, 1e-3))
     outside = np.zeros(len(hz))

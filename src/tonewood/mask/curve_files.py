@@ -36,13 +36,12 @@ def read_curve(path: Path) -> CurvePoints:
     if len(content) > _MAX_BYTES:
         raise CallError(f"{printable(path)} is over {_MAX_BYTES >> 20} MiB: give a table of Hz and dB")
     try:
-        points = parse_curve(content.decode("utf-8-sig", errors="replace"))
+        return parse_curve(content.decode("utf-8-sig", errors="replace"))
     except ValueError as error:
         raise CallError(
             f"{printable(path)} is not a curve ({printable(str(error))}): give lines of Hz and dB by rising "
             "frequency, as in 100,-2.5"
         ) from None
-    return points
 
 
 def parse_curve(text: str) -> CurvePoints:

@@ -2,6 +2,7 @@
 
 A model is used on NumPy arrays and trained on torch tensors. A formula that both need is written once, with
 the functions of `namespace(x)`; those that it uses have the same names and arguments in both libraries.
+`RandomDraws` draws the numbers that a generator of torch draws.
 """
 
 import math
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     Array = TypeVar("Array", NDArray[Any], Tensor)
 else:
     Array = TypeVar("Array")
+
+_FILL = 16  # normal values that torch draws at once; fewer are drawn one by one
 
 FloatArray = NDArray[np.floating[Any]]
 """Real numbers, in single or double precision."""
@@ -49,9 +52,6 @@ def logsumexp(x: Array, axis: int) -> Array:
     largest = xp.amax(x, axis, keepdims=True)
     total: Array = xp.squeeze(largest, axis) + xp.log(xp.exp(x - largest).sum(axis))
     return total
-
-
-_FILL = 16  # normal values that torch makes at once; fewer are made one by one
 
 
 class RandomDraws:
