@@ -1,6 +1,6 @@
-"""Measure whether a model's scores and masks can be trusted: `docs/trust.md` explains the figures.
+"""Measure whether a model's scores and masks can be trusted: `docs/quality.md` explains the figures.
 
-    python benchmarks/trust.py CORPUS… [--seeds 0 1 2] [-o OUT]
+    python benchmarks/trust.py CORPUS… [--model MODEL] [--seeds 0 1 2] [-o OUT]
 
 A corpus is a folder laid out as train|val|test/{good,cheap}; pieces of test are pairs by name. A model is
 trained on `train` without pairs, and these questions are answered with the pairs of `test`:
@@ -10,6 +10,7 @@ trained on `train` without pairs, and these questions are answered with the pair
 - Do noises, tones and recordings of other corpora score as reference, and are they recognised?
 - Are reference takes left alone, is a second pass harmless, and does a take half-way get half?
 - How many ordinary source takes are refused?
+- How much steeper is `NeuralLoss` at source takes than half-way, and at reference takes?
 - Does a synthesiser that follows `NeuralLoss`, or the score alone, get nearer to the reference folder?
 """
 
@@ -71,21 +72,22 @@ def main() -> None:
             corpora[opened.name] = opened
     for name, opened in corpora.items():
         others = {other: c for other, c in corpora.items() if other != name}
-        results[name] = [measure(opened, others, seed) for seed in options.seeds]
+        results[name] = [measure(opened, others, seed, options.model) for seed in options.seeds]
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "trust.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         print(table(results), flush=True)
 
 
-def measure(opened: Corpus, others: dict[str, Corpus], seed: int) -> dict:
-    """Return all figures of one corpus and seed."""
+def measure(opened: Corpus, others: dict[str, Corpus], seed: int, name: str | None) -> dict:
+    """Return all figures of one corpus and seed, with a model that exists or is trained."""
     bench = Bench(opened, seed)
-    model = bench.trained().model
+    model = tonewood.load(name) if name else bench.trained().model
     card = model.card.scorer
     figures: dict = {"seed": seed, "accuracy": card.accuracy}
     figures |= measure_treatments(opened.test, model, seed)
     figures |= measure_foreign(others, model, seed)
     figures |= measure_masks(opened.test, model)
+    figures |= measure_slopes(opened.test, model)
     figures |= synthesis.measure_synthesiser(bench, model)
     print(f"{opened.name} {seed} {json.dumps(figures)}", file=sys.stderr)
     return figures
@@ -150,6 +152,22 @@ def measure_treatments(pieces: Sequence[Piece], model: Model, seed: int) -> dict
         "rank": float(spearmanr(*zip(*means.values(), strict=True)).statistic),
         "treatments": {name: list(value) for name, value in means.items()},
     }
+
+
+def measure_slopes(pieces: Sequence[Piece], model: Model) -> dict:
+    """Return the rms of the gradient of `NeuralLoss` for source, half-way and reference takes."""
+    loss = tonewood.NeuralLoss(model, RATE)
+    slopes: dict[str, list[float]] = {}
+    for piece in pieces:
+        half = render_mask(piece, (mel_rows(piece.target) - mel_rows(piece.before)) / 2).samples
+        sounds = {"source": piece.before, "half-way": mono(half, piece.rate), "reference": piece.target}
+        for name, sound in sounds.items():
+            wave = torch.from_numpy(np.ascontiguousarray(sound, np.float32))[None, None].requires_grad_()
+            loss(wave).backward()
+            assert wave.grad is not None
+            slopes.setdefault(name, []).append(float(wave.grad.square().mean().sqrt()))
+    means = {name: float(np.mean(values)) for name, values in slopes.items()}
+    return {"slopes": means, "slope_ratio": max(means.values()) / min(means.values())}
 
 
 def measure_foreign(others: dict[str, Corpus], model: Model, seed: int) -> dict:
@@ -257,6 +275,7 @@ def table(results: dict[str, list[dict]]) -> str:
         "synthetic undetected, %": lambda r: 100 * r["synthetic"]["undetected"],
         "other recordings undetected, %": lambda r: 100 * r.get("recorded", {"undetected": 0})["undetected"],
     }
+    columns["slopes, largest by smallest"] = lambda r: r["slope_ratio"]
     columns |= {
         f"synthesiser, {loss}: {measure}, {when}": lambda r, loss=loss, measure=measure, place=place: r[
             "synthesiser"
@@ -288,6 +307,7 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("corpus", nargs="+", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--model", help="measure this model instead of training one for each seed")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/trust"))
     return parser.parse_args()
 

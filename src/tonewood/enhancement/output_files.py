@@ -121,12 +121,12 @@ def _other_file_suffixes() -> frozenset[str]:
 
 
 def sidecar_path(output: Path, suffix: str = RECIPE_SUFFIX) -> Path:
-    """Return the path of a file that belongs to an output: its recipe, its picture or its change."""
+    """Return the path of a file that belongs to an output: its recipe, its picture or its delta."""
     return append_to_name(output, suffix)
 
 
 def _is_enhanced_file(path: Path, out: Location) -> bool:
-    # The change of an output belongs to it. Resolved, because the folder may be reached through a link.
+    # The delta of an output belongs to it. Resolved, because the folder may be reached through a link.
     recipe = sidecar_path(path.with_name(path.name.removesuffix(DELTA_SUFFIX)))
     return isinstance(out, Path) and recipe.exists() and real_path(path).is_relative_to(real_path(out))
 

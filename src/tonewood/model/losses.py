@@ -32,7 +32,7 @@ class LossTerms(NamedTuple):
     score : Tensor
         Of the scorer, from 0 to 1.
     windows : Tensor
-        Squared Mahalanobis distance of mean and standard deviation over frames from the reference's.
+        Squared distance of mean and standard deviation over frames from those of the reference windows.
     """
 
     score: Tensor
@@ -117,13 +117,13 @@ class _WindowDistance(nn.Module):
         super().__init__()
         shift = reference.mean - source.mean
         own, others = (np.linalg.inv(each.whitening.T @ each.whitening) for each in (reference, source))
-        scalings, share = [], 0.0
+        scalings, usual = [], 0.0
         for scaling in (reference.whitening, np.diag(1 / np.sqrt(np.diag(own)))):
             # E|S(x - μ)|² over source windows, and over reference windows.
             square = np.square(scaling @ shift).sum() + np.trace(scaling @ others @ scaling.T)
-            share += float(np.trace(scaling @ own @ scaling.T) / square) / 2
+            usual += float(np.trace(scaling @ own @ scaling.T) / square) / 2
             scalings.append(scaling / np.sqrt(2 * square))
-        self.own = share
+        self.usual = usual
         # Not stored: they belong to the model that is given.
         self.register_buffer("mean", torch.tensor(reference.mean), persistent=False)
         self.register_buffer("scaling", torch.tensor(np.concatenate(scalings)).float(), persistent=False)
@@ -132,7 +132,7 @@ class _WindowDistance(nn.Module):
         """Return the distance [batch] of rows [batch, row, frame] in dB."""
         deviation = window_statistics(rows_db) - self.mean
         square = (deviation @ self.scaling.T).square().sum(dim=1)
-        return _beyond(square, self.own) / _beyond(torch.ones_like(square), self.own)
+        return _beyond(square, self.usual) / _beyond(torch.ones_like(square), self.usual)
 
 
 def _beyond(square: Tensor, usual: float) -> Tensor:
