@@ -125,9 +125,9 @@ def enhance_command(
                     curve=_curve_changes(curve, curve_instead),
                     aspect=dict(
                         only=cast("MaskComponent", only),
-                        between=None if between is None else parse_band(between),
-                        start_s=None if from_ is None else parse_time(from_),
-                        end_s=None if to is None else parse_time(to),
+                        between=parse_band(between, "--between"),
+                        start_s=parse_time(from_, "--from"),
+                        end_s=parse_time(to, "--to"),
                     ),
                 ),
             )
@@ -204,8 +204,10 @@ def run_enhancement(
         overwrite=task.options.overwrite,
         as_json=as_json,
     )
-    table, has_option = batch.table_location(folder), task.transfer is None  # `apply` has no --parquet
-    common.finish_batch(failed, len(jobs), table, locations, as_json, has_option)
+    has_option = task.transfer is None  # `apply` has no --parquet
+    common.finish_batch(
+        failed, len(jobs), batch, locations, folder=folder, as_json=as_json, can_write_table=has_option
+    )
 
 
 def _print_plan(
@@ -280,10 +282,9 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
     """Print the outputs of one recording, its scores and its verdict."""
     for warning in result.warnings:
         common.print_stderr(f"warning: {printable(result.input)}: {warning}")
-    if is_quiet:
-        return
+    certificate = result.certificate
     if as_json:
-        certificate_json = result.certificate.model_dump(mode="json")
+        certificate_json = certificate.model_dump(mode="json")
         common.print_json(
             {
                 "input": str(result.input),
@@ -306,7 +307,10 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
             }
         )
         return
-    certificate = result.certificate
+    if is_quiet:
+        if certificate.verdict in ("limited", "refused") and not result.from_earlier_run:
+            common.print_stderr(f"warning: {printable(result.input)}: verdict {certificate.line}")
+        return
     print(printable(result.input))
     if result.from_earlier_run:
         print(f"  already  {printable(result.output)}, by model {printable(result.model.name)}")
@@ -326,7 +330,7 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
     )
     print(
         f"  mask     model {printable(result.model.name)}, prior {result.prior}, "
-        f"{_count_noun(result.steps, 'step')}; {certificate.rms_db:.1f} dB rms, "
+        f"{common.count_noun(result.steps, 'step')}; {certificate.rms_db:.1f} dB rms, "
         f"{certificate.largest_db:.1f} dB at most; {result.seconds:.1f} s"
     )
     if result.carried:
@@ -344,7 +348,3 @@ def _transfer_text(record: "TransferRecord") -> str:
     if record.varying == "none":
         return f"the static part of {first}"
     return f"the static part of {first}; the adaptive part comes from prior {record.varying}"
-
-
-def _count_noun(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
