@@ -94,7 +94,8 @@ def evaluate_command(
     page = report.write_evaluation_report(output, results, loaded, overwrite=overwrite) if output else None
     left_out = common.left_out_of_folders(*(pairs or ()), *(folders or ())).left_out
     unfinished = common.Unfinished(failures, left_out)
-    _print_evaluation(results, loaded, page, unfinished, json_)
+    if json_ or not batch.quiet:
+        _print_evaluation(results, loaded, page, unfinished, json_)
     listed = common.where_failures_are_listed(batch.table_location(output)) if pairs else ""
     unfinished.exit(total, listed)
 
@@ -132,7 +133,7 @@ def _measure_pairs(
 
     def show_result(pair: PairResult) -> None:
         results.append(pair)
-        if as_json and not batch.quiet:
+        if as_json:
             common.print_json(pair.summary)
 
     task = MeasureTask(seed)
