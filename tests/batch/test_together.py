@@ -56,6 +56,7 @@ def test_record_has_one_static_part_and_one_gain(
     ("more", "reason"),
     [
         (("--mid-side",), "leave out --mid-side"),
+        (("--dry-run",), "--dry-run and --together cannot be used together"),
         (("--retries", "1", "--workers", "2"), "leave out --workers"),
     ],
 )

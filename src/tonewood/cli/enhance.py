@@ -141,6 +141,10 @@ def enhance_command(
         from tonewood.settings_by_name import apply_assignments
 
         settings = apply_assignments(settings, set_)
+    if dry_run and together:
+        raise CallError(
+            "--dry-run and --together cannot be used together: a record has no plan before its masks"
+        )
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta))
     if dry_run:
