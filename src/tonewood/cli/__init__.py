@@ -97,7 +97,7 @@ def _parameter_name(parameter: Any) -> str:  # noqa: ANN401
     """Return an option as it is documented first, or the word for an argument."""
     if parameter.param_type_name != "option":
         return str(parameter.metavar or parameter.name.upper())
-    return next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0])
+    return str(next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0]))
 
 
 def _describe_number(annotation: Any) -> str | None:  # noqa: ANN401
