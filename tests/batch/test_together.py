@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,21 @@ def test_record_has_one_static_part_and_one_gain(
     assert again.objects[0]["same"] is True
     (folder / "broken.wav").unlink()
     assert [item["already"] for item in run(*call).objects] == [True] * 3
+
+
+def test_quiet_record_draws_no_bars(
+    tmp_path: Path, play: Play, run: Run, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = tmp_path / "take.wav"
+    soundfile.write(take, play(1.0).T, 16_000)
+
+    def draw(_: bool) -> NoReturn:
+        raise AssertionError("bars were drawn")
+
+    monkeypatch.setattr("tonewood.cli.progress._create_bars", draw)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    call = ("enhance", take, "-m", model_file, *FORCE, "--together", "--quiet", "-o", tmp_path / "out")
+    assert run(*call).code == 0
 
 
 @pytest.mark.parametrize(

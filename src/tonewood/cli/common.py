@@ -4,7 +4,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -223,6 +223,16 @@ def left_out_of_folders(*folders: "Path | None") -> Unfinished:
     return Unfinished(left_out=[item for folder in existing for item in find_left_out_recordings(folder)])
 
 
+def left_out_of_inputs(
+    inputs: "Iterable[Location]", failed: "Collection[Location]"
+) -> "list[LeftOutRecording]":
+    """Return the recordings below inputs that are not read, but for inputs that failed as a whole."""
+    from tonewood.enhancement.output_files import find_left_out
+
+    # A folder without any readable recording is a failure already.
+    return [item for location in inputs if location not in failed for item in find_left_out(location)]
+
+
 def check_output_path(path: Path, overwrite: bool) -> None:
     """Raise OutputError now if an output could not be written after minutes of work."""
     if path.is_dir():
@@ -417,13 +427,7 @@ def finish_batch(
     can_write_table : bool
         Whether the command has `--parquet`.
     """
-    from tonewood.enhancement.output_files import find_left_out
-
-    failed_inputs = {failure.input for failure in failures}
-    # A folder without any readable recording is a failure already.
-    left_out = [
-        item for location in inputs if location not in failed_inputs for item in find_left_out(location)
-    ]
+    left_out = left_out_of_inputs(inputs, {failure.input for failure in failures})
     table = options.table_location(folder)
     if table is not None and not options.quiet:
         print_stderr(f"table      {printable(table)}")

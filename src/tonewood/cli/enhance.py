@@ -195,7 +195,7 @@ def run_enhancement(
     if together:
         if batch.is_requested:
             raise CallError("--together runs in one process: leave out --workers, --scheduler and --parquet")
-        work, jobs = _plan_record(jobs, task, model)
+        work, jobs = _plan_record(jobs, task, model, batch.quiet)
     # Results of a single output file have no folder for a table.
     folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
@@ -225,7 +225,7 @@ def _print_plan(
     """Print what a run would do with each recording, and exit with the code that it would have."""
     from tonewood.audio_io.remote import parse_location
     from tonewood.batch.dry_run import estimate_seconds, plan_files
-    from tonewood.enhancement.output_files import find_left_out, plan_jobs
+    from tonewood.enhancement.output_files import plan_jobs
 
     locations = [parse_location(location) for location in inputs]
     jobs = plan_jobs(locations, parse_location(output))
@@ -244,8 +244,7 @@ def _print_plan(
             print(f"fail     {planned.reason}")
         else:
             print(f"{planned.action:<8} {printable(planned.input)} → {printable(target or '')}")
-    left_out = [item for place in locations if place not in failed_inputs for item in find_left_out(place)]
-    for path, reason in left_out:
+    for path, reason in common.left_out_of_inputs(locations, failed_inputs):
         counts["skipped"] += 1
         if as_json:
             common.print_json({"input": str(path), "action": "skipped", "reason": reason})
@@ -265,7 +264,7 @@ def _print_plan(
 
 
 def _plan_record(
-    jobs: "Sequence[FileJob | FileFailure]", task: "EnhanceTask", model: "Model"
+    jobs: "Sequence[FileJob | FileFailure]", task: "EnhanceTask", model: "Model", is_quiet: bool
 ) -> "PreparedRecord":
     """Find the masks of a record, with progress."""
     from collections import deque
@@ -274,6 +273,7 @@ def _plan_record(
     from tonewood.cli.progress import BatchDisplay
 
     with BatchDisplay(task) as bars:
+        bars.is_quiet = is_quiet
         (prepared,) = deque(
             (event for event in prepare_together(jobs, task, model) if not bars.show(event)), 1
         )

@@ -86,7 +86,7 @@ def evaluate_command(
         failures += measured.failed
         total = len(measured.failed) + len(measured.pairs)
     if folders is not None:
-        folder_run = _compare_folders(folders, loaded, seed, json_)
+        folder_run = _compare_folders(folders, loaded, seed, json_, batch.quiet)
         compared = folder_run.comparison
         failures += folder_run.failures
         total += folder_run.total
@@ -155,7 +155,9 @@ class _FolderRun(NamedTuple):
     total: int
 
 
-def _compare_folders(folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool) -> _FolderRun:
+def _compare_folders(
+    folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool, is_quiet: bool
+) -> _FolderRun:
     """Compare two folders, and print the files that fail."""
     from tonewood.cli.progress import FilesDisplay
     from tonewood.enhancement.output_files import FileFailure, FileStarted
@@ -164,6 +166,7 @@ def _compare_folders(folders: tuple[Path, Path], model: "Model", seed: int, as_j
     total = 0
     failures: list[FileFailure] = []
     with FilesDisplay() as display:
+        display.is_quiet = is_quiet
         for event in metrics.compare_folder_sound(*folders, model, seed=seed):
             if isinstance(event, FileStarted):
                 total += 1
