@@ -193,3 +193,14 @@ def test_model_without_audit_shows_none(run: Run, model: Model, tmp_path: Path) 
     replace(model, card=model.card.model_copy(update={"audit": None})).save(path)
     assert "\naudit " not in run("info", path).out
     assert "\naudit " in run("info", "cello").out
+
+
+def test_audit_of_bad_recordings_alone_is_one_line(run: Run, tmp_path: Path) -> None:
+    for side in ("reference", "source"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / f"{side}.wav").write_bytes(b"RIFF")
+    call = ("audit", "--reference", tmp_path / "reference", "--source", tmp_path / "source")
+    assert run(*call).err.startswith("tonewood: 2 recordings cannot be used; repair or remove them, or pass")
+    ran = run(*call, "--skip-bad")
+    reason = "every recording of the reference was left out: add some that can be used"
+    assert (ran.code, ran.err) == (1, f"tonewood: {reason}\n")

@@ -114,12 +114,43 @@ def test_failures_are_named_again_at_the_end(run: Run, takes: Path, model_file: 
     ran = run(*call, "--quiet")
     assert (ran.code, ran.out) == (1, "")
     bad = takes / "bad.wav"
-    first, *end = ran.err.splitlines()
+    first, *warnings, heading, name, last = ran.err.splitlines()
     assert first.startswith(f"tonewood: {bad} is not audio")
-    heading = "tonewood: failed (reasons above; --parquet FILE lists them):"
-    assert end == [heading, f"  {bad}", "tonewood: 1 of 3 failed, 2 done"]
+    assert all(line.startswith("warning: ") for line in warnings)
+    assert heading == "tonewood: failed (reasons above; --parquet FILE lists them):"
+    assert (name, last) == (f"  {bad}", "tonewood: 1 of 3 failed, 2 done")
     table = tmp_path / "t.parquet"
     assert f"failed (reasons in the column error of {table}):" in run(*call, "--parquet", table).err
+
+
+def test_quiet_keeps_json_and_verdicts_that_are_not_good(
+    run: Run, takes: Path, model_file: Path, tmp_path: Path
+) -> None:
+    call = ("enhance", takes, "-m", model_file, *FEW)
+    results = run(*call, "-o", tmp_path / "a", "--quiet", "--json").objects
+    lines = {
+        f"warning: {result['input']}: verdict {result['certificate']['verdict']}: "
+        f"{'; '.join(result['certificate']['reasons'])}"
+        for result in results
+        if result["certificate"]["verdict"] in ("limited", "refused")
+    }
+    assert (len(results), lines != set()) == (2, True)
+    ran = run(*call, "-o", tmp_path / "b", "--quiet", "--parquet", tmp_path / "t.parquet")
+    assert (ran.code, ran.out, set(ran.err.splitlines())) == (0, "", lines)
+    assert run(*call, "-o", tmp_path / "b", "--quiet").err == ""  # made by the earlier run
+
+
+def test_quiet_score_and_explanation_print_json_only(
+    run: Run, takes: Path, model_file: Path, tmp_path: Path
+) -> None:
+    for call in (("score", takes), ("explain", takes, "-o", tmp_path / "out", "--no-parts")):
+        table = tmp_path / f"{call[0]}.parquet"
+        ran = run(*call, "-m", model_file, "--quiet", "--parquet", table)
+        assert (ran.code, ran.out) == (0, "")
+        assert all(line.startswith("warning: ") for line in ran.err.splitlines())
+        ran = run(*call, "-m", model_file, "--quiet", "--parquet", table, "--json")
+        assert ran.code == 0
+        assert {line["input"] for line in ran.objects if "input" in line} == set(map(str, takes.iterdir()))
 
 
 def test_damaged_file_is_tried_once(run: Run, takes: Path, model_file: Path, tmp_path: Path) -> None:
@@ -247,7 +278,7 @@ def test_inventory_has_format_level_and_reasons(
     with (tmp_path / "i.csv").open() as table:
         assert [row["path"] for row in csv.DictReader(table)] == [row["path"] for row in ran.objects]
     ran = run("inventory", takes, "-o", tmp_path / "i.parquet")
-    assert "6 recordings, 0:00:16 in all, 1 are copies of others" in ran.out
+    assert "6 recordings, 0:00:16 in all, 1 is a copy of another" in ran.out
     columns = pq.read_table(tmp_path / "i.parquet").to_pylist()
     assert columns == [json.loads(json.dumps(row)) for row in rows.values()]
     assert run("inventory", takes, "-o", tmp_path / "i.csv").err.count("exists: name another") == 1
@@ -270,6 +301,17 @@ def test_inventory_prints_a_table(run: Run, takes: Path) -> None:
         "SHA-256",
     ]
     assert first.split()[:6] == [str(takes / "take0.wav"), "0:01.0", "16000", "1", "16", "WAV"]
+
+
+def test_empty_folder_is_no_recording_of_an_inventory(run: Run, takes: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ran = run("inventory", tmp_path / "empty")
+    assert (ran.code, ran.err) == (1, "tonewood: 1 folder cannot be used\n")
+    assert ran.out.endswith("\n0 recordings, 0:00:00 in all\n")
+    (takes / "take1.wav").write_text("no audio")
+    ran = run("inventory", takes / "take0.wav", takes / "take1.wav", tmp_path / "empty")
+    assert ran.err == "tonewood: 1 of 2 recordings and 1 folder cannot be used\n"
+    assert "1 recording, 0:00:01 in all\n" in run("inventory", takes / "take0.wav").out
 
 
 # --- Doctor

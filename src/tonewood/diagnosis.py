@@ -1,6 +1,5 @@
 """Diagnosis of an installation: versions, optional packages, cores, caches, audio back ends, a self-test."""
 
-import os
 import platform
 import re
 import time
@@ -9,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from tonewood.data.feature_cache import FeatureCache
+from tonewood.utils.parallel import available_cores
 
 _BASE_PACKAGES = ("numpy", "scipy", "soundfile", "soxr", "torch")
 # Tools of developers, which no user needs.
@@ -69,7 +69,7 @@ def diagnose() -> Diagnosis:
     assert cache is not None
     size = sum(path.stat().st_size for path in cache.glob("*")) if cache.is_dir() else 0
     return Diagnosis(
-        versions, _missing_by_extra(), _usable_cores(), str(cache), size, _back_ends(), _self_test()
+        versions, _missing_by_extra(), available_cores(), str(cache), size, _back_ends(), _self_test()
     )
 
 
@@ -90,13 +90,6 @@ def _missing_by_extra() -> dict[str, list[str]]:
         if _package_version(match[1]) is None:
             packages.append(match[1])
     return missing
-
-
-def _usable_cores() -> int:
-    # A container or `taskset` may allow fewer cores than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _back_ends() -> dict[str, str | None]:

@@ -14,7 +14,6 @@ import soundfile
 
 from tonewood.audio_io.reader import read_recording
 from tonewood.audio_io.recording import file_sha256
-from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import reapply
 from tonewood.enhancement.analysis import ArraySource
 from tonewood.enhancement.recipe import Recipe, load_recipe
@@ -112,6 +111,18 @@ def test_recording_is_found_beside_recipe_or_output(
     assert run("render", take.parent / "r.recipe.json", "-o", elsewhere / "z.wav").code == 0
 
 
+@pytest.mark.parametrize("name", ["a\nb.wav", "a\udcffb.wav", "a\tb\x1b.wav"])
+def test_recording_with_an_unprintable_name_is_found(
+    tmp_path: Path, take: Path, run: Run, model_file: Path, name: str
+) -> None:
+    first, out = take.with_name(name), tmp_path / "out.wav"
+    take.rename(first)
+    assert run("enhance", first, "-o", out, "-m", model_file, *FORCE).code == 0
+    ran = run("render", recipe_path(out), "-o", first.parent / "again.wav", "--json")
+    assert ran.code == 0, ran.err
+    assert (ran.objects[0]["input"], ran.objects[0]["same"]) == (str(first), True)
+
+
 def test_wrong_recording_is_one_error(tmp_path: Path, output: Path, take: Path, play: Play, run: Run) -> None:
     other = tmp_path / "other.wav"
     soundfile.write(other, play(1.5, seed=9).T, 16_000)
@@ -123,7 +134,7 @@ def test_wrong_recording_is_one_error(tmp_path: Path, output: Path, take: Path, 
         ((recipe_path(output), take, "-o", take), 1, "is the input itself"),
         ((recipe_path(output), take, "-o", output), 1, "exists: name another output or pass --overwrite"),
         ((recipe_path(output), take, "-o", tmp_path / "x.txt"), 2, "is not an audio file"),
-        ((take, "-o", tmp_path / "x.wav"), 1, "is not a Tonewood recipe"),
+        ((take, "-o", tmp_path / "x.wav"), 1, "or is damaged: name a recipe, such as take.wav.recipe.json\n"),
         ((recipe_path(output), tmp_path / "no.wav", "-o", tmp_path / "x.wav"), 1, "no.wav"),
         ((recipe_path(output),), 2, "Missing option"),
     ):
@@ -233,6 +244,19 @@ def test_stems_with_the_same_mask_add_up_to_the_enhanced_mix(
     assert (out / "l.wav").read_bytes() == (out / "low.wav").read_bytes()
 
 
+def test_same_mask_that_clips_names_what_apply_can_do(
+    tmp_path: Path, output: Path, take: Path, run: Run, model_file: Path
+) -> None:
+    loud = tmp_path / "loud.wav"
+    samples, rate = soundfile.read(take)
+    soundfile.write(loud, 8 * samples, rate, "FLOAT")
+    call = ("apply", recipe_path(output), loud, "-o", tmp_path / "x.wav", "-m", model_file, "--same-mask")
+    assert (
+        "the output exceeds full scale; the gain is the recipe's: lower the input first, and other stems"
+        in run(*call).err
+    )
+
+
 def test_same_mask_needs_the_same_length(
     tmp_path: Path, output: Path, take: Path, play: Play, run: Run, model_file: Path
 ) -> None:
@@ -288,9 +312,9 @@ def test_invalid_time_or_band_options_are_reported(take: Path, run: Run, model_f
     assert ran.code == 1
     assert "the recording lasts 1.5 s; there is nothing to change from 60 s on" in ran.err
     for option, value, reason in (
-        ("--from", "soon", "'soon' is not a time: give seconds or MIN:SEC"),
-        ("--to", "1:2:3:4", "is not a time"),
-        ("--between", "200-4000", "'200-4000' is not a band: give LOW:HIGH in Hz"),
+        ("--from", "soon", "--from is 'soon': give seconds or MIN:SEC"),
+        ("--to", "1:2:3:4", "--to is '1:2:3:4'"),
+        ("--between", "200-4000", "--between is '200-4000': give LOW:HIGH in Hz"),
         ("--only", "bass", "--only is 'bass'"),
     ):
         ran = run("enhance", take, "-o", out, "-m", model_file, option, value)
@@ -455,53 +479,3 @@ def test_recipe_carries_the_curve(
     assert run("enhance", first, "-o", out, "-m", model_file, *FORCE, option, curve).code == 0
     curve.unlink()
     assert run("render", recipe_path(out), "-o", tmp_path / "b.wav", "--json").objects[0]["same"] is True
-
-
-# --- together
-
-
-def test_record_has_one_static_part_and_one_gain(
-    tmp_path: Path, play: Play, run: Run, model_file: Path
-) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for number, level in enumerate((0.1, 0.4, 0.2)):
-        wave = level * play(1.0 + number / 2, formant_hz=1_500.0 + 500 * number, seed=number)
-        soundfile.write(folder / f"{number}.wav", wave.T, 16_000, "FLOAT")
-    (folder / "broken.wav").write_bytes(b"RIFF")
-    call = ("enhance", folder, "-o", out, "-m", model_file, *FORCE, "--together", "--json")
-    ran = run(*call)
-    assert ran.code == 1
-    assert "1 of 4 failed, 3 done" in ran.err
-    recipes = [load_recipe(recipe_path(out / f"{number}.wav")) for number in range(3)]
-    assert len({recipe.gain_db for recipe in recipes}) == 1
-    masks = [recipe.mask.to_mask().gain_db for recipe in recipes]
-    means = [mask.mean(axis=1) for mask in masks]
-    assert np.abs(means[0] - means[1]).max() < 0.2  # but for the limit of ±30 dB
-    assert np.abs(masks[0] - means[0][:, None]).max() > 0.5
-    before, after = (
-        np.concatenate([soundfile.read(place / f"{number}.wav")[0] for number in range(3)])
-        for place in (folder, out)
-    )
-    loudness = [integrated_loudness(wave[None].astype(np.float32), 16_000) for wave in (before, after)]
-    assert loudness[1] == pytest.approx(loudness[0], abs=1.0)
-    again = run("render", recipe_path(out / "1.wav"), folder / "1.wav", "-o", tmp_path / "b.wav", "--json")
-    assert again.objects[0]["same"] is True
-    (folder / "broken.wav").unlink()
-    assert [item["already"] for item in run(*call).objects] == [True] * 3
-
-
-@pytest.mark.parametrize(
-    ("more", "reason"),
-    [
-        (("--mid-side",), "leave out --mid-side"),
-        (("--retries", "1", "--workers", "2"), "leave out --workers"),
-    ],
-)
-def test_together_refuses_what_it_cannot_do(
-    tmp_path: Path, take: Path, run: Run, model_file: Path, more: tuple[str, ...], reason: str
-) -> None:
-    ran = run("enhance", take, "-o", tmp_path / "o", "-m", model_file, "--together", *more)
-    assert ran.code == 2
-    assert reason in ran.err
-    assert ran.err.count("\n") == 1

@@ -118,6 +118,9 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
         ({"format": "other"}, "is not a Tonewood recipe"),
         ({"steps": "many"}, "is not a Tonewood recipe"),
         ({"extra": 1}, "is not a Tonewood recipe"),
+        ({"gain_db": 1e308}, r"is not a Tonewood recipe, or is damaged \(gain_db: input should be less"),
+        ({"steps": -1}, r"is damaged \(steps: input should be greater"),
+        ({"input": {"samples": -1}}, r"is damaged \(input: samples: input should be greater"),
     ],
 )
 def test_altered_recipes_are_refused(
@@ -125,7 +128,8 @@ def test_altered_recipes_are_refused(
 ) -> None:
     tree = saved_recipe.model_dump(mode="json")
     path = tmp_path / "a.json"
-    path.write_text(json.dumps(tree | change))
+    nested = {key: tree[key] | value for key, value in change.items() if isinstance(value, dict)}
+    path.write_text(json.dumps(tree | change | nested))
     with pytest.raises(RecipeError, match=reason):
         load_recipe(path)
 

@@ -332,7 +332,7 @@ def test_effect_has_rows_of_the_table(tmp_path: Path, enhanced_file: Path, run: 
             2,
             "exactly one of --ir, --peq, --graphic-eq, --automation and --plugin",
         ),
-        (("--ir", "round"), 2, "the phase is 'round': choose linear or minimum"),
+        (("--ir", "round"), 2, "--ir is 'round': choose linear or minimum"),
         (("--ir", "linear", "--length", "3"), 2, "--length is 3 samples: give 64"),
         (("--ir", "linear", "--rate", "1"), 2, "--rate is 1 Hz: give 4000"),
         (("--peq", "0"), 2, "--peq is 0 bands: give 1 to 20"),

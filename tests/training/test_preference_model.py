@@ -13,11 +13,12 @@ import soundfile
 from scipy.signal import welch
 from scipy.stats import kendalltau
 
+from tonewood.data.manifest import BadRecordings
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.editing import Edit, Note, compose_mask, search_around_pins
 from tonewood.enhancement.mask_search import PREFERENCE_MAX_GAIN_DB
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
-from tonewood.errors import FolderError, ModelError
+from tonewood.errors import AudioError, FolderError, ModelError
 from tonewood.model.card_text import card_lines, card_markdown
 from tonewood.model.model import Model, load_model
 from tonewood.setting_types import PriorKind
@@ -181,14 +182,28 @@ def test_search_around_pinned_note_works_without_priors(
     assert np.isfinite(new.samples).all()
 
 
-def test_held_out_groups_are_not_trained_on(answers_folder: Path) -> None:
-    loading = preferences.load_listener_answers(answers_folder / "answers.csv", None, SMALL)
+def load_answers(folder: Path, bad: BadRecordings | None = None) -> preferences.ListenerAnswers:
+    loading = preferences.load_listener_answers(folder / "answers.csv", None, SMALL, bad)
     while True:
         try:
             next(loading)
         except StopIteration as end:
-            answered = end.value
-            break
+            answers: preferences.ListenerAnswers = end.value
+            return answers
+
+
+def test_recording_that_is_bad_for_a_folder_keeps_its_answers(answers_folder: Path) -> None:
+    """Too short an excerpt of a recording, for example, is no fault of the answers about all of it."""
+    bad = BadRecordings(skip=True)
+    tables = preferences.read_answer_tables(answers_folder / "answers.csv", None, SMALL.training)
+    bad.add(min(tables.groups), AudioError("the excerpt is silent"))
+    actual, expected = load_answers(answers_folder, bad).data, load_answers(answers_folder).data
+    assert actual.groups == expected.groups
+    assert actual.better.tolist() == expected.better.tolist()
+
+
+def test_held_out_groups_are_not_trained_on(answers_folder: Path) -> None:
+    answered = load_answers(answers_folder)
     for seed in range(3):
         train, held_out = preferences.hold_out_listener_groups(answered.data, 0.2, seed)
         assert not set(train.groups) & set(held_out.groups)

@@ -160,19 +160,16 @@ def double_answers(place: Workplace) -> Outcome:
     """Try two final answers at once."""
     source = (_REPOSITORY / "src/tonewood/listening/server.py").read_text()
     code = """
-import hashlib
-import json
 from pathlib import Path
-from types import SimpleNamespace
-from tonewood.listening import server
-from tonewood.listening.database import AnswerDatabase, Listener
+from tonewood.listening.database import AnswerDatabase
 answers = AnswerDatabase(Path("answers.db"))
 listener = answers.add_listener("yes")
 print([answers.save_answer(listener.id, 0, 1, final=True, seconds=1.0) for _ in range(2)])
 """
     done = place.python(code)
+    is_refused = done.out.strip() == "[True, False]"
     told = "if not self.answers.save_answer(" in source
-    return Outcome(f"{done.out.strip()}, the second is {'told' if told else 'not told'}", told)
+    return Outcome(f"{done.out.strip()}, the second is {'told' if told else 'not told'}", is_refused and told)
 
 
 def private_files(place: Workplace) -> Outcome:

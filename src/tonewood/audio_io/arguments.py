@@ -21,7 +21,7 @@ def to_float_samples(samples: ArrayLike) -> Samples:
     Raises
     ------
     CallError
-        The values are no samples: booleans, complex numbers, text, other integers, or a ragged list.
+        The values are not samples: booleans, complex numbers, text, other integers, or a ragged list.
     """
     array = _to_array(samples)
     if np.ma.isMaskedArray(array) and np.ma.getmaskarray(array).any():
@@ -53,7 +53,7 @@ def _has_numbers(array: np.ndarray[Any, Any]) -> bool:
 
 
 def to_whole_rate(rate: Any, low: int, high: int) -> int:  # noqa: ANN401 - of any type
-    """Return a sample rate in Hz as an int; CallError if it is no whole number from `low` to `high`."""
+    """Return a sample rate in Hz as an int; CallError if it is not a whole number from `low` to `high`."""
     try:
         if isinstance(rate, bool | np.bool_):
             raise TypeError

@@ -252,7 +252,7 @@ def open_audio(path: Path) -> Iterator[SequentialFile | MediaFile]:
 
 
 def check_regular_file(path: Path) -> None:
-    """Raise AudioError if a path is no file: a pipe or device may never end. OSError if it does not exist."""
+    """Raise AudioError if a path is not a file: a pipe may never end; OSError if there is none."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise AudioError(f"{printable(path)} is a folder; a recording is needed: name a file in it")

@@ -212,7 +212,7 @@ def _enhance_new(
     yield replace(
         result_from_recipe(recipe, source, *paths),
         seconds=round(time.perf_counter() - start_time, 2),
-        warnings=tuple(_enhancement_warnings(reader, enhancement)),
+        warnings=tuple(_enhancement_warnings(reader, enhancement, key.carried)),
         from_earlier_run=False,
     )
 
@@ -364,7 +364,9 @@ def result_from_recipe(
     )
 
 
-def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement) -> Iterator[str]:
+def _enhancement_warnings(
+    reader: AudioReader, enhancement: StreamedEnhancement, carried: TransferRecord | None
+) -> Iterator[str]:
     yield from reader.warnings
     if reader.clipped:
         yield "the input is clipped; the clipped peaks are not restored"
@@ -377,6 +379,8 @@ def _enhancement_warnings(reader: AudioReader, enhancement: StreamedEnhancement)
     # A matched output keeps its ceiling; any other may clip.
     if not settings.matches_loudness and enhancement.output.peak > 1:
         remedy = "leave out --no-match to prevent this"
+        if carried is not None and carried.varying != "together":  # `apply`, which has the recipe's settings
+            remedy = "the gain is the recipe's: lower the input first, and other stems as much"
         if settings.match:  # a part of the recording is changed, and its level is not matched
             remedy = "the level of a part is not matched: lower the input first"
         yield f"the output exceeds full scale; {remedy}"

@@ -142,7 +142,8 @@ def _join_parts(parts: dict[Path, _FoundPart], task: EnhanceTask, model: Model) 
     frames = [part.mask.frames for part in parts.values()]
     static_db = np.average([part.mean_db for part in parts.values()], axis=0, weights=frames)
     digest = hashlib.sha256("".join(sorted(part.input.sha256 for part in parts.values())).encode())
-    record = TransferRecord(recipe=f"{len(parts)} recordings", sha256=digest.hexdigest(), varying="together")
+    name = f"{len(parts)} recordings" if len(parts) > 1 else "1 recording"
+    record = TransferRecord(recipe=name, sha256=digest.hexdigest(), varying="together")
     transfers = {
         path: MaskTransfer(
             part.input,

@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 some input failed (each is named), 2 wrong call, 130 in
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 import typer.core
@@ -45,7 +46,7 @@ class LazyCommand(typer.core.TyperCommand):
             app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command(self.name)(getattr(module, f"{self.name}_command"))
         command = typer.main.get_command(app)
-        _refuse_empty_values(command)
+        _explain_wrong_values(command)
         return command
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as in typer
@@ -54,26 +55,61 @@ class LazyCommand(typer.core.TyperCommand):
         return self.load().make_context(*args, **kwargs)
 
 
-def _refuse_empty_values(command: Any) -> None:  # noqa: ANN401 - the type depends on the version of typer
-    """Make a command, or each command of a group, refuse empty texts except where one is the default.
-
-    An empty variable of a shell gives such a text, and `Path("")` is the current folder.
-    """
+def _explain_wrong_values(command: Any) -> None:  # noqa: ANN401 - the type depends on the version of typer
+    """Let a command, or each command of a group, report wrong values in one line, as settings do."""
     for subcommand in getattr(command, "commands", {}).values():
-        _refuse_empty_values(subcommand)
+        _explain_wrong_values(subcommand)
     for parameter in command.params:
-        if parameter.default != "":
-            parameter.process_value = partial(_process_non_empty, parameter, parameter.process_value)
+        parameter.process_value = partial(_process_value, command, parameter, parameter.process_value)
 
 
-def _process_non_empty(parameter: Any, process: Callable[..., Any], context: Any, value: Any) -> Any:  # noqa: ANN401
-    """Convert the value of a parameter as typer does; CallError if it is an empty text, or contains one."""
-    if "" in (value if isinstance(value, list | tuple) else (value,)):
-        name = max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.metavar
+def _process_value(
+    command: Any,  # noqa: ANN401
+    parameter: Any,  # noqa: ANN401
+    process: Callable[..., Any],
+    context: Any,  # noqa: ANN401
+    value: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """Convert the value of a parameter as typer does.
+
+    Raises
+    ------
+    CallError
+        The value is not a number, or is outside its limits; or it is an empty text, or contains one, and
+        the default is another. An empty variable of a shell gives such a text, and `Path("")` is the current
+        folder.
+    """
+    if parameter.default != "" and "" in (value if isinstance(value, list | tuple) else (value,)):
         raise CallError(
-            f"{name or parameter.name.upper()} is empty: give a name, or check the variable it is from"
+            f"{_parameter_name(parameter)} is empty: give a name, or check the variable it is from"
         )
-    return process(context, value)
+    try:
+        return process(context, value)
+    except typer.BadParameter:
+        number = _describe_number(get_type_hints(command.callback, include_extras=True)[parameter.name])
+        if number is None or value is None:  # a required option is missing
+            raise
+        shown = value if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE) else repr(value)
+        raise CallError(f"{_parameter_name(parameter)} is {shown}: give a {number}") from None
+
+
+def _parameter_name(parameter: Any) -> str:  # noqa: ANN401
+    """Return an option as it is documented first, or the word for an argument."""
+    if parameter.param_type_name != "option":
+        return str(parameter.metavar or parameter.name.upper())
+    return str(next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0]))
+
+
+def _describe_number(annotation: Any) -> str | None:  # noqa: ANN401
+    """Return the numbers that an annotated parameter accepts, as in `whole number from 0`; None for text."""
+    accepted, option = get_args(annotation)
+    kinds = (accepted, *get_args(accepted))
+    if int not in kinds and float not in kinds:
+        return None
+    limits = (
+        f"{word} {limit}" for word, limit in (("from", option.min), ("to", option.max)) if limit is not None
+    )
+    return " ".join(("whole number" if int in kinds else "number", *limits))
 
 
 _TEXT_OPTIONS = ("--domain", "--licence", "--title", "--question")

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -56,6 +56,11 @@ def format_time(seconds: float) -> str:
     """Return a time in minutes and seconds, as in 1:02.5."""
     tenths = round(seconds * 10)  # rounded first: 59.96 s are 1:00.0, not 0:60.0
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
+
+
+def count_noun(number: int, noun: str) -> str:
+    """Return a number and a noun, as in `1 step` or `2 steps`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def print_failure(failure: "FileFailure", as_json: bool) -> None:
@@ -137,24 +142,28 @@ SetOption = Annotated[
 ]
 
 
-def parse_band(text: str) -> tuple[float, float]:
-    """Return the limits of a band such as 200:4000, in Hz."""
+def parse_band(text: str | None, option: str) -> tuple[float, float] | None:
+    """Return the limits of a band such as 200:4000, in Hz; CallError names the option."""
+    if text is None:
+        return None
     low, colon, high = text.partition(":")
     try:
         if not colon:
             raise ValueError
         return float(low), float(high)
     except ValueError:
-        raise CallError(f"{text!r} is not a band: give LOW:HIGH in Hz, as in 200:4000") from None
+        raise CallError(f"{option} is {text!r}: give LOW:HIGH in Hz, as in 200:4000") from None
 
 
-def parse_time(text: str) -> float:
-    """Return a time such as 10, 10s, 1:02 or 1:00:02.5 in seconds."""
+def parse_time(text: str | None, option: str) -> float | None:
+    """Return a time such as 10, 10s, 1:02 or 1:00:02.5 in seconds; CallError names the option."""
+    if text is None:
+        return None
     from tonewood.data.tables import parse_seconds
 
     seconds = parse_seconds(text.strip().removesuffix("s"))
     if math.isnan(seconds):
-        raise CallError(f"{text!r} is not a time: give seconds or MIN:SEC, as in 10 or 1:02")
+        raise CallError(f"{option} is {text!r}: give seconds or MIN:SEC, as in 10 or 1:02")
     return seconds
 
 
@@ -197,7 +206,7 @@ class Unfinished(NamedTuple):
         for path, reason in self.left_out:
             by_reason.setdefault(reason, []).append(printable(path))
         for reason, names in by_reason.items():
-            recordings = "1 recording" if len(names) == 1 else f"{len(names)} recordings"
+            recordings = count_noun(len(names), "recording")
             examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
             print_stderr(f"tonewood: {recordings} left out ({examples}): {reason}")
         if failed and total > 1:
@@ -214,6 +223,16 @@ def left_out_of_folders(*folders: "Path | None") -> Unfinished:
     return Unfinished(left_out=[item for folder in existing for item in find_left_out_recordings(folder)])
 
 
+def left_out_of_inputs(
+    inputs: "Iterable[Location]", failed: "Collection[Location]"
+) -> "list[LeftOutRecording]":
+    """Return the recordings below inputs that are not read, but for inputs that failed as a whole."""
+    from tonewood.enhancement.output_files import find_left_out
+
+    # A folder without any readable recording is a failure already.
+    return [item for location in inputs if location not in failed for item in find_left_out(location)]
+
+
 def check_output_path(path: Path, overwrite: bool) -> None:
     """Raise OutputError now if an output could not be written after minutes of work."""
     if path.is_dir():
@@ -228,6 +247,9 @@ def check_output_path(path: Path, overwrite: bool) -> None:
 
 
 CONTINUES = "what is done is kept, and the same command continues"
+
+
+_PARQUET_SUFFIXES = (".parquet", ".pq", "")  # a name of another kind of file is a mistake
 
 
 class BatchOptions(NamedTuple):
@@ -250,11 +272,21 @@ class BatchOptions(NamedTuple):
         return any(option is not None for option in (self.workers, self.scheduler, self.parquet))
 
     def table_location(self, folder: "Location | None") -> "Location | None":
-        """Return the results table: --parquet, or with workers a file in the output folder."""
+        """Return the results table: --parquet, or with workers a file in the output folder.
+
+        Raises
+        ------
+        CallError
+            --parquet names another kind of file.
+        """
         from tonewood.audio_io import remote
         from tonewood.batch.runner import RESULTS_TABLE_NAME
 
         if self.parquet is not None:
+            if Path(self.parquet).suffix.lower() not in _PARQUET_SUFFIXES:
+                raise CallError(
+                    f"--parquet {printable(self.parquet)} is not a Parquet file: end the name in .parquet"
+                )
             return remote.parse_location(self.parquet)
         has_workers = self.workers is not None or self.scheduler is not None
         return (
@@ -334,7 +366,12 @@ def run_and_report(
 
     failures: list[FileFailure] = []
     table = options.table_location(folder)
-    workers = start_workers(options.workers, options.scheduler, _print_dashboard)
+
+    def print_dashboard(started: "DaskWorkers") -> None:
+        if started.dashboard_link and not options.quiet:
+            print_stderr(f"dashboard  {started.dashboard_link}")
+
+    workers = start_workers(options.workers, options.scheduler, print_dashboard)
     bars = display or BatchDisplay(task)
     bars.is_quiet = options.quiet
     with _continued_if_interrupted(table, task), workers or nullcontext(), bars:
@@ -358,11 +395,6 @@ def run_and_report(
     return failures
 
 
-def _print_dashboard(workers: "DaskWorkers") -> None:
-    if workers.dashboard_link:
-        print_stderr(f"dashboard  {workers.dashboard_link}")
-
-
 @contextmanager
 def _continued_if_interrupted(table: "Location | None", task: "Task") -> Iterator[None]:
     """Say after an interrupt how to continue."""
@@ -379,8 +411,10 @@ def _continued_if_interrupted(table: "Location | None", task: "Task") -> Iterato
 def finish_batch(
     failures: "Sequence[FileFailure]",
     total: int,
-    table: "Location | None",
-    inputs: "Iterable[Location]" = (),
+    options: BatchOptions,
+    inputs: "Iterable[Location]",
+    *,
+    folder: "Location | None" = None,
     as_json: bool = False,
     can_write_table: bool = True,
 ) -> None:
@@ -393,14 +427,9 @@ def finish_batch(
     can_write_table : bool
         Whether the command has `--parquet`.
     """
-    from tonewood.enhancement.output_files import find_left_out
-
-    failed_inputs = {failure.input for failure in failures}
-    # A folder without any readable recording is a failure already.
-    left_out = [
-        item for location in inputs if location not in failed_inputs for item in find_left_out(location)
-    ]
-    if table is not None:
+    left_out = left_out_of_inputs(inputs, {failure.input for failure in failures})
+    table = options.table_location(folder)
+    if table is not None and not options.quiet:
         print_stderr(f"table      {printable(table)}")
     if as_json:
         for path, reason in left_out:

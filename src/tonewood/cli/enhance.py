@@ -125,9 +125,9 @@ def enhance_command(
                     curve=_curve_changes(curve, curve_instead),
                     aspect=dict(
                         only=cast("MaskComponent", only),
-                        between=None if between is None else parse_band(between),
-                        start_s=None if from_ is None else parse_time(from_),
-                        end_s=None if to is None else parse_time(to),
+                        between=parse_band(between, "--between"),
+                        start_s=parse_time(from_, "--from"),
+                        end_s=parse_time(to, "--to"),
                     ),
                 ),
             )
@@ -141,6 +141,10 @@ def enhance_command(
         from tonewood.settings_by_name import apply_assignments
 
         settings = apply_assignments(settings, set_)
+    if dry_run and together:
+        raise CallError(
+            "--dry-run and --together cannot be used together: a record has no plan before its masks"
+        )
     loaded = load_model(model)
     task = EnhanceTask(settings, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta))
     if dry_run:
@@ -191,7 +195,7 @@ def run_enhancement(
     if together:
         if batch.is_requested:
             raise CallError("--together runs in one process: leave out --workers, --scheduler and --parquet")
-        work, jobs = _plan_record(jobs, task, model)
+        work, jobs = _plan_record(jobs, task, model, batch.quiet)
     # Results of a single output file have no folder for a table.
     folder = None if Path(str(output)).suffix.lower() in WRITABLE_SUFFIXES else out
     failed = common.run_and_report(
@@ -204,8 +208,10 @@ def run_enhancement(
         overwrite=task.options.overwrite,
         as_json=as_json,
     )
-    table, has_option = batch.table_location(folder), task.transfer is None  # `apply` has no --parquet
-    common.finish_batch(failed, len(jobs), table, locations, as_json, has_option)
+    has_option = task.transfer is None  # `apply` has no --parquet
+    common.finish_batch(
+        failed, len(jobs), batch, locations, folder=folder, as_json=as_json, can_write_table=has_option
+    )
 
 
 def _print_plan(
@@ -219,7 +225,7 @@ def _print_plan(
     """Print what a run would do with each recording, and exit with the code that it would have."""
     from tonewood.audio_io.remote import parse_location
     from tonewood.batch.dry_run import estimate_seconds, plan_files
-    from tonewood.enhancement.output_files import find_left_out, plan_jobs
+    from tonewood.enhancement.output_files import plan_jobs
 
     locations = [parse_location(location) for location in inputs]
     jobs = plan_jobs(locations, parse_location(output))
@@ -238,8 +244,7 @@ def _print_plan(
             print(f"fail     {planned.reason}")
         else:
             print(f"{planned.action:<8} {printable(planned.input)} → {printable(target or '')}")
-    left_out = [item for place in locations if place not in failed_inputs for item in find_left_out(place)]
-    for path, reason in left_out:
+    for path, reason in common.left_out_of_inputs(locations, failed_inputs):
         counts["skipped"] += 1
         if as_json:
             common.print_json({"input": str(path), "action": "skipped", "reason": reason})
@@ -259,7 +264,7 @@ def _print_plan(
 
 
 def _plan_record(
-    jobs: "Sequence[FileJob | FileFailure]", task: "EnhanceTask", model: "Model"
+    jobs: "Sequence[FileJob | FileFailure]", task: "EnhanceTask", model: "Model", is_quiet: bool
 ) -> "PreparedRecord":
     """Find the masks of a record, with progress."""
     from collections import deque
@@ -268,6 +273,7 @@ def _plan_record(
     from tonewood.cli.progress import BatchDisplay
 
     with BatchDisplay(task) as bars:
+        bars.is_quiet = is_quiet
         (prepared,) = deque(
             (event for event in prepare_together(jobs, task, model) if not bars.show(event)), 1
         )
@@ -280,10 +286,9 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
     """Print the outputs of one recording, its scores and its verdict."""
     for warning in result.warnings:
         common.print_stderr(f"warning: {printable(result.input)}: {warning}")
-    if is_quiet:
-        return
+    certificate = result.certificate
     if as_json:
-        certificate_json = result.certificate.model_dump(mode="json")
+        certificate_json = certificate.model_dump(mode="json")
         common.print_json(
             {
                 "input": str(result.input),
@@ -306,7 +311,10 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
             }
         )
         return
-    certificate = result.certificate
+    if is_quiet:
+        if certificate.verdict in ("limited", "refused") and not result.from_earlier_run:
+            common.print_stderr(f"warning: {printable(result.input)}: verdict {certificate.line}")
+        return
     print(printable(result.input))
     if result.from_earlier_run:
         print(f"  already  {printable(result.output)}, by model {printable(result.model.name)}")
@@ -326,7 +334,7 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
     )
     print(
         f"  mask     model {printable(result.model.name)}, prior {result.prior}, "
-        f"{_count_noun(result.steps, 'step')}; {certificate.rms_db:.1f} dB rms, "
+        f"{common.count_noun(result.steps, 'step')}; {certificate.rms_db:.1f} dB rms, "
         f"{certificate.largest_db:.1f} dB at most; {result.seconds:.1f} s"
     )
     if result.carried:
@@ -344,7 +352,3 @@ def _transfer_text(record: "TransferRecord") -> str:
     if record.varying == "none":
         return f"the static part of {first}"
     return f"the static part of {first}; the adaptive part comes from prior {record.varying}"
-
-
-def _count_noun(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -86,7 +86,7 @@ def evaluate_command(
         failures += measured.failed
         total = len(measured.failed) + len(measured.pairs)
     if folders is not None:
-        folder_run = _compare_folders(folders, loaded, seed, json_)
+        folder_run = _compare_folders(folders, loaded, seed, json_, batch.quiet)
         compared = folder_run.comparison
         failures += folder_run.failures
         total += folder_run.total
@@ -94,7 +94,8 @@ def evaluate_command(
     page = report.write_evaluation_report(output, results, loaded, overwrite=overwrite) if output else None
     left_out = common.left_out_of_folders(*(pairs or ()), *(folders or ())).left_out
     unfinished = common.Unfinished(failures, left_out)
-    _print_evaluation(results, loaded, page, unfinished, json_)
+    if json_ or not batch.quiet:
+        _print_evaluation(results, loaded, page, unfinished, json_)
     listed = common.where_failures_are_listed(batch.table_location(output)) if pairs else ""
     unfinished.exit(total, listed)
 
@@ -132,7 +133,7 @@ def _measure_pairs(
 
     def show_result(pair: PairResult) -> None:
         results.append(pair)
-        if as_json and not batch.quiet:
+        if as_json:
             common.print_json(pair.summary)
 
     task = MeasureTask(seed)
@@ -154,7 +155,9 @@ class _FolderRun(NamedTuple):
     total: int
 
 
-def _compare_folders(folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool) -> _FolderRun:
+def _compare_folders(
+    folders: tuple[Path, Path], model: "Model", seed: int, as_json: bool, is_quiet: bool
+) -> _FolderRun:
     """Compare two folders, and print the files that fail."""
     from tonewood.cli.progress import FilesDisplay
     from tonewood.enhancement.output_files import FileFailure, FileStarted
@@ -163,6 +166,7 @@ def _compare_folders(folders: tuple[Path, Path], model: "Model", seed: int, as_j
     total = 0
     failures: list[FileFailure] = []
     with FilesDisplay() as display:
+        display.is_quiet = is_quiet
         for event in metrics.compare_folder_sound(*folders, model, seed=seed):
             if isinstance(event, FileStarted):
                 total += 1

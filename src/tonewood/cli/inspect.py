@@ -56,24 +56,22 @@ def score_command(
         for location in locations
         for item in expand_input(location)
     ]
-    has_heading = json_
+    has_heading = json_ or batch.quiet
 
     def print_result(scored: "FileScored") -> None:
         nonlocal has_heading
-        if batch.quiet:
-            return
         if not has_heading:
             print(f"scorer  judge  unlike  recording, by model {printable(loaded.name)}")
             has_heading = True
-        _print_score(scored, loaded, json_)
+        _print_score(scored, loaded, json_, batch.quiet)
 
     failed = common.run_and_report(
         jobs, ScoreTask(), loaded, batch, print_result, overwrite=overwrite, as_json=json_
     )
-    common.finish_batch(failed, len(jobs), batch.table_location(None), locations, json_)
+    common.finish_batch(failed, len(jobs), batch, locations, as_json=json_)
 
 
-def _print_score(scored: "FileScored", model: "Model", as_json: bool) -> None:
+def _print_score(scored: "FileScored", model: "Model", as_json: bool, is_quiet: bool) -> None:
     """Print the scores of one recording."""
     for warning in scored.warnings:
         common.print_stderr(f"warning: {printable(scored.input)}: {warning}")
@@ -91,6 +89,8 @@ def _print_score(scored: "FileScored", model: "Model", as_json: bool) -> None:
                 "warnings": list(scored.warnings),
             }
         )
+        return
+    if is_quiet:
         return
     judge = "    -" if result.judge is None else f"{result.judge:5.2f}"
     print(f"{result.scorer:6.2f}  {judge}  {result.unlikeness:6.2f}  {printable(scored.input)}")
@@ -217,12 +217,10 @@ def explain_command(
     def print_result(result: "ExplainResult") -> None:
         explained, figures = result
         figures_by_output[explained.output] = figures
-        if batch.quiet:
-            return
         if isinstance(explained, files.SkippedExplanation):
-            _print_skipped(explained, json_)
+            _print_skipped(explained, json_, batch.quiet)
         else:
-            _print_explained(explained, loaded, json_)
+            _print_explained(explained, loaded, json_, batch.quiet)
 
     task = ExplainTask(explain_options, output, overwrite=overwrite, seed=seed)
     failed = common.run_and_report(
@@ -231,21 +229,20 @@ def explain_command(
     if len(jobs) > 1 and figures_by_output:
         outputs = [job.output for job in jobs if isinstance(job, FileJob)]
         figures = [figures_by_output[path] for path in outputs if path in figures_by_output]
-        _print_summary_table(
-            files.write_explanation_table(figures, output, loaded, overwrite=replaces_index, seed=seed), json_
-        )
-    common.finish_batch(failed, len(jobs), batch.table_location(folder), inputs, json_)
+        table = files.write_explanation_table(figures, output, loaded, overwrite=replaces_index, seed=seed)
+        _print_summary_table(table, json_, batch.quiet)
+    common.finish_batch(failed, len(jobs), batch, inputs, folder=folder, as_json=json_)
 
 
-def _print_skipped(skipped: "SkippedExplanation", as_json: bool) -> None:
+def _print_skipped(skipped: "SkippedExplanation", as_json: bool, is_quiet: bool) -> None:
     """Print a recording that an earlier run explained."""
     if as_json:
         common.print_json({"input": str(skipped.input), "output": str(skipped.output), "already": True})
-    else:
+    elif not is_quiet:
         print(f"{printable(skipped.input)}\n  already {printable(skipped.output)}")
 
 
-def _print_explained(explained: "ExplainedFile", model: "Model", as_json: bool) -> None:
+def _print_explained(explained: "ExplainedFile", model: "Model", as_json: bool, is_quiet: bool) -> None:
     """Print the explanation of one recording."""
     for warning in explained.warnings:
         common.print_stderr(f"warning: {printable(explained.input)}: {warning}")
@@ -265,6 +262,8 @@ def _print_explained(explained: "ExplainedFile", model: "Model", as_json: bool) 
             }
         )
         return
+    if is_quiet:
+        return
     print(printable(explained.input))
     print(f"  {'picture' if explained.output.suffix.lower() == '.png' else 'page':<8}", end="")
     print(printable(explained.output))
@@ -281,10 +280,12 @@ def _print_explained(explained: "ExplainedFile", model: "Model", as_json: bool) 
     print(f"  map     {explanation.faithfulness.line}")
 
 
-def _print_summary_table(summary_table: "ExplanationTable", as_json: bool) -> None:
+def _print_summary_table(summary_table: "ExplanationTable", as_json: bool, is_quiet: bool) -> None:
     """Print the weights of note parts and octaves over several recordings."""
     if as_json:
         common.print_json({"page": str(summary_table.page), **summary_table.summary})
+        return
+    if is_quiet:
         return
     from tonewood.explanation.report import octaves_table, parts_table
 

@@ -66,7 +66,7 @@ def inventory_command(
     """List recordings with duration, format, loudness and true peak, and those that cannot be used."""
     from tonewood.batch import inventory
     from tonewood.cli.progress import FilesDisplay
-    from tonewood.enhancement.output_files import FileStarted
+    from tonewood.enhancement.output_files import FileFailure, FileStarted
 
     if output is not None:
         inventory.check_inventory_output(output, overwrite)
@@ -80,15 +80,23 @@ def inventory_command(
         inventory.write_inventory(output, rows, overwrite=overwrite)
     for row in rows if json_ else ():
         common.print_json(vars(row))
+    # A folder without recordings has a row with the reason, and is not a recording.
+    folders = [item for item in items if isinstance(item, FileFailure)]
+    recordings = len(items) - len(folders)
     if not json_:
-        _print_inventory(rows, output)
+        _print_inventory(rows, recordings, output)
     failed = sum(row.error is not None for row in rows)
     if failed:
-        common.print_stderr(f"tonewood: {failed} of {len(rows)} recordings cannot be used")
+        unusable = []
+        if recordings:
+            unusable.append(f"{failed - len(folders)} of {common.count_noun(recordings, 'recording')}")
+        if folders:
+            unusable.append(common.count_noun(len(folders), "folder"))
+        common.print_stderr(f"tonewood: {' and '.join(unusable)} cannot be used")
         raise typer.Exit(1)
 
 
-def _print_inventory(rows: "Sequence[InventoryRow]", output: Path | None) -> None:
+def _print_inventory(rows: "Sequence[InventoryRow]", recordings: int, output: Path | None) -> None:
     """Print the table unless it was written to a file, the reasons of failures, and the sums."""
     known = [row for row in rows if row.rate is not None]
     if output is None and known:
@@ -100,7 +108,8 @@ def _print_inventory(rows: "Sequence[InventoryRow]", output: Path | None) -> Non
     hours = timedelta(seconds=round(sum(row.seconds or 0.0 for row in rows)))
     digests = [row.sha256 for row in rows if row.sha256]
     copies = len(digests) - len(set(digests))
-    print(f"{len(rows)} recordings, {hours} in all" + (f", {copies} are copies of others" if copies else ""))
+    copied = "1 is a copy of another" if copies == 1 else f"{copies} are copies of others"
+    print(f"{common.count_noun(recordings, 'recording')}, {hours} in all{f', {copied}' if copies else ''}")
     if output is not None:
         print(f"table      {printable(output)}")
 

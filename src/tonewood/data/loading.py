@@ -18,7 +18,7 @@ from tonewood.data.dataset import (
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.manifest import BadRecordings, FolderOrManifest, ManifestSide, read_manifest
 from tonewood.data.normalization import fit_normalization
-from tonewood.errors import CallError, printable
+from tonewood.errors import CallError, FolderError, printable
 from tonewood.settings import ModelSettings, Normalization
 from tonewood.utils.paths import real_path
 
@@ -173,6 +173,11 @@ def survey_sides(
             features[side].append(recording)
             yield RecordingProgress("survey", side, number, total, recording.path)
     bad.check()
+    for dataset_side, usable in features.items():
+        if not usable:
+            raise FolderError(
+                f"every recording of the {dataset_side} was left out: add some that can be used"
+            )
     check_disjoint(features["reference"], features["source"])
     return features
 

@@ -224,7 +224,7 @@ def load_recipe(path: Path) -> Recipe:
 def parse_recipe(content: bytes, path: str | Path) -> Recipe:
     """Parse the content of a recipe file; RecipeError if it is not a recipe."""
     if count_json_values(content) > _MAX_RECIPE_VALUES:
-        raise RecipeError(f"{printable(path)} is not a Tonewood recipe, or is damaged")
+        raise _not_a_recipe_error(path)
     try:
         return Recipe.model_validate_json(content)
     except ValidationError as error:
@@ -234,7 +234,16 @@ def parse_recipe(content: bytes, path: str | Path) -> Recipe:
                 f"{printable(path)} has version {first['input']}; this Tonewood reads 2: "
                 "update Tonewood or make the recipe again"
             ) from None
+        if first["type"] == "json_invalid":
+            raise _not_a_recipe_error(path) from None
         reason = printable(": ".join([*map(str, first["loc"]), first["msg"].lower()]))
         raise RecipeError(
             f"{printable(path)} is not a Tonewood recipe, or is damaged ({reason[:200]}): make it again"
         ) from None
+
+
+def _not_a_recipe_error(path: str | Path) -> RecipeError:
+    """Return the error for a file that is not JSON, such as the output whose recipe is meant."""
+    is_named_so = str(path).endswith(RECIPE_SUFFIX)
+    remedy = "make it again" if is_named_so else f"name a recipe, such as take.wav{RECIPE_SUFFIX}"
+    return RecipeError(f"{printable(path)} is not a Tonewood recipe, or is damaged: {remedy}")

@@ -203,7 +203,7 @@ def export_impulse_response(
         Samples; by default the next power of two above a sixth of a second.
     """
     if phase not in ("linear", "minimum"):
-        raise CallError(f"the phase is {phase!r}: choose linear or minimum")
+        raise CallError(f"--ir is {phase!r}: choose linear or minimum")
     _check_export_rate(rate)
     # A sixth of a second resolves 6 Hz, enough for the smooth curves of a mask.
     taps = 1 << (rate // 6 - 1).bit_length() if length is None else length

@@ -167,7 +167,12 @@ def bundled_models() -> dict[str, Traversable]:
 
 def damaged_model_error(name: str) -> ModelError:
     """Return the error for a file that is not a model, or is damaged."""
-    return ModelError(f"{name} is not a Tonewood model, or is damaged: train or fetch it again")
+    remedy = (
+        "train or fetch it again"
+        if name.endswith(MODEL_SUFFIX)
+        else f"name a model file, such as cello{MODEL_SUFFIX}, or a bundled model"
+    )
+    return ModelError(f"{name} is not a Tonewood model, or is damaged: {remedy}")
 
 
 def split_header(content: bytes) -> tuple[dict[str, Any], bytes]:

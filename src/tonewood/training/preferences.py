@@ -197,11 +197,13 @@ def load_listener_answers(
     # Analyse the recordings in a fixed order, so that the model does not depend on the tables' order.
     paths, spectrum = sorted(answers.groups), settings.spectrum
     rows, seconds = [], []
+    left_out: set[Path] = set()  # not all of `bad`, which may have recordings of the folders
     for number, path in enumerate(paths, start=1):
         try:
             recording = read_recording(path)
         except AudioError as error:
             bad.add(path, error)
+            left_out.add(path)
             continue
         wave = recording.at_rate(spectrum.rate)
         rows.append(band_levels(wave, spectrum.rate, settings.scorer.bands, spectrum))
@@ -209,7 +211,7 @@ def load_listener_answers(
         yield ListenerAudioProgress(number, len(paths), path)
 
     bad.check()
-    answers = answers.without({recording.path for recording in bad.found})
+    answers = answers.without(left_out)
     _check_enough_answers(answers)
     paths = sorted(answers.groups)
 

@@ -9,6 +9,8 @@ import unicodedata
 from io import BufferedReader
 from pathlib import Path
 
+from tonewood.errors import printable
+
 MAX_NAME_BYTES = 255  # of every usual file system
 
 
@@ -24,7 +26,7 @@ def listed_path(folder: Path, text: str) -> Path:
     """Return the file that a list names, relative to a folder.
 
     A name with other accents (see `name_key`), or with the backslashes of Windows, is taken if there is no
-    file of the name itself.
+    file of the name itself. A list names unprintable characters as `printable` does.
     """
     path = folder / text
     if os.path.lexists(path):
@@ -45,7 +47,8 @@ def _find_by_key(folder: Path, text: str) -> Path | None:
                 names = sorted(entry.name for entry in found.iterdir())
             except (OSError, ValueError):
                 return None
-            match = next((name for name in names if name_key(name) == name_key(part)), None)
+            key = name_key(part)
+            match = next((name for name in names if key in (name_key(name), name_key(printable(name)))), None)
             if match is None:
                 return None
             step = found / match

@@ -1,0 +1,124 @@
+"""Values of options and arguments that the command line refuses, in one line where it can."""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def take(tmp_path: Path, play: Callable[..., Any]) -> Path:
+    """A good recording."""
+    path = tmp_path / "good.wav"
+    soundfile.write(path, play(1.2).T, 16_000)
+    return path
+
+
+WRONG_CALLS = {
+    "--steps -1": r"--steps is -1: give a whole number from 0 to 10000",
+    "--amount 2.5": r"--amount is 2\.5: give a number from -1 to 2",
+    "--amount -1.5": r"--amount is -1\.5: give a number from -1 to 2",
+    "--smooth 9": "--smooth is 9: give a number from 0 to 4",
+    "--smooth-seconds -1": "--smooth-seconds is -1: give a number from 0",
+    "--low 0": "--low is 0: give a number above 0",
+    "--low 500 --high 400": "--low and --high: limits from 500 Hz to 400 Hz are empty",
+    "--link no": "--link is 'no': choose on or off",
+    "--mid-side --link off": "--mid-side and --link off cannot be used together",
+    "--cut-only --boost-only": "--cut-only and --boost-only cannot be used together: use one of them",
+    "--amount nan": r"amount is nan",
+    "--between nan:400": "--between is nan: give a number",
+    "--prior louder": r"'louder': choose auto, none, random, blocks, static",
+    '--prior a"b': r"""'a"b': choose auto, none""",
+    "--method magic": r"'magic': choose search",
+    "--seed -1": "seed is -1: give a whole number from 0",
+    "--set nothing": "'nothing' is not an assignment: give NAME=VALUE",
+    "--set search.nothing=1": "there is no setting 'search.nothing'",
+    "--set search=1": "search is 1",
+    "--set search.alpha=much": "alpha is 'much': .*number",
+    "--set search.optimiser=Magic": "optimiser is 'Magic': choose Adam,",
+    "--set search.alpha=Infinity": "alpha is inf: give a number",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_CALLS)
+def test_wrong_value_exits_with_code_2(
+    tmp_path: Path, take: Path, run: Run, model_file: Path, words: str
+) -> None:
+    ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, *words.split())
+    assert ran.code == 2, ran.err
+    assert re.fullmatch(f"tonewood: .*{WRONG_CALLS[words]}.*\n", ran.err), ran.err
+    assert ran.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["", "nonsense", "enhance", "enhance a.wav", "score", "train", "info", "info a b",
+              "enhance a.wav -o out --loud"],
+)  # fmt: skip
+def test_unknown_word_exits_with_code_2(run: Run, words: str) -> None:
+    ran = run(*words.split())
+    assert ran.code == 2
+    assert "Usage: tonewood" in ran.out + ran.err
+    assert "Traceback" not in ran.err
+
+
+NUMBERS = {
+    "enhance a.wav -o out --amount abc": "--amount is 'abc': give a number",
+    "enhance a.wav -o out --steps many": "--steps is 'many': give a whole number",
+    "enhance a.wav -o out --steps 1e3": "--steps is 1e3: give a whole number",
+    "score a.wav --workers 1.5": "--workers is 1.5: give a whole number",
+    "score a.wav --retries -1": "--retries is -1: give a whole number from 0",
+    "explain a.wav -o a.png --seed -1": "--seed is -1: give a whole number from 0",
+    "export cello -o a.txt --bands ten": "--peq is 'ten': give a whole number",
+    "live --block 3": "--block is 3: give a whole number from 16 to 8192",
+    "studio --upload-gb 0": "--upload-gb is 0: give a number from 0.001 to 1000",
+    "listen serve folder --port x": "--port is 'x': give a whole number from 0 to 65535",
+}
+
+
+@pytest.mark.parametrize("call", NUMBERS)
+def test_value_that_is_not_a_number_is_one_line(run: Run, call: str) -> None:
+    ran = run(*call.split())
+    assert (ran.code, ran.out, ran.err) == (2, "", f"tonewood: {NUMBERS[call]}\n")
+
+
+OTHER_VALUES = {
+    "--between 5": "--between is '5': give LOW:HIGH in Hz, as in 200:4000",
+    "--from soon": "--from is 'soon': give seconds or MIN:SEC, as in 10 or 1:02",
+    "--to 1:2:3:4": "--to is '1:2:3:4': give seconds or MIN:SEC, as in 10 or 1:02",
+    "--parquet p.csv": "--parquet p.csv is not a Parquet file: end the name in .parquet",
+}
+
+
+@pytest.mark.parametrize("words", OTHER_VALUES)
+def test_wrong_text_names_its_option(
+    run: Run, take: Path, tmp_path: Path, model_file: Path, words: str
+) -> None:
+    ran = run("enhance", take, "-o", tmp_path / "out", "-m", model_file, *words.split())
+    assert (ran.code, ran.out, ran.err) == (2, "", f"tonewood: {OTHER_VALUES[words]}\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["enhance '' -o x", "enhance {take} -o ''", "enhance {take} -o x -m ''", "enhance {take} '' -o x",
+     "audit --reference '' --source x", "train --reference x --source '' -o x", "score ''", "diff '' x",
+     "render '' -o x", "explain '' -o x.png", "evaluate --pairs '' x", "listen serve ''", "inventory ''",
+     "studio --root ''", "score {take} --parquet="],
+)  # fmt: skip
+def test_empty_name_is_refused(run: Run, take: Path, call: str) -> None:
+    """`Path("")` is the current folder: an empty variable must not enhance it."""
+    ran = run(*shlex.split(call.format(take=take)))
+    assert (ran.code, ran.out) == (2, "")
+    assert re.fullmatch(r"tonewood: (--)?\w+ is empty: give a name, .*\n", ran.err)
+
+
+def test_empty_text_is_allowed_where_it_is_the_default(run: Run, tmp_path: Path) -> None:
+    ran = run("train", "--reference", tmp_path, "--source", tmp_path, "-o", tmp_path / "x", "--domain", "")
+    assert "is given as both folders" in ran.err
