@@ -73,6 +73,12 @@ def state(live: Live, session: str) -> dict[str, Any]:
     return current
 
 
+def edit(live: Live, session: str) -> dict[str, Any]:
+    """Return the edit of a session as the server has it."""
+    stored: dict[str, Any] = state(live, session)["edit"]
+    return stored
+
+
 def level_db(samples: np.ndarray, start_s: float, end_s: float, low: float, high: float) -> float:
     """Return the level in a band over a time range."""
     part = samples[int(start_s * 44_100) : int(end_s * 44_100)]

@@ -178,6 +178,12 @@ def browser() -> Iterator[Any]:
 def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
     """Open pages; requests to other hosts and errors on the page fail the test."""
     contexts, requests, wrong = [], [], []
+    # An edit that another page was faster with is joined and sent again.
+    expected = "412 (Precondition Failed)"
+
+    def report(message: Any) -> None:
+        if message.type == "error" and expected not in message.text:
+            wrong.append(f"{message.text}: {message.location['url']}")
 
     def open_page(width: int = 1_280, scheme: str = "light", **more: Any) -> Any:
         size = {"width": width, "height": 900}
@@ -187,14 +193,7 @@ def visit(browser: Any, live: Live) -> Iterator[Callable[..., Any]]:
         context.on("request", lambda request: requests.append(request.url))
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        # An edit that another page was faster with is joined and sent again.
-        expected = "412 (Precondition Failed)"
-        page.on(
-            "console",
-            lambda item: wrong.extend(
-                [item.text] if item.type == "error" and expected not in item.text else []
-            ),
-        )
+        page.on("console", report)
         page.goto(live.url)
         return page
 
@@ -222,6 +221,19 @@ def enhanced_session(live: Live, shared_session: str) -> str:
     with live.client() as client:
         change_edit(client, {"id": shared_session}, notes=[], areas=[], amount=1.0, shape={})
     return shared_session
+
+
+@pytest.fixture
+def open_session(visit: Callable[..., Any], live: Live, enhanced_session: str) -> Callable[[], Any]:
+    """Return a function that opens the page of the enhanced session."""
+
+    def open_page() -> Any:
+        page = visit()
+        page.goto(f"{live.url}#/s/{enhanced_session}")
+        page.wait_for_selector(".overview > div")
+        return page
+
+    return open_page
 
 
 def change_edit(client: Any, session: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.studio.browser_page import position, press, state, wait_for_change, wait_until
+from tests.studio.browser_page import edit, position, press, state, wait_for_change, wait_until
 from tests.studio.conftest import Live
 
 
-def test_note_is_edited_by_keyboard(visit: Callable[..., Any], live: Live, enhanced_session: str) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
+def test_note_is_edited_by_keyboard(open_session: Callable[[], Any]) -> None:
+    page = open_session()
     page.get_by_role("button", name="Add a note").focus()
     page.keyboard.press("Enter")
     note = page.locator(".note")
@@ -27,12 +26,8 @@ def test_note_is_edited_by_keyboard(visit: Callable[..., Any], live: Live, enhan
     wait_until(page, lambda: page.locator(".note").count() == 0)
 
 
-def test_region_is_moved_by_label_and_edited_by_keyboard(
-    visit: Callable[..., Any], live: Live, enhanced_session: str
-) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
-    page.wait_for_selector(".overview > div")
+def test_region_is_moved_by_label_and_edited_by_keyboard(open_session: Callable[[], Any]) -> None:
+    page = open_session()
     page.get_by_role("button", name="Add an area").click()
     area = page.locator(".area")
     reported = [area.get_attribute("aria-label")]
@@ -71,10 +66,9 @@ def move_slider(page: Any, slider: Any) -> None:
 
 
 def test_slider_keeps_focus_during_updates(
-    visit: Callable[..., Any], live: Live, enhanced_session: str
+    open_session: Callable[[], Any], live: Live, enhanced_session: str
 ) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page = open_session()
     page.get_by_role("button", name="Add a note").click()
     slider = press_slider(page)
     node = slider.element_handle()
@@ -88,12 +82,11 @@ def test_slider_keeps_focus_during_updates(
 
 
 def test_change_by_slider_outlasts_an_edit_of_another_tab(
-    visit: Callable[..., Any], live: Live, enhanced_session: str
+    open_session: Callable[[], Any], live: Live, enhanced_session: str
 ) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page = open_session()
     page.get_by_role("button", name="Add a note").click()
-    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"])
+    wait_until(page, lambda: edit(live, enhanced_session)["notes"])
     other = page.context.new_page()
     other.goto(page.url)
     slider = press_slider(page)
@@ -105,12 +98,11 @@ def test_change_by_slider_outlasts_an_edit_of_another_tab(
     assert float(slider.input_value()) > 10
     page.mouse.up()
     wait_until(page, lambda: "+1" in page.locator(".note").get_attribute("aria-label"))
-    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"][0]["gain_db"] > 10)
+    wait_until(page, lambda: edit(live, enhanced_session)["notes"][0]["gain_db"] > 10)
 
 
-def test_two_tabs_show_the_same_edit(visit: Callable[..., Any], live: Live, enhanced_session: str) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
+def test_two_tabs_show_the_same_edit(open_session: Callable[[], Any]) -> None:
+    page = open_session()
     other = page.context.new_page()
     other.goto(page.url)
     other.wait_for_selector(".overview > div")
@@ -121,22 +113,22 @@ def test_two_tabs_show_the_same_edit(visit: Callable[..., Any], live: Live, enha
 
 
 def test_search_again_keeps_pinned_notes(
-    visit: Callable[..., Any], live: Live, enhanced_session: str
+    open_session: Callable[[], Any], live: Live, enhanced_session: str
 ) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
+    page = open_session()
     page.get_by_role("button", name="Add a note").click()
     page.locator(".note").press("p")
     wait_until(page, lambda: "pinned" in page.locator(".note").get_attribute("aria-label"))
     before = state(live, enhanced_session)["found"]
     page.get_by_role("button", name="Add a note").click()
-    wait_until(page, lambda: len(state(live, enhanced_session)["edit"]["notes"]) == 2)
+    wait_until(page, lambda: len(edit(live, enhanced_session)["notes"]) == 2)
     page.get_by_role("button", name="Search again").click()
     page.get_by_label("Only pinned notes (1)").check()
     page.get_by_role("dialog").get_by_role("button", name="Search again").click()
     wait_until(page, lambda: state(live, enhanced_session)["found"] != before)
     wait_until(page, lambda: page.locator(".progress-slot > *").count() == 0)
-    assert page.locator(".note").count() == 1
+    wait_until(page, lambda: page.locator(".note").count() == 1)
+    assert "pinned" in page.locator(".note").get_attribute("aria-label")
     page.locator(".note").press("Delete")
     wait_until(page, lambda: page.locator(".note").count() == 0)
 

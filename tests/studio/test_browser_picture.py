@@ -4,20 +4,18 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from tests.studio.browser_page import state, wait_until
+from tests.studio.browser_page import edit, state, wait_until
 from tests.studio.conftest import Live
 
 PIXELS = "document.querySelector('.picture canvas').toDataURL()"
 
 
 def test_edit_of_a_closed_page_is_rendered_when_it_is_opened_again(
-    visit: Callable[..., Any], live: Live, enhanced_session: str
+    visit: Callable[..., Any], open_session: Callable[[], Any], live: Live, enhanced_session: str
 ) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
-    page.wait_for_selector(".overview > div")
+    page = open_session()
     page.get_by_role("button", name="Add a note").click()
-    wait_until(page, lambda: len(state(live, enhanced_session)["edit"]["notes"]) == 1, 5)
+    wait_until(page, lambda: len(edit(live, enhanced_session)["notes"]) == 1)
     page.context.close()
     again = visit()
     again.goto(f"{live.url}#/s/{enhanced_session}")
@@ -72,14 +70,11 @@ def test_picture_shows_gains_before_the_rendering(
     page.keyboard.press("0")
     wait_until(page, lambda: "C2" in page.locator(".rows span").all_inner_texts())
     page.locator("#amount").dblclick()
-    wait_until(page, lambda: state(live, enhanced_session)["edit"]["amount"] == 1.0)
+    wait_until(page, lambda: edit(live, enhanced_session)["amount"] == 1.0)
 
 
-def test_picture_fills_the_window_and_the_side_scrolls_alone(
-    visit: Callable[..., Any], live: Live, enhanced_session: str
-) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
+def test_picture_fills_the_window_and_the_side_scrolls_alone(open_session: Callable[[], Any]) -> None:
+    page = open_session()
     page.wait_for_selector(".verdict")
     page.evaluate("for (const it of document.querySelectorAll('details')) it.open = true")
     page.locator(".side").evaluate("it => it.scrollTo(0, 500)")

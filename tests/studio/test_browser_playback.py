@@ -35,10 +35,8 @@ def test_played_ranges_join_without_gap(visit: Callable[..., Any], live: Live, e
         assert then - when - lasts == pytest.approx(0, abs=1e-3 / 44_100)
 
 
-def test_loop_is_drawn_and_played(visit: Callable[..., Any], live: Live, enhanced_session: str) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
-    page.wait_for_selector(".overview > div")
+def test_loop_is_drawn_and_played(open_session: Callable[[], Any]) -> None:
+    page = open_session()
     page.keyboard.press("l")
     box = page.locator(".layer").bounding_box()
     page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 50)

@@ -4,19 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tests.studio.browser_page import state, wait_until
+from tests.studio.browser_page import edit, state, wait_until
 from tests.studio.conftest import Live
 
 
 def test_values_are_typed_reset_and_turned_with_alt(
-    visit: Callable[..., Any], live: Live, enhanced_session: str
+    open_session: Callable[[], Any], live: Live, enhanced_session: str
 ) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
-    page.wait_for_selector(".overview > div")
-
-    def kept() -> Any:
-        return state(live, enhanced_session)["edit"]
+    page = open_session()
+    kept = partial(edit, live, enhanced_session)
 
     # Amount: a click on the value types one, a double click resets the slider.
     page.locator(".amount .value").click()
@@ -47,14 +43,10 @@ def test_values_are_typed_reset_and_turned_with_alt(
 
 
 def test_shape_and_inverse_are_kept_and_reset(
-    visit: Callable[..., Any], live: Live, enhanced_session: str
+    open_session: Callable[[], Any], live: Live, enhanced_session: str
 ) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
-    page.wait_for_selector(".overview > div")
-
-    def kept() -> Any:
-        return state(live, enhanced_session)["edit"]
+    page = open_session()
+    kept = partial(edit, live, enhanced_session)
 
     def is_kept(name: str, value: float) -> bool:
         return bool(kept().get("shape", {}).get(name) == value)
@@ -86,11 +78,9 @@ def test_shape_and_inverse_are_kept_and_reset(
 
 
 def test_harmonics_are_edited_and_deleted_as_one(
-    visit: Callable[..., Any], live: Live, enhanced_session: str
+    open_session: Callable[[], Any], live: Live, enhanced_session: str
 ) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
-    page.wait_for_selector(".overview > div")
+    page = open_session()
     page.get_by_role("button", name="Add a note").click()
     page.get_by_role("button", name="Add an area").click()
     page.get_by_role("button", name="Harmonics").click()
@@ -99,7 +89,7 @@ def test_harmonics_are_edited_and_deleted_as_one(
     page.keyboard.press("Enter")
 
     def notes() -> Any:
-        return state(live, enhanced_session)["edit"]["notes"]
+        return edit(live, enhanced_session)["notes"]
 
     wait_until(page, lambda: len(notes()) > 3 and {note["gain_db"] for note in notes()} == {-5.0})
     lowest = notes()[0]["hz"]
@@ -117,15 +107,15 @@ def test_harmonics_are_edited_and_deleted_as_one(
     assert page.evaluate("document.activeElement.classList.contains('area')")
 
 
-def test_versions_keep_their_edits(visit: Callable[..., Any], live: Live, enhanced_session: str) -> None:
-    page = visit()
-    page.goto(f"{live.url}#/s/{enhanced_session}")
-    page.wait_for_selector(".overview > div")
+def test_versions_keep_their_edits(
+    open_session: Callable[[], Any], live: Live, enhanced_session: str
+) -> None:
+    page = open_session()
     page.get_by_role("button", name="Version B").click()
     page.get_by_role("button", name="Add a note").click()
-    wait_until(page, lambda: len(state(live, enhanced_session)["edit"]["notes"]) == 1)
+    wait_until(page, lambda: len(edit(live, enhanced_session)["notes"]) == 1)
     page.get_by_role("button", name="Version A").click()
-    wait_until(page, lambda: state(live, enhanced_session)["edit"]["notes"] == [])
+    wait_until(page, lambda: edit(live, enhanced_session)["notes"] == [])
     page.get_by_role("button", name="Version B").click()
     wait_until(page, lambda: page.locator(".note").count() == 1)
 
@@ -140,8 +130,7 @@ def test_edits_of_two_pages_are_joined(visit: Callable[..., Any], live: Live, en
     pages[1].get_by_role("button", name="Add an area").click()
     pages[1].locator("#amount").press("PageDown")
 
-    def kept() -> Any:
-        return state(live, enhanced_session)["edit"]
+    kept = partial(edit, live, enhanced_session)
 
     page = pages[1]
     wait_until(page, lambda: len(kept()["notes"]) == len(kept()["areas"]) == 1 and kept()["amount"] < 1)
