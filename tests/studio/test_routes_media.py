@@ -48,6 +48,18 @@ def test_note_appears_at_its_place_in_mask_tile(client: TestClient, session: dic
     client.post(f"/api/sessions/{session['id']}/undo")
 
 
+def test_output_tile_of_a_replaced_edit_is_empty(client: TestClient, session: dict[str, Any]) -> None:
+    base = f"/api/sessions/{session['id']}"
+
+    def answer_to(key: str) -> int:
+        return client.get(f"{base}/tiles/output/log/3/0?key={key}").status_code
+
+    before = client.get(f"{base}/state").json()["key"]
+    after = change_edit(client, session, notes=[{**NOTE, "gain_db": -7.5}])["key"]
+    assert (answer_to(before), answer_to(after)) == (204, 404)
+    client.post(f"{base}/undo")
+
+
 def test_waveform_and_average_eq(client: TestClient, session: dict[str, Any]) -> None:
     peaks = client.get(f"/api/sessions/{session['id']}/waveform").json()["peaks"]
     assert 0.1 < max(peaks) <= 1

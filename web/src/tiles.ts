@@ -134,7 +134,7 @@ export class Tiles {
     const { name } = tile;
     try {
       const answer = await fetch(`/api/sessions/${this.session.id}/tiles/${name}`);
-      if (!answer.ok) throw new Error(String(answer.status));
+      if (answer.status !== 200) throw new Error(String(answer.status)); // 204: of an edit that was replaced
       tile.bytes = new Uint8Array(await answer.arrayBuffer());
       if (level) this.brighten(tile.bytes);
       if (name.startsWith("input")) performance.mark("spectrogram-visible");

@@ -79,7 +79,14 @@ def get_input_tile(
     return _tile_response(request, tile, _CACHE_FOREVER)
 
 
-@media_routes.get("/sessions/{name}/tiles/output/{axis}/{level}/{number}", **_BINARY_ROUTE)
+@media_routes.get(
+    "/sessions/{name}/tiles/output/{axis}/{level}/{number}",
+    response_class=Response,
+    responses={
+        **declare_media("application/octet-stream"),
+        204: {"description": "Another edit has replaced that of the key."},
+    },
+)
 def get_output_tile(
     request: Request, name: str, address: AddressDependency, key: str, studio: StudioDependency
 ) -> Response:
@@ -87,6 +94,8 @@ def get_output_tile(
     session, state = studio.session_and_state(name)
     path = render_path(session, edit_key(state))
     if not path.exists():
+        if key != edit_key(state):  # as when another page edits: no error
+            return Response(status_code=204)
         raise NotFoundError("the output is not rendered yet: wait a moment")
     return _tile_response(request, _cached_spectrogram_tile(path, None, address), _cache_control(key, state))
 
