@@ -196,6 +196,9 @@ def live_command(
         return
     if (from_ is None) != (output_file is None):
         raise CallError("--from and -o go together: name a recording and a file to write")
+    for option, value in (("--input", input_), ("--output", output), ("--rate", rate)):
+        if from_ is not None and value is not None:
+            raise CallError(f"{option} is for devices, and --from plays a recording: leave one of them out")
     if controls.smooth_seconds:
         raise CallError("--smooth-seconds needs later audio, so it does not apply to live: use --smooth")
     with settings_named_by_options(OPTION_OF_CONTROL):
@@ -227,12 +230,14 @@ def _run_on_recording(
     json_: bool,
 ) -> None:
     """Run the same loop on a recording."""
+    from tonewood.audio_io.libsndfile import AudioFormat
     from tonewood.audio_io.reader import read_recording
     from tonewood.enhancement.realtime import FileDevice
     from tonewood.enhancement.streaming import StreamingEnhancer
 
     check_output_path(sound, overwrite)
     recording = read_recording(path)
+    AudioFormat.for_path(sound, recording.format)  # raises before the work if the suffix is not writable
     device = FileDevice(recording, block)
     stream = StreamingEnhancer(model, recording.rate, len(recording.samples), render)
     _run_until_interrupted(device, stream, controls, json_)
