@@ -198,7 +198,7 @@ def live_command(
         raise CallError("--from and -o go together: name a recording and a file to write")
     for option, value in (("--input", input_), ("--output", output), ("--rate", rate)):
         if from_ is not None and value is not None:
-            raise CallError(f"{option} is for devices, and --from plays a recording: leave one of them out")
+            raise CallError(f"{option} is for devices, and --from plays a recording: use one of them")
     if controls.smooth_seconds:
         raise CallError("--smooth-seconds needs later audio, so it does not apply to live: use --smooth")
     with settings_named_by_options(OPTION_OF_CONTROL):
