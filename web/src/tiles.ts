@@ -44,6 +44,12 @@ export class Tiles {
     this.turn += 1;
   }
 
+  /** Whether the picture has all of its tiles. */
+  get complete(): boolean {
+    for (const { used, bytes } of this.tiles.values()) if (used === this.turn && !bytes) return false;
+    return true;
+  }
+
   /** Forgets the tiles that were used longest ago. */
   trim(): void {
     if (this.tiles.size <= MOST_TILES) return;
