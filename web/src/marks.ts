@@ -45,16 +45,22 @@ export class Marks implements Desk {
 
   preview(edit: Edit): void {
     this.edits.now = edit;
-    this.lay();
+    this.changed();
   }
 
   keep(edit: Edit): void {
     this.edits.keep(edit);
-    this.lay();
+    this.changed();
   }
 
   keepSoon(edit: Edit): void {
     this.edits.keepSoon(edit);
+    this.changed();
+  }
+
+  /** The edit is another one: it is heard and drawn. */
+  changed(): void {
+    this.player.preview(this.edits.now);
     this.lay();
   }
 

@@ -73,7 +73,7 @@ export class SessionPage {
     });
     this.marks = new Marks(this.edits, this.scope, this.player, (box) => this.solo(box));
     this.shape = new ShapeCard(this.marks);
-    this.snapshots = new Snapshots(session, this.edits, () => this.marks.lay());
+    this.snapshots = new Snapshots(session, this.edits, () => this.marks.changed());
     this.searches = new Searches(session, this.edits, {
       stands: (told, job) => this.stands(told, job),
       stopped: () => this.settleIfNeeded(),
@@ -257,6 +257,7 @@ export class SessionPage {
 
   private turned(amount: number): void {
     this.edits.now = { ...this.edits.now, amount };
+    this.player.preview(this.edits.now);
     this.scope.amount = amount;
     this.scope.draw();
     this.eq.draw(amount);
@@ -272,10 +273,8 @@ export class SessionPage {
     const changed = state.key !== this.session.state.key;
     const curve = changed || state.found !== this.session.state.found;
     this.session.state = state;
-    if (this.edits.rest) this.player.amount = null;
-    this.player.levels = state.levels;
     this.show();
-    if (changed) void this.player.refresh();
+    this.player.accept(this.edits.rest ? null : this.edits.now, changed);
     if (curve) void this.loadCurve();
     this.settleIfNeeded();
   }

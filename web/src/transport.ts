@@ -19,7 +19,7 @@ export interface Region {
 }
 
 interface Heard {
-  /** The amount changes; the page shows it at once. */
+  /** The amount changes; the page shows and plays it at once. */
   turned(amount: number): void;
   kept(): void;
   looped(region: Region | null): void;
@@ -56,7 +56,7 @@ export class Transport {
     }
     this.amount = new Slider(
       { min: -1, max: 2, step: 0.01, reset: 1, label: "Amount", text: percent, parse: parsePercent },
-      { turned: (amount) => this.turn(amount), kept: () => heard.kept() },
+      { turned: (amount) => heard.turned(amount), kept: () => heard.kept() },
       { id: "amount" },
     );
     player.addEventListener("play", () => this.playing());
@@ -135,12 +135,6 @@ export class Transport {
       scale.move(at - (scale.end - scale.start) / 3);
       this.scope.moved();
     }
-  }
-
-  private turn(amount: number): void {
-    this.heard.turned(amount);
-    this.player.amount = amount;
-    void this.player.refresh();
   }
 
   private toggleLoop(): void {

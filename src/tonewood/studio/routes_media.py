@@ -12,11 +12,19 @@ from fastapi.responses import Response
 from numpy.typing import NDArray
 
 from tonewood.dsp.features import center_frequencies
+from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError
 from tonewood.mask.mask import Mask
 from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
 from tonewood.studio.database import SAMPLES_FILE, EditState, NotFoundError, memory_map_samples
-from tonewood.studio.routes_sessions import StudioDependency
+from tonewood.studio.playback_filter import (
+    AmountLevels,
+    PlaybackFilter,
+    describe_playback_filter,
+    levels_by_amount,
+    read_mask_chunk,
+)
+from tonewood.studio.routes_sessions import StudioDependency, responds_with
 from tonewood.studio.session_audio import (
     PlaybackSource,
     compose_mask_window,
@@ -167,6 +175,37 @@ def get_average_curve(
     return average_eq_curve(mask, axis, session.recording.rate)._asdict()
 
 
+@media_routes.get("/sessions/{name}/filter", responses=responds_with(PlaybackFilter))
+def get_playback_filter(name: str, studio: StudioDependency) -> dict[str, Any]:
+    """Return the grid of the found mask, and the filter that renders it."""
+    session, state = studio.session_and_state(name)
+    return describe_playback_filter(session, state, studio.model_for_edit(session, state)).model_dump()
+
+
+@media_routes.get("/sessions/{name}/filter/{number}", **_BINARY_ROUTE)
+def get_mask_chunk(
+    request: Request,
+    name: str,
+    number: Annotated[int, InPath(ge=0, le=1_000_000)],
+    studio: StudioDependency,
+    found: EditNumber = None,
+) -> Response:
+    """Return a chunk of a found mask as little-endian int16, frame after frame, in steps of 0.002 dB."""
+    session, state = studio.session_and_state(name)
+    chunk = read_mask_chunk(session, state, studio.model_for_edit(session, state), found, number)
+    # Before the first search, rows are those of a model that may still be changed.
+    cache_control = "no-store" if found is None else _CACHE_FOREVER
+    return _tile_response(request, chunk.astype("<i2"), cache_control)
+
+
+@media_routes.post("/sessions/{name}/levels", responses=responds_with(AmountLevels))
+def estimate_levels(name: str, edit: Edit, studio: StudioDependency) -> dict[str, Any]:
+    """Return the playback gains of an edit at all amounts; the edit is not stored."""
+    session, state = studio.session_and_state(name)
+    model = studio.model_for_edit(session, state)
+    return levels_by_amount(session, state, model, edit).model_dump()
+
+
 @media_routes.get("/sessions/{name}/sound/{which}", **_BINARY_ROUTE)
 def get_samples(
     name: str,
@@ -201,7 +240,9 @@ def _cache_control(key: str, state: EditState) -> str:
     return _CACHE_FOREVER if key == edit_key(state) else "no-store"
 
 
-def _tile_response(request: Request, tile: NDArray[np.uint8], cache_control: str) -> Response:
+def _tile_response(
+    request: Request, tile: NDArray[np.uint8] | NDArray[np.int16], cache_control: str
+) -> Response:
     content, headers = tile.tobytes(), {"Cache-Control": cache_control}
     if "gzip" in request.headers.get("accept-encoding", ""):
         # Level 1, because tiles are made on request; without a time, equal tiles have equal bytes.

@@ -139,7 +139,7 @@ def load_found_mask(session: StudioSession, state: EditState, model: Model) -> M
     return Mask(np.zeros((len(hz), frames), np.float32), hz, hop, spectrum.rate / 2)
 
 
-def _gain_limit_db(session: StudioSession, state: EditState) -> float:
+def gain_limit_db(session: StudioSession, state: EditState) -> float:
     """Return the gain limit that the mask was searched with, the default before the first search."""
     recipe = load_found_recipe(session, state)
     return (recipe.settings if recipe else EnhanceSettings()).render.max_gain_db
@@ -148,7 +148,7 @@ def _gain_limit_db(session: StudioSession, state: EditState) -> float:
 def compose_edited_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
     """Return the mask with its edits, at full amount."""
     mask = shape_for_edit(load_found_mask(session, state, model), state.edit)
-    return compose_mask(mask, state.edit, _gain_limit_db(session, state))
+    return compose_mask(mask, state.edit, gain_limit_db(session, state))
 
 
 def compose_mask_window(
@@ -159,7 +159,7 @@ def compose_mask_window(
     frames = frames_around(start_s, stop_s, mask.hop_seconds, mask.frames)
     first_s = frames.start * mask.hop_seconds
     window = mask.slice_frames(frames.start, frames.stop)
-    return compose_mask(window, state.edit, _gain_limit_db(session, state), first_s), first_s
+    return compose_mask(window, state.edit, gain_limit_db(session, state), first_s), first_s
 
 
 def frames_around(start_s: float, stop_s: float, hop_s: float, total: int) -> range:
@@ -192,7 +192,7 @@ def read_playback_samples(
     mask = compose_mask_range(
         shape_for_edit(load_found_mask(session, state, model), state.edit),
         state.edit,
-        _gain_limit_db(session, state),
+        gain_limit_db(session, state),
         source.shape[1],
         rate,
         model,
@@ -354,9 +354,9 @@ def _compute_loudness_estimate(
     power, hz = _read_band_power(path, _modified_ns(path))
     blocks = np.arange(0, power.shape[1], max(1, power.shape[1] // _MAX_ESTIMATE_BLOCKS))
     # One mask frame for each block is enough, because the power is a mean over the block.
-    mask = shape_for_edit(load_found_mask(session, state, model), state.edit)
+    mask = load_found_mask(session, state, model)
     thin = Mask(mask.gain_db[:, ::_BLOCK_FRAMES], mask.hz, mask.hop_seconds * _BLOCK_FRAMES, mask.top_hz)
-    edited = compose_mask(thin, state.edit, _gain_limit_db(session, state))
+    edited = compose_mask(shape_for_edit(thin, state.edit), state.edit, gain_limit_db(session, state))
     # Blocks last 0.1 s; the gain is taken at their centres.
     return LoudnessEstimate(power[:, blocks], edited.gain_at(hz, (blocks + 0.5) / 10))
 
