@@ -253,6 +253,10 @@ def test_edit_is_filtered_in_the_page_until_its_rendering_takes_over(
             took_over = took_over or abs(gain - 1) < 1e-6
     assert took_over
 
+    page.get_by_role("slider", name="Volume").press("Home")
+    recorder.wait_for(0.3)
+    assert max(np.max(np.abs(run)) for _, run in recorder.played(*recorder.wait_for(0.2))) < 1e-4
+
 
 def test_browser_without_worklets_plays_a_mix_first(
     visit: Callable[..., Any], live: Live, enhanced_session: str

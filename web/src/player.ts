@@ -33,6 +33,8 @@ export class Player extends EventTarget {
   private context: AudioContext | null = null;
   private master: GainNode | null = null; // what is played
   private heard: GainNode | null = null; // that, after the filters of a solo
+  private speaker: GainNode | null = null; // that, at the volume
+  private loudness = 1;
   private generation: Generation | null = null;
   private resting = 0; // position in seconds while nothing plays
   private inputs = new Map<number, Promise<Channels>>();
@@ -50,6 +52,12 @@ export class Player extends EventTarget {
     this.levels = session.state.levels;
     this.filtering = new Filtering(session);
     this.table = new LevelTable(session, () => this.level());
+  }
+
+  /** Gain of everything that is played; the meter does not follow it. */
+  set volume(gain: number) {
+    this.loudness = gain;
+    if (this.context) this.speaker?.gain.setTargetAtTime(gain, this.context.currentTime, 0.01);
   }
 
   get duration(): number {
@@ -214,7 +222,8 @@ export class Player extends EventTarget {
       this.context = new AudioContext({ latencyHint: "interactive", sampleRate: Math.max(rate, 8000) });
       this.master = new GainNode(this.context);
       this.heard = new GainNode(this.context);
-      this.master.connect(this.heard).connect(this.context.destination);
+      this.speaker = new GainNode(this.context, { gain: this.loudness });
+      this.master.connect(this.heard).connect(this.speaker).connect(this.context.destination);
       void this.meter.listen(this.context, this.heard);
     }
     return this.context;

@@ -25,6 +25,12 @@ interface Heard {
   looped(region: Region | null): void;
 }
 
+const VOLUME = "volume"; // in the browser's storage
+const SOFTEST_DB = -40; // at the left end, before silence
+
+/** Returns the gain of a share of the volume slider: equal steps in dB, and silence at its end. */
+const volumeGain = (share: number): number => (share <= 0 ? 0 : 10 ** ((SOFTEST_DB * (1 - share)) / 20));
+
 export class Transport {
   readonly element: HTMLElement;
   readonly levels = h("p", { class: "level-note quiet" });
@@ -34,6 +40,7 @@ export class Transport {
   private ways = h("div", { class: "segmented", role: "group", "aria-label": "Playback" });
   private loopButton = button("Loop", "loop", () => this.toggleLoop(), { bare: true, "aria-pressed": "false" });
   private amount: Slider;
+  private volume: Slider;
   private frame = 0;
   private masked = false;
   private gone = false;
@@ -59,6 +66,12 @@ export class Transport {
       { turned: (amount) => heard.turned(amount), kept: () => heard.kept() },
       { id: "amount" },
     );
+    this.volume = new Slider(
+      { min: 0, max: 1, step: 0.02, reset: 1, label: "Volume", text: percent },
+      { turned: (share) => (player.volume = volumeGain(share)), kept: (share) => this.storeVolume(share) },
+    );
+    this.volume.show(storedVolume());
+    player.volume = volumeGain(storedVolume());
     player.addEventListener("play", () => this.playing());
     player.addEventListener("pause", () => this.playing());
     player.addEventListener("timeupdate", () => this.tick());
@@ -67,7 +80,7 @@ export class Transport {
       "div",
       { class: "bar transport" },
       this.playButton,
-      this.time,
+      h("div", { class: "clock" }, this.time, h("div", { class: "volume" }, icon("volume"), this.volume.input)),
       this.ways,
       this.loopButton,
       player.meter.element,
@@ -137,6 +150,14 @@ export class Transport {
     }
   }
 
+  private storeVolume(share: number): void {
+    try {
+      localStorage.setItem(VOLUME, String(share));
+    } catch {
+      // a browser may forbid storage
+    }
+  }
+
   private toggleLoop(): void {
     if (this.player.loop) {
       this.heard.looped(null);
@@ -165,5 +186,13 @@ export class Transport {
     this.playButton.setAttribute("aria-label", playing ? "Pause" : "Play");
     this.playButton.title = playing ? "Pause (space)" : "Play (space)";
     this.tick();
+  }
+}
+
+function storedVolume(): number {
+  try {
+    return Number(localStorage.getItem(VOLUME) ?? 1);
+  } catch {
+    return 1; // a browser may forbid storage
   }
 }
