@@ -135,12 +135,12 @@ def measure_recording(
         request_ms = ten_clients(client, address, base)
     page.close()
     return session, [
-        Waits(f"{name}: spectrogram visible after the upload", "1.5 s" * (minutes <= 3), visible_ms),
+        Waits(f"{name}: spectrogram after upload", "1.5 s" * (minutes <= 3), visible_ms),
         Waits(f"{name}: its page ready", "1 s", ready_ms),
         Waits(f"{name}: enhanced", "", [search_ms]),
-        Waits(f"{name}: a tile, of recording or mask, at any zoom", "", tile_ms),
+        Waits(f"{name}: a tile", "", tile_ms),
         Waits(f"{name}: amount slider to sound", "20 ms", sound_ms),
-        Waits(f"{name}: each of {CLIENTS} clients' requests, a search running", "", request_ms),
+        Waits(f"{name}: {CLIENTS} clients, beside a search", "", request_ms),
     ]
 
 
@@ -201,7 +201,7 @@ def measure_beside_search(browser: Browser, address: str, played: str, searched:
         assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "running"
         client.delete(f"/api/jobs/{job['id']}")
     page.close()
-    return Waits("amount slider to sound, beside a search of the longest", "60 ms", sound_ms)
+    return Waits("amount slider to sound, beside a long search", "60 ms", sound_ms)
 
 
 def ten_clients(client: httpx.Client, address: str, base: str) -> list[float]:

@@ -5,7 +5,7 @@
  * once. A browser without worklets, or a rate that its audio does not have, leaves the filtering to the server.
  */
 
-import { ask, get, type Edit, type Session } from "./api";
+import { ask, get, maskOf, type Edit, type Session } from "./api";
 import type { Grid } from "./filter/grid";
 import { shapeWeights } from "./filter/shape";
 import type { Message, Report } from "./filter/worklet";
@@ -108,7 +108,7 @@ export class Filtering {
 
   /** Whether the mask of the edit is here. */
   get fits(): boolean {
-    return this.grid?.found === this.session.state.found;
+    return this.grid?.found === maskOf(this.session.state);
   }
 
   /** Filters with an edit from now on; returns whether it is another one. */
@@ -160,9 +160,10 @@ export class Filtering {
   /** Returns the grid of the current mask. */
   private known(): Promise<Grid> {
     const { id, state, model } = this.session;
-    const of = `${state.found} ${state.found === null ? model : ""}`;
+    const found = maskOf(state);
+    const of = `${found} ${found === null ? model : ""}`;
     if (this.grid && this.of === of) return Promise.resolve(this.grid);
-    this.loading ??= get<Grid>(`/sessions/${id}/filter`)
+    this.loading ??= get<Grid>(`/sessions/${id}/filter${found === null ? "" : `?found=${found}`}`)
       .then((grid) => {
         [this.grid, this.of] = [grid, of];
         for (const name of this.chunks.keys()) if (name.startsWith(`${grid.found} `)) this.chunks.delete(name);
@@ -173,8 +174,11 @@ export class Filtering {
     return this.loading;
   }
 
-  private chunk({ found }: Grid, number: number): Promise<void> {
-    const name = `${found} ${number}`;
+  private chunk({ found, chunk_frames, hop_s }: Grid, number: number): Promise<void> {
+    const { part } = this.session.state;
+    // A chunk that a running search has not found wholly is loaded again when there is more.
+    const grows = part && (number + 1) * chunk_frames * hop_s > part.seconds;
+    const name = `${found} ${number}${grows ? ` ${part.seconds}` : ""}`;
     let chunk = this.chunks.get(name);
     if (chunk) return chunk;
     const query = found === null ? "" : `?found=${found}`;
@@ -191,6 +195,8 @@ export class Filtering {
     const oldest = this.chunks.keys().next().value as string;
     const [found, number] = oldest.split(" ");
     this.chunks.delete(oldest);
+    const newer = `${found} ${number}`;
+    if ([...this.chunks.keys()].some((name) => name === newer || name.startsWith(`${newer} `))) return;
     this.send({ kind: "chunk", found: found === "null" ? null : Number(found), number: Number(number), steps: null });
   }
 

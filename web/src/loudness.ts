@@ -1,6 +1,6 @@
 /** Levels at which an edit that the server does not have yet is as loud as the original. */
 
-import { post, type Edit, type Levels, type Session } from "./api";
+import { maskOf, post, type Edit, type Levels, type Session } from "./api";
 
 interface Table {
   amounts: number[];
@@ -29,7 +29,8 @@ export class LevelTable {
   }
 
   private key({ amount: _, ...rest }: Edit): string {
-    return `${this.session.state.found} ${JSON.stringify(rest)}`;
+    const { state } = this.session;
+    return `${maskOf(state)} ${state.part?.seconds} ${JSON.stringify(rest)}`;
   }
 
   private async ask(): Promise<void> {
@@ -38,7 +39,9 @@ export class LevelTable {
     try {
       while (this.wanted && this.key(this.wanted) !== this.of) {
         const key = this.key(this.wanted);
-        this.table = await post<Table>(`/sessions/${this.session.id}/levels`, this.wanted);
+        const found = maskOf(this.session.state);
+        const query = found === null ? "" : `?found=${found}`;
+        this.table = await post<Table>(`/sessions/${this.session.id}/levels${query}`, this.wanted);
         this.of = key;
         this.arrived();
       }

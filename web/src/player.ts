@@ -135,7 +135,7 @@ export class Player extends EventTarget {
   private level(asked = 0): void {
     const { state } = this.session;
     const estimated = this.playing ? this.table.at(this.edit) : null; // also for the first change of a stored edit
-    this.levels = (this.draft && estimated) ?? state.levels;
+    this.levels = ((this.draft || state.part) && estimated) || state.levels;
     this.dispatchEvent(new Event("levels"));
     const { context, generation } = this;
     if (!context || !generation) return;

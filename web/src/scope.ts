@@ -1,6 +1,6 @@
 /** The picture: levels, gains or both, with axes and playhead. */
 
-import type { Session, State } from "./api";
+import { isMasked, type Session, type State } from "./api";
 import { isDark } from "./colours";
 import { clock, h, inked } from "./dom";
 import { hzOf, keys, noteLabels, STRINGS } from "./pitch";
@@ -63,7 +63,7 @@ export class Scope {
   }
 
   set state(state: State) {
-    if (state.key !== this.drawnState.key) this.before = this.drawnState;
+    if (state.key !== this.drawnState.key || state.part !== this.drawnState.part) this.before = this.drawnState;
     this.drawnState = state;
   }
 
@@ -108,8 +108,7 @@ export class Scope {
 
   /** Whether there is a mask to show. */
   get masked(): boolean {
-    const { found, edit } = this.state;
-    return found !== null || edit.notes.length > 0;
+    return isMasked(this.state);
   }
 
   /** Whether gains or saliency are drawn. */

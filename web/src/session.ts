@@ -1,6 +1,6 @@
 /** The page of one recording: see, hear and edit it. */
 
-import { get, put, trying, type Formats, type Job, type Session, type State } from "./api";
+import { get, maskOf, put, trying, type Formats, type Job, type Part, type Session, type State } from "./api";
 import { AverageEq } from "./average";
 import type { Box, Tool } from "./blocks";
 import { CertificateCard } from "./certificate";
@@ -77,6 +77,7 @@ export class SessionPage {
     this.searches = new Searches(session, this.edits, {
       stands: (told, job) => this.stands(told, job),
       stopped: () => this.settleIfNeeded(),
+      found: (part) => this.partly(part),
     });
     this.exports = new Exports(session, () => this.edits.settled());
     this.build();
@@ -210,10 +211,10 @@ export class SessionPage {
 
   private show(): void {
     const { state } = this.session;
-    const { amount } = this.edits.now;
+    const { amount, notes } = this.edits.now;
     const found = state.found !== null;
     this.scope.state = state;
-    const masked = found || this.edits.now.notes.length > 0;
+    const masked = maskOf(state) !== null || notes.length > 0;
     this.scope.amount = amount;
     this.transport.show(amount, masked);
     this.transport.tell(state, this.session.sound.clipped);
@@ -223,7 +224,7 @@ export class SessionPage {
     (this.enhanceButton.lastChild as HTMLElement).textContent = act;
     this.enhanceButton.classList.toggle("primary", !found || other);
     this.certificate.show(state, this.session.model);
-    this.exports.show(found, masked);
+    this.exports.show(found, found || notes.length > 0);
     this.shape.show(found);
     this.marks.lay();
     this.summarise();
@@ -263,6 +264,13 @@ export class SessionPage {
     this.eq.draw(amount);
   }
 
+  /** A part of the mask is seen and heard while the rest is searched. */
+  private partly(part: Part | null): void {
+    this.session.state = { ...this.session.state, part };
+    this.show();
+    this.player.accept(this.edits.rest ? null : this.edits.now, false);
+  }
+
   /** The page is closed: the pending edit is sent now. */
   private leaving = (): void => {
     this.edits.leave();
@@ -272,7 +280,7 @@ export class SessionPage {
   private accept(state: State): void {
     const changed = state.key !== this.session.state.key;
     const curve = changed || state.found !== this.session.state.found;
-    this.session.state = state;
+    this.session.state = state.found === null ? { ...state, part: this.session.state.part } : state;
     this.show();
     this.player.accept(this.edits.rest ? null : this.edits.now, changed);
     if (curve) void this.loadCurve();

@@ -1,6 +1,6 @@
 /** Playback controls: play, position, input or output, amount. */
 
-import type { State } from "./api";
+import { isMasked, type State } from "./api";
 import { button, clock, decibels, h, icon, say } from "./dom";
 import { parsePercent, Slider } from "./slider";
 import { percent } from "./notes";
@@ -120,7 +120,7 @@ export class Transport {
   tell(state: State, clipped: boolean): void {
     const { levels, way } = this.player;
     const told: string[] = [];
-    if (state.found !== null || state.edit.notes.length) {
+    if (isMasked(state)) {
       if (way === "difference") told.push(`Difference is played ${decibels(Math.abs(levels.difference_db)).replace("+", "")} ${levels.difference_db < 0 ? "quieter" : "louder"}.`);
       else if (levels.held) {
         told.push(`Output is ${decibels(-levels.input_db).replace("+", "")} quieter to avoid clipping (matched here).`);

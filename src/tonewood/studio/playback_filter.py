@@ -21,7 +21,6 @@ from tonewood.studio.session_audio import (
     gain_limit_db,
     get_playback_levels,
     load_found_mask,
-    mask_path,
 )
 
 CHUNK_FRAMES = 512
@@ -87,19 +86,15 @@ def describe_playback_filter(session: StudioSession, state: EditState, model: Mo
     )
 
 
-def read_mask_chunk(
-    session: StudioSession, state: EditState, model: Model, found: int | None, number: int
-) -> NDArray[np.int16]:
+def read_mask_chunk(session: StudioSession, state: EditState, model: Model, number: int) -> NDArray[np.int16]:
     """Return a chunk [frame, row] of a found mask in steps of `QUANTIZATION_STEP_DB`: no bit is lost.
 
     Raises
     ------
     NotFoundError
-        The mask does not exist, or the chunk begins after its end.
+        The chunk begins after the end of the mask.
     """
-    if found is not None and not mask_path(session.folder, found).exists():
-        raise NotFoundError(f"this recording has no mask {found}: search again")
-    mask = load_found_mask(session, replace(state, mask_number=found), model)
+    mask = load_found_mask(session, state, model)
     start = number * CHUNK_FRAMES
     if start >= mask.frames:
         raise NotFoundError(f"chunk {number} begins after the end of the mask: ask for an earlier one")

@@ -31,6 +31,7 @@ from tonewood.studio.session_audio import (
     edit_key,
     frames_around,
     get_playback_levels,
+    load_found_recipe,
     read_playback_samples,
     render_path,
     saliency_path,
@@ -116,9 +117,13 @@ def get_mask_tile(
     studio: StudioDependency,
     edit: EditNumber = None,
     key: str = "",
+    found: EditNumber = None,
 ) -> Response:
-    """Return a tile of the mask at full amount; the page scales it by the amount."""
-    session, state = studio.session_and_state(name, edit)
+    """Return a tile of the mask at full amount; the page scales it by the amount.
+
+    With `found`, of the mask with that number, as far as a running search has found it.
+    """
+    session, state = studio.session_and_state(name, edit, found=found)
     times_s = column_times(address.level, address.number)
     model = studio.model_for_edit(session, state)
     mask, start_s = compose_mask_window(session, state, model, float(times_s[0]), float(times_s[-1]))
@@ -176,9 +181,9 @@ def get_average_curve(
 
 
 @media_routes.get("/sessions/{name}/filter", responses=responds_with(PlaybackFilter))
-def get_playback_filter(name: str, studio: StudioDependency) -> dict[str, Any]:
+def get_playback_filter(name: str, studio: StudioDependency, found: EditNumber = None) -> dict[str, Any]:
     """Return the grid of the found mask, and the filter that renders it."""
-    session, state = studio.session_and_state(name)
+    session, state = studio.session_and_state(name, found=found)
     return describe_playback_filter(session, state, studio.model_for_edit(session, state)).model_dump()
 
 
@@ -191,17 +196,20 @@ def get_mask_chunk(
     found: EditNumber = None,
 ) -> Response:
     """Return a chunk of a found mask as little-endian int16, frame after frame, in steps of 0.002 dB."""
-    session, state = studio.session_and_state(name)
-    chunk = read_mask_chunk(session, state, studio.model_for_edit(session, state), found, number)
-    # Before the first search, rows are those of a model that may still be changed.
-    cache_control = "no-store" if found is None else _CACHE_FOREVER
+    session, state = studio.session_and_state(name, found=found)
+    chunk = read_mask_chunk(session, state, studio.model_for_edit(session, state), number)
+    # Before the first search is finished, the mask grows, and the model may be another one.
+    is_final = found is not None and load_found_recipe(session, state) is not None
+    cache_control = _CACHE_FOREVER if is_final else "no-store"
     return _tile_response(request, chunk.astype("<i2"), cache_control)
 
 
 @media_routes.post("/sessions/{name}/levels", responses=responds_with(AmountLevels))
-def estimate_levels(name: str, edit: Edit, studio: StudioDependency) -> dict[str, Any]:
+def estimate_levels(
+    name: str, edit: Edit, studio: StudioDependency, found: EditNumber = None
+) -> dict[str, Any]:
     """Return the playback gains of an edit at all amounts; the edit is not stored."""
-    session, state = studio.session_and_state(name)
+    session, state = studio.session_and_state(name, found=found)
     model = studio.model_for_edit(session, state)
     return levels_by_amount(session, state, model, edit).model_dump()
 
