@@ -41,7 +41,7 @@ class Waits(NamedTuple):
 
     def row(self) -> str:
         middle, last = np.median(self.ms), np.max(self.ms)
-        return f"| {self.what} | {self.goal} | {_format_ms(middle)} | {_format_ms(last)} |"
+        return f"|{self.what}|{self.goal}|{_format_ms(middle)}|{_format_ms(last)}|"
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def main() -> None:
         [
             f"{os.cpu_count()} cores, load {load:.1f} before; recordings in stereo at 44.1 kHz.",
             "",
-            "| | goal | median | longest |",
+            "||goal|median|longest|",
             "|---|---:|---:|---:|",
             *(wait.row() for wait in waits),
         ]
@@ -201,7 +201,7 @@ def measure_beside_search(browser: Browser, address: str, played: str, searched:
         assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "running"
         client.delete(f"/api/jobs/{job['id']}")
     page.close()
-    return Waits("amount slider to sound, beside a long search", "60 ms", sound_ms)
+    return Waits("the same, beside a search of the longest", "60 ms", sound_ms)
 
 
 def ten_clients(client: httpx.Client, address: str, base: str) -> list[float]:

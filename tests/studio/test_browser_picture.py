@@ -60,6 +60,12 @@ def test_picture_shows_gains_before_the_rendering(
     summary = page.locator(".picture canvas").get_attribute("aria-label")
     assert "The EQ boosts most at" in summary
 
+    # The average EQ of the visible range is compared with that of the whole recording.
+    assert page.locator(".average .whole").count() == 0
+    page.get_by_role("button", name="Average EQ").click()
+    wait_until(page, lambda: page.locator(".average .whole").count() == 1)
+    page.get_by_role("button", name="In view: EQ").click()
+
     # Frequencies are zoomed with Alt and the wheel; the pitch axis marks open strings.
     page.select_option("[data-select=axis]", "cello")
     assert page.locator(".rows .open").all_inner_texts() == ["C2", "G2", "D3", "A3"]

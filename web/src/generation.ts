@@ -47,6 +47,7 @@ export class Generation {
   }
 
   stop(time: number): void {
+    if (this.ended) return;
     this.ended = true;
     this.fade.gain.cancelScheduledValues(time);
     this.fade.gain.setValueAtTime(1, time);

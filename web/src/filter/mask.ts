@@ -89,6 +89,8 @@ export class EditedMask {
       this.place(gains, frame * grid.hop_s);
       for (let row = 0; row < gains.length; row++) gains[row] = Math.max(-grid.max_gain_db, Math.min(grid.max_gain_db, gains[row]));
     }
+    // A gain halfway between two steps may be rounded the other way than by the renderer, which computes in single
+    // precision: by 0.002 dB, which the output shows at -92 dB.
     if (edited || this.shaped) for (let row = 0; row < gains.length; row++) gains[row] = Math.round(gains[row] / grid.step_db) * grid.step_db;
     return gains;
   }
