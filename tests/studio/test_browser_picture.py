@@ -51,6 +51,12 @@ def test_picture_shows_gains_before_the_rendering(
     wait_until(page, changes)
     assert "gain" not in page.inner_text(".readout")
 
+    # The average EQ of the visible range is compared with that of the whole recording.
+    assert page.locator(".average .whole").count() == 0
+    page.get_by_role("button", name="Average EQ").click()
+    wait_until(page, lambda: page.locator(".average .whole").count() == 1)
+    page.get_by_role("button", name="In view: EQ").click()
+
     layer = page.locator(".layer").bounding_box()
     page.mouse.move(layer["x"] + layer["width"] / 2, layer["y"] + layer["height"] / 2)
     readout = re.compile(
@@ -60,15 +66,10 @@ def test_picture_shows_gains_before_the_rendering(
     summary = page.locator(".picture canvas").get_attribute("aria-label")
     assert "The EQ boosts most at" in summary
 
-    # The average EQ of the visible range is compared with that of the whole recording.
-    assert page.locator(".average .whole").count() == 0
-    page.get_by_role("button", name="Average EQ").click()
-    wait_until(page, lambda: page.locator(".average .whole").count() == 1)
-    page.get_by_role("button", name="In view: EQ").click()
-
     # Frequencies are zoomed with Alt and the wheel; the pitch axis marks open strings.
     page.select_option("[data-select=axis]", "cello")
-    assert page.locator(".rows .open").all_inner_texts() == ["C2", "G2", "D3", "A3"]
+    opened = ["C2", "G2", "D3", "A3"]
+    wait_until(page, lambda: page.locator(".rows .open").all_inner_texts() == opened)
     page.keyboard.down("Alt")
     page.mouse.wheel(0, -400)
     page.keyboard.up("Alt")

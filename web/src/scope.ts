@@ -251,6 +251,8 @@ export class Scope {
     const { scale, session } = this;
     const find = (of: Kind) =>
       wanted ? this.tiles.get(of, scale.axis, level, number, state) : this.tiles.here(of, scale.axis, level, number, state);
+    // Until the gains of an edit arrive, levels are drawn with those before, not as the original.
+    const findGains = () => find("mask") ?? (this.before && this.tiles.here("mask", scale.axis, level, number, this.before));
     const tile = find(kind);
     if (!tile) return false;
     const span = session.axes.finest_s * 2 ** level * session.axes.columns;
@@ -259,11 +261,11 @@ export class Scope {
     const right = scale.x((number + 1) * span) * ratio;
     const { rows, columns } = session.axes;
     const [top, height] = [(1 - scale.top) * rows, (scale.top - scale.bottom) * rows];
-    context.drawImage(this.coloured(tile, kind, find), 0, top, columns, height, left, 0, right - left, this.canvas.height);
+    context.drawImage(this.coloured(tile, kind, find, findGains), 0, top, columns, height, left, 0, right - left, this.canvas.height);
     return true;
   }
 
-  private coloured(tile: Tile, kind: Kind, find: (kind: Kind) => Tile | null): HTMLCanvasElement {
+  private coloured(tile: Tile, kind: Kind, find: (kind: Kind) => Tile | null, findGains: () => Tile | null): HTMLCanvasElement {
     const paint: Paint = {
       dark: isDark(),
       grey: this.covered,
@@ -275,7 +277,7 @@ export class Scope {
     if (kind === "mask" || kind === "saliency") return this.tiles.gains(tile, kind, paint, find(this.levels));
     // Without a rendering, the output is drawn from the original's levels and the mask.
     const preview = kind === "input" && this.shown === "output" && !this.exact && this.masked;
-    return this.tiles.levels(tile, paint, preview ? find("mask") : null);
+    return this.tiles.levels(tile, paint, preview ? findGains() : null);
   }
 
   private label(): void {
