@@ -20,7 +20,7 @@ const START_S = 0.8; // playback starts with more, because the page may still be
 const PIECE_S = 1.0;
 const AHEAD_S = 1.6;
 const LEAD_S = 0.03; // from a request to its sound: the time that a range takes to arrive
-const SURE_S = 0.06; // the same, if the edit is heard already
+const SURE_S = 0.1; // the same, if the edit is heard already
 
 type Channels = Float32Array<ArrayBuffer>[];
 
@@ -236,7 +236,8 @@ export class Player extends EventTarget {
     const start = Math.min(Math.round(seconds * rate), samples - 1);
     const before = this.generation;
     await this.filtering.start(context);
-    const stop = this.edge(start, wanted ? FIRST_S : START_S);
+    const first = this.filtering.ready ? PIECE_S : FIRST_S; // an edit that is heard already has time
+    const stop = this.edge(start, wanted ? first : START_S);
     const { amount } = this.edit;
     const { key } = this.session.state;
     const [input, output] = await this.fetched(start, stop, this.rendered);
@@ -247,6 +248,10 @@ export class Player extends EventTarget {
     const soonest = Math.max(wanted ?? 0, context.currentTime + least);
     const time = Math.ceil(soonest * rate) / rate;
     const late = wanted ? Math.round((time - wanted) * rate) : 0;
+    if (late >= input[0].length && before) {
+      this.again = true; // all of it is past: playback goes on as it is, and this is tried again
+      return null;
+    }
     this.slot = 1 - this.slot;
     const generation = new Generation(context, this.master as GainNode, start, wanted ?? time, this.slot, this.filtering);
     generation.amount = amount;
