@@ -28,9 +28,8 @@ from speed.sounds import record
 MODEL = "soundfont-cello"
 ARGUMENTS = ["--no-sandbox", "--mute-audio", "--autoplay-policy=no-user-gesture-required"]
 MARK = "performance.getEntriesByName('{}')[0]?.startTime ?? null"
-APPROXIMATIONS = "performance.getEntriesByName('change-to-approximation').map(entry => entry.duration)"
 SLIDER_WAITS = "performance.getEntriesByName('change-to-sound').map(entry => entry.duration)"
-CLIENTS, REQUESTS = 10, 15
+CLIENTS, REQUESTS, TURNS = 10, 15, 100
 
 
 class Waits(NamedTuple):
@@ -42,7 +41,7 @@ class Waits(NamedTuple):
 
     def row(self) -> str:
         middle, last = np.median(self.ms), np.max(self.ms)
-        return f"| {self.what} | {self.goal} | {_format_ms(middle)} | {_format_ms(last)} |"
+        return f"|{self.what}|{self.goal}|{_format_ms(middle)}|{_format_ms(last)}|"
 
 
 def main() -> None:
@@ -58,7 +57,7 @@ def main() -> None:
         [
             f"{os.cpu_count()} cores, load {load:.1f} before; recordings in stereo at 44.1 kHz.",
             "",
-            "| | goal | median | longest |",
+            "||goal|median|longest|",
             "|---|---:|---:|---:|",
             *(wait.row() for wait in waits),
         ]
@@ -79,10 +78,15 @@ def measure_waits(options: argparse.Namespace) -> list[Waits]:
         browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
         with serve_studio(Path(folder)) as address:
             waits.append(measure_first_page(browser, address, options.repeats))
+            sessions = []
             for minutes in options.minutes:
                 take = record(options.scratch / f"{minutes} min.wav", 60 * minutes)
-                waits += measure_recording(browser, address, take, minutes, options.repeats)
+                session, measured = measure_recording(browser, address, take, minutes, options.repeats)
+                sessions.append(session)
+                waits += measured
                 print(*(wait.row() for wait in waits), sep="\n", flush=True)
+            if len(sessions) > 1:
+                waits.append(measure_beside_search(browser, address, sessions[0], sessions[-1]))
         browser.close()
     return waits
 
@@ -98,8 +102,10 @@ def measure_first_page(browser: Browser, address: str, repeats: int) -> Waits:
     return Waits("first page ready", "1 s", ms)
 
 
-def measure_recording(browser: Browser, address: str, take: Path, minutes: int, repeats: int) -> list[Waits]:
-    """Measure all waits with one recording."""
+def measure_recording(
+    browser: Browser, address: str, take: Path, minutes: int, repeats: int
+) -> tuple[str, list[Waits]]:
+    """Measure all waits with one recording; return its session and the waits."""
     name = f"{minutes} min" if minutes < 60 else f"{minutes // 60} h"
     visible_ms = []
     for _ in range(repeats if minutes < 60 else 1):
@@ -125,17 +131,16 @@ def measure_recording(browser: Browser, address: str, take: Path, minutes: int, 
         search(client, base)
         search_ms = 1000 * (time.perf_counter() - start_time)
         tile_ms = all_tiles(client, base)
-        exact_ms, approximate_ms = slider(browser, f"{address}#/s/{session}")
+        sound_ms = slider(browser, f"{address}#/s/{session}")
         request_ms = ten_clients(client, address, base)
     page.close()
-    return [
-        Waits(f"{name}: spectrogram visible after the upload", "1.5 s" * (minutes <= 3), visible_ms),
+    return session, [
+        Waits(f"{name}: spectrogram after upload", "1.5 s" * (minutes <= 3), visible_ms),
         Waits(f"{name}: its page ready", "1 s", ready_ms),
         Waits(f"{name}: enhanced", "", [search_ms]),
-        Waits(f"{name}: a tile, of recording or mask, at any zoom", "", tile_ms),
-        Waits(f"{name}: amount slider to approximate sound", "20 ms", approximate_ms),
-        Waits(f"{name}: amount slider to sound", "150 ms", exact_ms),
-        Waits(f"{name}: each of {CLIENTS} clients' requests, a search running", "", request_ms),
+        Waits(f"{name}: a tile", "", tile_ms),
+        Waits(f"{name}: amount slider to sound", "20 ms", sound_ms),
+        Waits(f"{name}: {CLIENTS} clients, beside a search", "", request_ms),
     ]
 
 
@@ -160,26 +165,43 @@ def all_tiles(client: httpx.Client, base: str) -> list[float]:
     return ms
 
 
-def slider(browser: Browser, address: str) -> tuple[list[float], list[float]]:
-    """Measure the slider during playback, at several positions: to its rendering, and to a mix."""
+def slider(browser: Browser, address: str) -> list[float]:
+    """Measure the slider during playback, from its event until its sound leaves the audio graph.
+
+    Between, the rendering of an amount takes over, and the next turn starts from that.
+    """
     page = browser.new_page()
     page.goto(address)
     wait_for_value(page, MARK.format("page-ready"))
     page.keyboard.press("Space")
-    for turn in range(20):
-        page.wait_for_timeout(400)
+    page.wait_for_timeout(1_000)
+    for turn in range(TURNS):
+        page.wait_for_timeout(100)
         page.evaluate(
             "amount => { const slider = document.getElementById('amount'); slider.value = amount;"
             "slider.dispatchEvent(new Event('input')) }",
-            0.95 - 0.04 * turn,
+            0.95 - 0.01 * (turn % 90),
         )
         wait_for_value(page, f"{SLIDER_WAITS}.length > {turn} || null")
-        if turn % 5 == 4:
+        if turn % 20 == 19:
             page.evaluate("document.getElementById('amount').dispatchEvent(new Event('change'))")
-            page.keyboard.press("Shift+ArrowRight")
-    exact_ms, approximate_ms = page.evaluate(SLIDER_WAITS), page.evaluate(APPROXIMATIONS)
+            page.wait_for_timeout(5_000)
+    sound_ms: list[float] = page.evaluate(SLIDER_WAITS)
     page.close()
-    return exact_ms, approximate_ms
+    return sound_ms
+
+
+def measure_beside_search(browser: Browser, address: str, played: str, searched: str) -> Waits:
+    """Measure the slider of one session while the mask of another is searched."""
+    page = browser.new_page()
+    page.goto(f"{address}#/s/{searched}")
+    with httpx.Client(base_url=address, timeout=60) as client:
+        job = client.post(f"/api/sessions/{searched}/enhance", json={"force": True, "steps": 200}).json()
+        sound_ms = slider(browser, f"{address}#/s/{played}")
+        assert client.get(f"/api/jobs/{job['id']}").json()["state"] == "running"
+        client.delete(f"/api/jobs/{job['id']}")
+    page.close()
+    return Waits("the same, beside a search of the longest", "60 ms", sound_ms)
 
 
 def ten_clients(client: httpx.Client, address: str, base: str) -> list[float]:

@@ -52,12 +52,13 @@ def test_upload_enhance_edit_undo_download_and_reload(
         wait_until_played(page, before)
         now, elapsed = position(page), time.monotonic() - start
         assert now < before + elapsed + 3  # playback continued from the same position
-    # The slider is heard: a new generation of sound was scheduled.
+    # The slider is heard: the page filters with the new amount.
     slider = page.locator("#amount")
     slider.press("PageDown")
     wait_until(page, lambda: state(live, session)["edit"]["amount"] < 1.0)
     measured = "performance.getEntriesByName('change-to-sound').length"
     wait_until(page, lambda: page.evaluate(measured) > 0)
+    assert page.evaluate("performance.getEntriesByName('change-to-approximation').length") == 0
     slider.dblclick()
     page.keyboard.press("Space")
     wait_until(page, lambda: page.inner_text(".amount .value") == "100 %")

@@ -133,7 +133,7 @@ def test_search_again_keeps_pinned_notes(
     wait_until(page, lambda: page.locator(".note").count() == 0)
 
 
-def test_cancel_button_keeps_focus_during_progress(
+def test_long_search_tells_its_minute_is_heard_in_part_and_cancelled(
     visit: Callable[..., Any], live: Live, long_recording: Path
 ) -> None:
     page = visit()
@@ -141,10 +141,25 @@ def test_cancel_button_keeps_focus_during_progress(
     page.wait_for_selector(".session")
     session = page.url.rsplit("/", 1)[1]
     with live.client() as client:
-        answer = client.post(f"/api/sessions/{session}/enhance", json={"steps": 200})
+        answer = client.post(f"/api/sessions/{session}/enhance", json={"steps": 60})
         assert answer.is_success, answer.text
     figure = page.locator(".progress-slot .figure")
     wait_until(page, lambda: figure.count() == 1 and ":" in figure.inner_text())
+    wait_until(page, lambda: "minute 1 of 3" in page.inner_text(".progress-slot"))
+
+    # The first half minute can be seen and heard before the rest is found.
+    enhanced = page.get_by_role("button", name="Enhanced")
+    with page.expect_response(lambda response: "/tiles/mask/" in response.url and response.ok):
+        wait_until(page, enhanced.is_enabled)
+    assert page.get_by_role("link", name="Audio").count() == 0
+    with page.expect_response(lambda response: "/filter/0?found=0" in response.url and response.ok):
+        page.keyboard.press("Space")
+    page.keyboard.press("2")
+    page.locator("#amount").press("PageDown")
+    wait_until(page, lambda: page.evaluate("performance.getEntriesByName('change-to-sound').length") > 0)
+    page.keyboard.press("Space")
+
+    # The button stays the same element while the text beside it changes.
     cancel = page.get_by_role("button", name="Cancel")
     press(page, cancel)
     node = cancel.element_handle()
@@ -153,3 +168,4 @@ def test_cancel_button_keeps_focus_during_progress(
     assert page.evaluate("it => it === document.querySelector('.progress-slot button')", node)
     page.mouse.up()
     page.wait_for_selector("text=Cancelled; nothing was changed.")
+    wait_until(page, enhanced.is_disabled)

@@ -73,6 +73,11 @@ def test_picture_shows_gains_before_the_rendering(
     page.locator("#amount").dblclick()
     wait_until(page, lambda: edit(live, enhanced_session)["amount"] == 1.0)
 
+    # The average EQ of the visible range is compared with that of the whole recording.
+    assert page.locator(".average .whole").count() == 0
+    page.get_by_role("button", name="Average EQ").click()
+    wait_until(page, lambda: page.locator(".average .whole").count() == 1)
+
 
 def test_picture_fills_the_window_and_the_side_scrolls_alone(open_session: Callable[[], Any]) -> None:
     page = open_session()

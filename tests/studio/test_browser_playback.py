@@ -1,13 +1,17 @@
-"""Playback in a browser: gapless ranges and loops."""
+"""Playback in a browser: gapless ranges, loops, and edits that are filtered in the page."""
 
+import base64
 import itertools
+import json
+import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.studio.browser_page import position, wait_until, wait_until_played
-from tests.studio.conftest import Live
+from tests.studio.browser_page import position, state, wait_until, wait_until_played
+from tests.studio.conftest import NOTE, Live, change_edit, decode_samples
 
 # Notes when every piece of sound starts, and how long it lasts, on the audio clock.
 WATCH = """
@@ -55,3 +59,214 @@ def test_loop_is_drawn_and_played(open_session: Callable[[], Any]) -> None:
 
     wait_until(page, went_round)
     assert max(positions) <= 2.75
+
+
+# Records what is heard, and what is scheduled when, on the audio clock.
+TAP = """
+registerProcessor("tap", class extends AudioWorkletProcessor {
+  process([input]) {
+    if (input[0]) this.port.postMessage([currentFrame, input[0].slice()]);
+    return true;
+  }
+});
+"""
+RECORD = (
+    f"const TAP = {json.dumps(TAP)};"
+    + """
+window.heard = [];
+window.pieces = [];
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (...to) {
+  if (to[0] instanceof AudioDestinationNode) {
+    to[0].context.audioWorklet.addModule("data:text/javascript," + encodeURIComponent(TAP)).then(() => {
+      const tap = new AudioWorkletNode(to[0].context, "tap", { numberOfOutputs: 0 });
+      tap.port.onmessage = ({ data }) => heard.push(data);
+      connect.call(this, tap);
+    });
+  }
+  return connect.apply(this, to);
+};
+const start = AudioBufferSourceNode.prototype.start;
+AudioBufferSourceNode.prototype.start = function (when, offset) {
+  const { sampleRate } = this.buffer;
+  const samples = this.buffer.getChannelData(0).subarray(Math.round(offset * sampleRate));
+  pieces.push([Math.round(when * sampleRate), samples.length, Array.from(samples.subarray(0, 64))]);
+  return start.call(this, when, offset);
+};
+"""
+)
+HEARD = """() => {
+  const first = heard[0][0];
+  const samples = new Float32Array(heard.at(-1)[0] + 128 - first);
+  for (const [frame, block] of heard) samples.set(block, frame - first);
+  const bytes = new Uint8Array(samples.buffer);
+  let text = "";
+  for (let n = 0; n < bytes.length; n += 8192) text += String.fromCharCode(...bytes.subarray(n, n + 8192));
+  return [first, btoa(text)];
+}"""
+
+
+class Recorder:
+    """What a page plays of a recording's first channel."""
+
+    def __init__(self, page: Any, recording: np.ndarray) -> None:
+        self.page, self.recording = page, recording
+        page.context.add_init_script(RECORD)
+
+    def frame(self) -> int:
+        """Return the frame of the audio clock up to which sound was recorded; 0 before."""
+        frame: int = self.page.evaluate("heard.length ? heard.at(-1)[0] : 0")
+        return frame
+
+    def wait_for(self, seconds: float) -> tuple[int, int]:
+        """Wait for a stretch of sound and return its first and last frame."""
+        begin = self.frame()
+        end = begin + int(seconds * 44_100)
+        wait_until(self.page, lambda: self.frame() > end)
+        return begin, end
+
+    def played(self, begin: int, end: int) -> list[tuple[int, np.ndarray]]:
+        """Return what was heard between two frames: runs of samples, each with its place in the recording."""
+        (first, text), pieces = self.page.evaluate(HEARD), self.page.evaluate("pieces")
+        samples = np.frombuffer(base64.b64decode(text), np.float32)
+        runs = []
+        for number, (frame, length, piece) in enumerate(pieces):
+            # Pieces that are scheduled later replace this one from their start on.
+            later = min((start for start, *_ in pieces[number + 1 :] if start > frame), default=end)
+            left, right = max(begin, frame), min(end, frame + length, later)
+            place = self._place(np.array(piece, np.float32)) if left < right else None
+            if place is not None:
+                runs.append((place + left - frame, samples[left - first : right - first]))
+        return runs
+
+    def _place(self, piece: np.ndarray) -> int | None:
+        """Return the sample at which a piece of the input begins; None for a piece of the output."""
+        for place in np.flatnonzero(self.recording == piece[0]).tolist():
+            if np.array_equal(self.recording[place : place + len(piece)], piece):
+                return int(place)
+        return None
+
+
+def turn(page: Any, amount: float, event: str) -> None:
+    """Move the amount slider (`input`) or let it go (`change`)."""
+    page.evaluate(
+        """([amount, event]) => {
+          const slider = document.getElementById("amount");
+          slider.value = amount;
+          slider.dispatchEvent(new Event(event));
+        }""",
+        [amount, event],
+    )
+
+
+def residual_db(played: np.ndarray, expected: np.ndarray) -> float:
+    """Return the level of what differs from what is expected, but for a gain."""
+    difference = played - gain_of(played, expected) * expected
+    return 10 * float(np.log10(np.mean(difference**2) / np.mean(expected**2) + 1e-20))
+
+
+def gain_of(played: np.ndarray, expected: np.ndarray) -> float:
+    """Return the gain of what was played."""
+    return float(np.dot(played, expected) / np.dot(expected, expected))
+
+
+SOUNDS = "performance.getEntriesByName('change-to-sound').length"
+APPROXIMATIONS = "performance.getEntriesByName('change-to-approximation').length"
+
+
+def test_edit_is_filtered_in_the_page_until_its_rendering_takes_over(
+    visit: Callable[..., Any], live: Live, enhanced_session: str
+) -> None:
+    base = f"/api/sessions/{enhanced_session}"
+
+    def server(which: str, amount: float) -> np.ndarray:
+        with live.client() as client:
+            answer = client.get(f"{base}/sound/{which}?start=0&stop=176400&amount={amount}")
+        channel: np.ndarray = decode_samples(answer)[0]
+        return channel
+
+    # Everything that changes a mask. The two notes overlap; one is above the mask's rows.
+    shape = {
+        "smooth_octaves": 0.4,
+        "smooth_seconds": 0.35,
+        "low_hz": 150.0,
+        "high_hz": 5_000.0,
+        "direction": "cut",
+    }
+    notes = [
+        {**NOTE, "seconds": 1.0},
+        {**NOTE, "id": "n2", "hz": 1_200.0, "seconds": 1.4, "gain_db": -14.0},
+        {**NOTE, "id": "n3", "hz": 12_000.0, "height_hz": 4_000.0, "seconds": 0.7},
+    ]
+    area = {"id": "a", "start_s": 0.3, "end_s": 1.2, "low_hz": 300.0, "high_hz": 2_000.0, "amount": 2.0}
+    with live.client() as client:
+        change_edit(client, {"id": enhanced_session}, amount=0.7, shape=shape, notes=notes, areas=[area])
+        while client.get(base).json()["jobs"]:  # a rendering for the test before would change the levels
+            time.sleep(0.1)
+
+    page = visit(bypass_csp=True)  # the worklet that records is not the server's
+    recorder = Recorder(page, server("input", 1))
+    page.route("**/whole", lambda route: route.fulfill(json={"id": "never", "state": "queued"}))
+    page.goto(f"{live.url}?#/s/{enhanced_session}")
+    page.wait_for_selector(".overview > div")
+    page.get_by_role("button", name="Loop", exact=True).click()
+    with page.expect_response("**/levels?found=*"):  # those of all amounts
+        page.keyboard.press("Space")
+    wait_until(page, lambda: len(page.evaluate("pieces")) > 1)
+
+    def changed(amount: float, before: int) -> tuple[int, int]:
+        """Move the slider, wait until that is heard, and record for a while."""
+        turn(page, amount, "input")
+        wait_until(page, lambda: page.evaluate(SOUNDS) > before)
+        recorder.wait_for(0.1)
+        return recorder.wait_for(0.5)
+
+    recorder.wait_for(0.1)  # playback fades in
+    spans = {0.7: recorder.wait_for(0.8), 0.0: changed(0.0, 0), 0.35: changed(0.35, 1)}
+    for amount, span in spans.items():
+        expected = server("output", amount)
+        for place, run in recorder.played(*span):
+            part = expected[place : place + len(run)]
+            # The same windows and gains: what differs is the renderer's single precision (-115 dB).
+            # The page interpolates the level of an amount that is not stored.
+            assert residual_db(run, part) < -90
+            assert 20 * abs(np.log10(gain_of(run, part))) < (0.1 if amount == 0.35 else 0.001)
+    assert page.evaluate(APPROXIMATIONS) == 0
+
+    # The rendering takes over: in no millisecond is anything heard but the output, at a gain.
+    page.unroute("**/whole")
+    begin, _ = recorder.wait_for(0)
+    turn(page, 0.35, "change")
+    wait_until(page, lambda: state(live, enhanced_session)["whole"])
+    # Pieces of input and output that start together.
+    wait_until(page, lambda: page.evaluate("pieces.at(-1)[0] === pieces.at(-2)[0]"))
+    _, end = recorder.wait_for(2.0)
+    expected, took_over = server("output", 0.35), False
+    for place, run in recorder.played(begin, end):
+        for at in range(0, len(run) - 44, 44):
+            heard, part = run[at : at + 44], expected[place + at : place + at + 44]
+            if np.max(np.abs(part)) < 1e-3:
+                continue
+            assert residual_db(heard, part) < -50
+            gain = gain_of(heard, part)
+            assert 20 * abs(np.log10(gain)) < 1  # estimated, then exact
+            took_over = took_over or abs(gain - 1) < 1e-6
+    assert took_over
+
+    page.get_by_role("slider", name="Volume").press("Home")
+    recorder.wait_for(0.3)
+    assert max(np.max(np.abs(run)) for _, run in recorder.played(*recorder.wait_for(0.2))) < 1e-4
+
+
+def test_browser_without_worklets_plays_a_mix_first(
+    visit: Callable[..., Any], live: Live, enhanced_session: str
+) -> None:
+    page = visit()
+    page.context.add_init_script("delete BaseAudioContext.prototype.audioWorklet")
+    page.goto(f"{live.url}?#/s/{enhanced_session}")
+    page.wait_for_selector(".overview > div")
+    page.keyboard.press("Space")
+    wait_until_played(page, 0.1)
+    turn(page, 0.5, "input")
+    wait_until(page, lambda: page.evaluate(SOUNDS) > 0)
+    assert page.evaluate(APPROXIMATIONS) > 0

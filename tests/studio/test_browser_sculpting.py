@@ -95,6 +95,12 @@ def test_harmonics_are_edited_and_deleted_as_one(
     lowest = notes()[0]["hz"]
     assert all(abs(note["hz"] - lowest * n) < 0.01 * note["hz"] for n, note in enumerate(notes(), 1))
     assert page.locator(".notes li").count() == 2
+    # The Tab key stops once for all of them; Page Down goes from one to the next.
+    assert page.locator('.layer .block[tabindex="0"]').count() == 1
+    page.locator(".note").first.press("PageDown")
+    assert page.evaluate("document.activeElement.classList.contains('area')")
+    page.keyboard.press("PageUp")
+    assert page.evaluate("document.activeElement === document.querySelector('.note')")
     # Solo loops the time of the note, and plays it.
     page.get_by_role("button", name="Solo").first.click()
     wait_until(page, lambda: page.get_by_role("button", name="Pause").count() == 1)

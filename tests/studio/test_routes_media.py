@@ -10,6 +10,8 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, change_edit, decode_samples, wait_for_job
+from tonewood.studio.session_audio import load_found_mask
+from tonewood.studio.state import StudioState
 from tonewood.studio.tiles import TILE_COLUMNS, TILE_ROWS
 
 
@@ -97,6 +99,31 @@ def test_played_range_equals_downloaded_file(client: TestClient, session: dict[s
     assert abs(estimated["output_db"] - levels["output_db"]) < 0.5
     gain = 10 ** ((levels["output_db"] - estimated["output_db"]) / 20)
     np.testing.assert_allclose(early * gain, decode_samples(late), atol=1e-4)
+
+
+def test_filter_of_the_page_has_the_mask_and_the_levels(
+    client: TestClient, session: dict[str, Any], studio_state: StudioState
+) -> None:
+    base = f"/api/sessions/{session['id']}"
+    state = change_edit(client, session, amount=0.5, notes=[NOTE])
+    grid = client.get(f"{base}/filter").json()
+    assert (grid["window"], grid["hop"], grid["fft"]) == (480, 160, 960)
+    chunks = [
+        np.frombuffer(client.get(f"{base}/filter/{number}?found={grid['found']}").content, "<i2")
+        for number in range(2)
+    ]
+    steps = np.concatenate(chunks).reshape(-1, len(grid["row_hz"]))
+    stored, current = studio_state.session_and_state(session["id"])
+    mask = load_found_mask(stored, current, studio_state.model_for_edit(stored, current))
+    np.testing.assert_allclose(steps.T * grid["step_db"], mask.gain_db, atol=1e-5)
+    for wrong in (f"2?found={grid['found']}", "0?found=99"):
+        assert client.get(f"{base}/filter/{wrong}").status_code == 404
+    table = client.post(f"{base}/levels", json=state["edit"]).json()
+    at = dict(zip(table["amounts"], table["levels"], strict=True))
+    assert list(at) == sorted(at)
+    assert at[0.5]["output_db"] == pytest.approx(state["levels"]["output_db"])
+    assert at[0.0]["output_db"] == 0
+    client.post(f"{base}/undo")
 
 
 def test_zero_amount_returns_the_recording(client: TestClient, session: dict[str, Any]) -> None:

@@ -68,7 +68,14 @@ export interface Certificate {
   reasons: string[];
 }
 
+/** What a running search has found of a recording's first mask. */
+export interface Part {
+  found: number; // number of the mask
+  seconds: number;
+}
+
 export interface State {
+  part?: Part | null; // known to this page only
   number: number;
   found: number | null;
   edit: Edit;
@@ -81,6 +88,12 @@ export interface State {
   model: string | null; // that found the mask
   lost: boolean; // that model does not exist any more
 }
+
+/** Returns the number of the mask that is shown and played. */
+export const maskOf = (state: State): number | null => state.found ?? state.part?.found ?? null;
+
+/** Returns whether there is something to compare with the original. */
+export const isMasked = (state: State): boolean => maskOf(state) !== null || state.edit.notes.length > 0;
 
 export interface Listed {
   id: string;

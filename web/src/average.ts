@@ -15,6 +15,7 @@ export class AverageEq {
   readonly element: HTMLElement;
   private plot = s("svg", { preserveAspectRatio: "none", role: "img" });
   private curve: Curve | null = null;
+  private whole: Curve | null = null; // of the whole recording, to compare with that in view
   reach = 18; // gain at the edge, dB: the scale of the picture's colours, too
 
   private name: HTMLButtonElement;
@@ -42,7 +43,7 @@ export class AverageEq {
 
   private label(): void {
     this.name.replaceChildren(h("span", { class: "long" }, this.visible ? "In view: " : "Average "), "EQ");
-    this.name.title = this.visible ? "EQ of the visible range; click for the whole recording" : "EQ of the whole recording; click for the visible range";
+    this.name.title = this.visible ? "EQ of the visible range, and of the whole recording (dotted); click for the whole alone" : "EQ of the whole recording; click for the visible range";
   }
 
   /** The largest boost and the largest cut of the average. */
@@ -54,12 +55,13 @@ export class AverageEq {
   }
 
   async load(session: Session): Promise<void> {
-    const { start, end } = this.scale;
-    const range = this.visible ? `&start_s=${start.toFixed(3)}&end_s=${end.toFixed(3)}` : "";
-    const curve = await get<Curve>(`/sessions/${session.id}/curve?axis=${this.scale.axis}${range}`);
-    this.curve = curve;
-    if (this.visible) return; // the scale stays
-    const most = Math.max(6, ...curve.low.map(Math.abs), ...curve.high.map(Math.abs));
+    const { start, end, axis } = this.scale;
+    const path = `/sessions/${session.id}/curve?axis=${axis}`;
+    const range = `&start_s=${start.toFixed(3)}&end_s=${end.toFixed(3)}`;
+    const [whole, curve] = await Promise.all([get<Curve>(path), this.visible ? get<Curve>(path + range) : null]);
+    [this.whole, this.curve] = [whole, curve ?? whole];
+    if (curve) return; // the scale stays
+    const most = Math.max(6, ...whole.low.map(Math.abs), ...whole.high.map(Math.abs));
     this.reach = Math.min(30, Math.ceil(most / 6) * 6);
   }
 
@@ -83,6 +85,7 @@ export class AverageEq {
       ...scale.ticks().map((hz) => s("line", { class: "grid", x1: 0, x2: width, y1: scale.y(hz), y2: scale.y(hz) })),
       s("line", { class: "zero", x1: width / 2, x2: width / 2, y1: 0, y2: height }),
       s("polygon", { class: "band", points: [...at(curve.low), ...at(curve.high).reverse()].join(" ") }),
+      ...(this.visible && this.whole ? [s("polyline", { class: "whole", points: at(this.whole.mean).join(" ") })] : []),
       s("polyline", { class: "mean", points: at(curve.mean).join(" ") }),
       ...(width < 90
         ? [s("text", { x: width / 2, y: height - 6, "text-anchor": "middle" }, `±${reach} dB`)]

@@ -27,6 +27,10 @@ export interface Desk {
   keepSoon(edit: Edit): void;
   /** Removes an item and selects the next one. */
   remove(id: string): void;
+  /** The item that the Tab key reaches; null if there is none. */
+  entry: string | null;
+  /** Moves the focus to the item before (-1) or after (1). */
+  pass(id: string, by: number): void;
 }
 
 interface Item {
@@ -102,6 +106,7 @@ export class Blocks<T extends Item> {
       element.classList.toggle("selected", selected);
       element.setAttribute("aria-label", this.kind.described(item));
       element.setAttribute("aria-pressed", String(selected));
+      element.tabIndex = this.desk.entry === item.id ? 0 : -1; // one stop of the Tab key for all
       this.kind.paint(item, element, element.firstElementChild as HTMLElement);
     }
   }
@@ -125,7 +130,7 @@ export class Blocks<T extends Item> {
 
   private made(id: string): HTMLElement {
     const { name } = this.kind;
-    const element = h("div", { role: "button", tabindex: "0", class: `block ${name}`, "data-id": id }, h("span", { class: "gain" }));
+    const element = h("div", { role: "button", tabindex: "-1", class: `block ${name}`, "data-id": id }, h("span", { class: "gain" }));
     for (const edge of EDGES) element.append(h("i", { class: `grip ${edge}`, "data-edge": edge }));
     element.addEventListener("pointerdown", (event) => this.grab(event, id, element));
     element.addEventListener("focus", () => this.desk.select(id));
@@ -199,6 +204,8 @@ export class Blocks<T extends Item> {
     const made = arrow ? this.arrowed(item, event.key, fine, event.shiftKey) : this.kind.typed(item, event.key, fine);
     if (event.key === "Delete" || event.key === "Backspace") {
       this.desk.remove(id);
+    } else if (event.key === "PageDown" || event.key === "PageUp") {
+      this.desk.pass(id, event.key === "PageDown" ? 1 : -1);
     } else if (made) this.desk.keepSoon(altered(this.kind, this.desk.edit, id, () => made));
     else return;
     event.preventDefault();

@@ -52,6 +52,7 @@ const ICONS: Record<string, string> = {
   area: "M4 4h4M4 4v4M20 4h-4M20 4v4M4 20h4M4 20v-4M20 20h-4M20 20v-4M9 12h6",
   pin: "M12 14v7M8 4h8l-1 6 3 4H6l3-4z",
   mute: "M4 10v4h3l5 4V6l-5 4zM16 9.500l5 5M21 9.500l-5 5",
+  volume: "M4 10v4h3l5 4V6l-5 4zM15.500 9.500a4 4 0 0 1 0 5M18 7a8 8 0 0 1 0 10",
   trash: "M5 7h14M10 4h4M7 7l1 13h8l1-13",
   down: "M12 4v12M7 11l5 5 5-5M5 20h14",
   folder: "M3 7a2 2 0 0 1 2-2h4l2 2h8a2 2 0 0 1 2 2v8a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2z",

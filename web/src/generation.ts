@@ -1,5 +1,7 @@
 /** Ranges of audio that are scheduled without a gap and faded together. */
 
+import type { Filtering } from "./filtering";
+
 export const FADE_S = 0.012;
 
 interface Segment {
@@ -16,18 +18,22 @@ export class Generation {
   readonly sources: AudioBufferSourceNode[] = [];
   ended = false;
   amount = 1; // of the mask in its output
+  key: string | null = null; // of the edit that the server rendered for it
 
   constructor(
     context: AudioContext,
     target: AudioNode,
     public next: number, // sample that is scheduled next
     public time: number, // time at which it is played
+    readonly slot: number, // of the filter
+    private filtering: Filtering,
   ) {
     this.fade = new GainNode(context, { gain: 0 });
     this.input = new GainNode(context, { gain: 0 });
     this.output = new GainNode(context, { gain: 0 });
     this.input.connect(this.fade);
     this.output.connect(this.fade);
+    filtering.connect(slot, this.output);
     this.fade.connect(target);
   }
 
@@ -41,6 +47,7 @@ export class Generation {
   }
 
   stop(time: number): void {
+    if (this.ended) return;
     this.ended = true;
     this.fade.gain.cancelScheduledValues(time);
     this.fade.gain.setValueAtTime(1, time);
@@ -52,6 +59,9 @@ export class Generation {
         // it was not started
       }
     }
-    window.setTimeout(() => this.fade.disconnect(), 1000 * (FADE_S + 0.3));
+    window.setTimeout(() => {
+      this.fade.disconnect();
+      this.filtering.disconnect(this.slot, this.output);
+    }, 1000 * (FADE_S + 0.3));
   }
 }

@@ -45,16 +45,22 @@ export class Marks implements Desk {
 
   preview(edit: Edit): void {
     this.edits.now = edit;
-    this.lay();
+    this.changed();
   }
 
   keep(edit: Edit): void {
     this.edits.keep(edit);
-    this.lay();
+    this.changed();
   }
 
   keepSoon(edit: Edit): void {
     this.edits.keepSoon(edit);
+    this.changed();
+  }
+
+  /** The edit is another one: it is heard and drawn. */
+  changed(): void {
+    this.player.preview(this.edits.now);
     this.lay();
   }
 
@@ -64,10 +70,27 @@ export class Marks implements Desk {
     this.lay();
   }
 
+  get entry(): string | null {
+    const { notes, areas } = this.edit;
+    const present = [...notes, ...areas].some((item) => item.id === this.selected);
+    return present ? this.selected : (notes[0]?.id ?? areas[0]?.id ?? null);
+  }
+
+  pass(id: string, by: number): void {
+    const ids = this.order(id);
+    this.reveal(ids[(ids.indexOf(id) + by + ids.length) % ids.length]);
+  }
+
+  /** Returns the ids of all notes and areas; of harmonics, that of the first, or `id`. */
+  private order(id: string): string[] {
+    const { notes, areas } = this.edit;
+    return [...notes, ...areas].map((item) => item.id).filter((it) => (groupOf(it) === groupOf(id) ? it === id : groupOf(it) === it));
+  }
+
   /** Removes an item; the focus goes to the next one. */
   remove(id: string): void {
-    const { notes, areas } = this.edit;
-    const ids = [...notes, ...areas].map((item) => item.id).filter((it) => groupOf(it) === it || it === id);
+    const { notes } = this.edit;
+    const ids = this.order(id);
     const rest = ids.filter((it) => groupOf(it) !== groupOf(id));
     const next = rest[Math.min(ids.indexOf(id), rest.length - 1)] ?? null;
     const isNote = notes.some((note) => note.id === id);

@@ -1,14 +1,16 @@
 /**
  * Plays input, output and their difference without gaps and at the same position.
  *
- * The server sends ranges of samples of input and output. They are scheduled one after the other, exact
- * to the sample. All three ways of listening are gains on these two signals, so switching changes only
- * gains. A change of the mask starts a new generation of ranges shortly ahead of the playback position,
- * and fades over to it.
+ * Ranges of samples are scheduled one after the other, exact to the sample. The output of an edit that the
+ * server has rendered comes from there; until then, the input is filtered in the page. All three ways of
+ * listening are gains on input and output, so switching changes only gains. A rendering that arrives starts a
+ * new generation of ranges shortly ahead of the playback position, and fades over to it.
  */
 
-import type { Levels, Session } from "./api";
+import type { Edit, Levels, Session } from "./api";
+import { Filtering } from "./filtering";
 import { FADE_S, Generation } from "./generation";
+import { LevelTable } from "./loudness";
 import { Meter } from "./meter";
 
 export type Way = "input" | "output" | "difference";
@@ -18,20 +20,28 @@ const START_S = 0.8; // playback starts with more, because the page may still be
 const PIECE_S = 1.0;
 const AHEAD_S = 1.6;
 const LEAD_S = 0.03; // from a request to its sound: the time that a range takes to arrive
+const SURE_S = 0.1; // the same, if the edit is heard already
+
+type Channels = Float32Array<ArrayBuffer>[];
 
 export class Player extends EventTarget {
   way: Way = "output";
   loop: { start: number; end: number } | null = null;
   playing = false;
-  amount: number | null = null; // while the slider moves: played before it is stored
   levels: Levels;
   readonly meter = new Meter();
   private context: AudioContext | null = null;
   private master: GainNode | null = null; // what is played
   private heard: GainNode | null = null; // that, after the filters of a solo
+  private speaker: GainNode | null = null; // that, at the volume
+  private loudness = 1;
   private generation: Generation | null = null;
   private resting = 0; // position in seconds while nothing plays
-  private inputs = new Map<number, Promise<Float32Array<ArrayBuffer>[]>>();
+  private inputs = new Map<number, Promise<Channels>>();
+  private draft: Edit | null = null; // played before it is stored
+  private filtering: Filtering;
+  private table: LevelTable;
+  private slot = 0;
   private pumping = false;
   private refreshing = false;
   private again = false;
@@ -40,6 +50,14 @@ export class Player extends EventTarget {
   constructor(private session: Session) {
     super();
     this.levels = session.state.levels;
+    this.filtering = new Filtering(session);
+    this.table = new LevelTable(session, () => this.level());
+  }
+
+  /** Gain of everything that is played; the meter does not follow it. */
+  set volume(gain: number) {
+    this.loudness = gain;
+    if (this.context) this.speaker?.gain.setTargetAtTime(gain, this.context.currentTime, 0.01);
   }
 
   get duration(): number {
@@ -58,6 +76,7 @@ export class Player extends EventTarget {
     this.playing = true;
     this.dispatchEvent(new Event("play"));
     await context.resume();
+    this.level();
     if (this.resting >= this.duration - 0.02) this.resting = this.loop?.start ?? 0;
     await this.begin(this.resting);
   }
@@ -90,17 +109,60 @@ export class Player extends EventTarget {
     if (this.context && this.generation) this.balance(this.generation, this.context.currentTime, 0.008);
   }
 
-  /** The output changed: it is approximated at once, and played as soon as the server has rendered it. */
+  /** Plays an edit that is being made; null if it is stored. */
+  preview(draft: Edit | null): void {
+    const { state } = this.session;
+    const { amount } = this.edit;
+    this.draft = draft && JSON.stringify(draft) !== JSON.stringify(state.edit) ? draft : null;
+    const asked = performance.now();
+    this.level(asked);
+    if (this.filtering.ready) {
+      const outdated = this.rendered ? this.generation?.key !== state.key : !this.filtering.fits;
+      if (outdated) void this.refresh();
+    } else if (this.edit.amount !== amount) {
+      this.asked ||= asked;
+      void this.refresh();
+    }
+  }
+
+  /** A state of the server is shown; `changed` if it is another edit, `draft` if the page has a newer one. */
+  accept(draft: Edit | null, changed: boolean): void {
+    this.preview(draft);
+    if (changed && !this.filtering.ready) void this.refresh();
+  }
+
+  /** Plays the edit, at the levels that are known now. */
+  private level(asked = 0): void {
+    const { state } = this.session;
+    const estimated = this.playing ? this.table.at(this.edit) : null; // also for the first change of a stored edit
+    this.levels = ((this.draft || state.part) && estimated) || state.levels;
+    this.dispatchEvent(new Event("levels"));
+    const { context, generation } = this;
+    if (!context || !generation) return;
+    if (!this.serves(generation) && this.filtering.apply(this.edit, this.levels.output_db, asked)) generation.key = null;
+    this.balance(generation, context.currentTime, 0.01);
+    if (this.filtering.ready || !asked) return;
+    // From the slider's event until a mix of original and output leaves the audio graph.
+    performance.measure("change-to-approximation", { start: asked, end: performance.now() + 1000 * context.baseLatency });
+  }
+
+  private get edit(): Edit {
+    return this.draft ?? this.session.state.edit;
+  }
+
+  /** Whether the server's output can be played. */
+  private get rendered(): boolean {
+    return !this.filtering.ready || (this.session.state.whole && this.draft === null);
+  }
+
+  /** Whether a generation plays the server's output, and that of the edit. */
+  private serves(generation: Generation): boolean {
+    return this.rendered && (!this.filtering.ready || generation.key === this.session.state.key);
+  }
+
+  /** Schedules the output anew. */
   async refresh(): Promise<void> {
     if (!this.playing || !this.generation || !this.context) return;
-    this.asked ||= performance.now();
-    if (this.amount !== null) {
-      const start = performance.now();
-      this.balance(this.generation, this.context.currentTime, 0.01);
-      // From the slider's event until the mix leaves the audio graph.
-      const end = performance.now() + 1000 * this.context.baseLatency;
-      performance.measure("change-to-approximation", { start, end });
-    }
     if (this.refreshing) {
       this.again = true;
       return;
@@ -122,7 +184,7 @@ export class Player extends EventTarget {
       this.again = false;
       const asked = this.asked;
       this.asked = 0;
-      const ahead = this.context.currentTime + LEAD_S;
+      const ahead = this.context.currentTime + (this.filtering.ready ? 2 * SURE_S : LEAD_S);
       const { rate } = this.session.sound;
       const heard = await this.begin(this.generation.at(ahead, rate) / rate, ahead);
       if (heard !== null && asked) {
@@ -151,6 +213,7 @@ export class Player extends EventTarget {
     this.pause();
     void this.context?.close();
     this.context = null;
+    this.filtering.stop();
   }
 
   private ready(): AudioContext {
@@ -159,7 +222,8 @@ export class Player extends EventTarget {
       this.context = new AudioContext({ latencyHint: "interactive", sampleRate: Math.max(rate, 8000) });
       this.master = new GainNode(this.context);
       this.heard = new GainNode(this.context);
-      this.master.connect(this.heard).connect(this.context.destination);
+      this.speaker = new GainNode(this.context, { gain: this.loudness });
+      this.master.connect(this.heard).connect(this.speaker).connect(this.context.destination);
       void this.meter.listen(this.context, this.heard);
     }
     return this.context;
@@ -171,18 +235,31 @@ export class Player extends EventTarget {
     const { rate, samples } = this.session.sound;
     const start = Math.min(Math.round(seconds * rate), samples - 1);
     const before = this.generation;
-    const stop = this.edge(start, wanted ? FIRST_S : START_S);
-    const amount = this.amount ?? this.session.state.edit.amount;
-    const [input, output] = await this.fetched(start, stop);
+    await this.filtering.start(context);
+    const first = this.filtering.ready ? PIECE_S : FIRST_S; // an edit that is heard already has time
+    const stop = this.edge(start, wanted ? first : START_S);
+    const { amount } = this.edit;
+    const { key } = this.session.state;
+    const [input, output] = await this.fetched(start, stop, this.rendered);
     if (!this.playing || this.generation !== before) return null;
     // A range that arrives late continues where playback should be by now. Ranges start on
     // whole samples of the audio clock, so that they join without a gap or an overlap.
-    const soonest = Math.max(wanted ?? 0, context.currentTime + 0.008);
+    const least = wanted && this.filtering.ready ? SURE_S : 0.008;
+    const soonest = Math.max(wanted ?? 0, context.currentTime + least);
     const time = Math.ceil(soonest * rate) / rate;
     const late = wanted ? Math.round((time - wanted) * rate) : 0;
-    const generation = new Generation(context, this.master as GainNode, start, wanted ?? time);
-    generation.time = wanted ?? time;
+    if (late >= input[0].length && before) {
+      this.again = true; // all of it is past: playback goes on as it is, and this is tried again
+      return null;
+    }
+    this.slot = 1 - this.slot;
+    const generation = new Generation(context, this.master as GainNode, start, wanted ?? time, this.slot, this.filtering);
     generation.amount = amount;
+    // An edit that was made meanwhile is filtered here.
+    generation.key = output && key === this.session.state.key ? key : null;
+    const exact = this.serves(generation);
+    if (!exact) this.filtering.apply(this.edit, this.levels.output_db, 0);
+    this.filtering.begin(generation.slot, exact);
     before?.stop(time);
     this.generation = generation;
     this.schedule(generation, start, input, output, late, time);
@@ -196,8 +273,8 @@ export class Player extends EventTarget {
   private schedule(
     generation: Generation,
     start: number,
-    input: Float32Array<ArrayBuffer>[],
-    output: Float32Array<ArrayBuffer>[],
+    input: Channels,
+    output: Channels | null,
     skip: number,
     time: number,
   ): void {
@@ -205,18 +282,19 @@ export class Player extends EventTarget {
     const { rate } = this.session.sound;
     const length = input[0].length;
     const from = Math.min(skip, length);
-    for (const [channels, bus] of [
-      [input, generation.input],
-      [output, generation.output],
-    ] as const) {
+    for (const channels of [input, output]) {
+      if (!channels) continue;
       const buffer = new AudioBuffer({ numberOfChannels: channels.length, length, sampleRate: rate });
       channels.forEach((channel, number) => buffer.copyToChannel(channel, number));
       const source = new AudioBufferSourceNode(context, { buffer });
-      source.connect(bus);
+      if (channels === input) source.connect(generation.input);
+      else if (this.filtering.ready) this.filtering.feed(generation.slot, source);
+      else source.connect(generation.output);
       source.start(time, from / rate);
       source.onended = () => source.disconnect();
       generation.sources.push(source);
     }
+    this.filtering.play(generation.slot, Math.round(time * rate), start + from, length - from);
     generation.segments.push({ time, sample: start + from, length: length - from });
     if (generation.segments.length > 12) generation.segments.splice(0, 4);
     if (generation.sources.length > 24) generation.sources.splice(0, 8);
@@ -248,7 +326,7 @@ export class Player extends EventTarget {
           await pause(60);
         } else {
           const start = generation.next;
-          const [input, output] = await this.fetched(start, this.edge(start, PIECE_S));
+          const [input, output] = await this.fetched(start, this.edge(start, PIECE_S), this.serves(generation));
           if (generation !== this.generation || generation.ended) continue;
           const { rate } = this.session.sound;
           const late = this.context.currentTime + 0.005 > generation.time;
@@ -274,19 +352,29 @@ export class Player extends EventTarget {
     return Math.max(stop, start + 1);
   }
 
-  private async fetched(start: number, stop: number): Promise<[Float32Array<ArrayBuffer>[], Float32Array<ArrayBuffer>[]]> {
+  /** Returns the samples [start, stop) of the input, and those of the server's output if they are needed. */
+  private async fetched(start: number, stop: number, rendered: boolean): Promise<[Channels, Channels | null]> {
+    const { filtering } = this;
+    const first = Math.max(0, start - filtering.margin);
+    const last = Math.min(this.session.sound.samples, stop + filtering.margin);
     const key = start * 2 ** 22 + (stop - start);
     let input = this.inputs.get(key);
     if (!input) {
-      this.inputs.set(key, (input = this.samples("input", start, stop)));
+      this.inputs.set(key, (input = this.samples("input", first, last)));
       input.catch(() => this.inputs.delete(key));
       if (this.inputs.size > 40) this.inputs.delete(this.inputs.keys().next().value as number);
     }
-    return Promise.all([input, this.samples("output", start, stop)]);
+    const [wide, output] = await Promise.all([
+      input,
+      rendered ? this.samples("output", start, stop) : null,
+      filtering.ready && filtering.load(start, stop, this.edit),
+    ]);
+    filtering.pass(key, first, wide);
+    return [wide.map((channel) => channel.subarray(start - first, stop - first)), output];
   }
 
-  private async samples(which: "input" | "output", start: number, stop: number): Promise<Float32Array<ArrayBuffer>[]> {
-    const amount = which === "output" && this.amount !== null ? `&amount=${this.amount}` : "";
+  private async samples(which: "input" | "output", start: number, stop: number): Promise<Channels> {
+    const amount = which === "output" && this.draft ? `&amount=${this.draft.amount}` : "";
     const answer = await fetch(
       `/api/sessions/${this.session.id}/sound/${which}?start=${start}&stop=${stop}${amount}`,
     );
@@ -305,10 +393,10 @@ export class Player extends EventTarget {
   private balance(generation: Generation, time: number, over: number): void {
     const input = 10 ** (this.levels.input_db / 20);
     const lift = 10 ** (this.levels.difference_db / 20);
-    // Until the output of a new amount arrives, original and output are mixed. Their gains have no phase, so
-    // a mix of 1 - w and w has the gain 1 - w + w g: that of the amount, for small changes.
-    const amount = this.amount ?? this.session.state.edit.amount;
-    const w = generation.amount ? Math.max(-1, Math.min(2, amount / generation.amount)) : 1;
+    // Without a filter in the page, original and output are mixed until the output of a new amount arrives. Their
+    // gains have no phase, so a mix of 1 - w and w has the gain 1 - w + w g: that of the amount, for small changes.
+    const mixed = !this.filtering.ready && generation.amount;
+    const w = mixed ? Math.max(-1, Math.min(2, this.edit.amount / generation.amount)) : 1;
     const gains = {
       input: [input, 0],
       output: [(1 - w) * input, w],

@@ -11,6 +11,8 @@ const PHASES: Record<string, string> = {
   explaining: "Explaining the score …",
 };
 
+const LONG_S = 90; // shorter recordings are not counted in minutes
+
 export class Progress {
   readonly element: HTMLElement;
   private text = h("span", {});
@@ -61,10 +63,10 @@ export class Progress {
     const show = () => {
       const elapsed = (performance.now() - this.started) / 1000;
       const expected = job.expected_s;
-      const phase = PHASES[job.told.phase] ?? "Starting …";
+      const phase = place(job.told.phase, job.told.at_s, seconds);
       if (!expected) this.tell(phase);
       else this.tell(phase, Math.min(elapsed, 0.98 * expected), expected);
-      this.figure.textContent = left(elapsed, expected, seconds);
+      this.figure.textContent = left(elapsed, expected);
     };
     show();
     clearInterval(this.timer);
@@ -72,12 +74,18 @@ export class Progress {
   }
 }
 
+/** Names a phase, and the minute of a long recording that it has reached. */
+function place(phase: string, at_s: number | null | undefined, seconds: number): string {
+  const name = PHASES[phase] ?? "Starting …";
+  if (at_s == null || seconds < LONG_S) return name;
+  return `${name.replace(" …", "")}: minute ${Math.floor(at_s / 60) + 1} of ${Math.ceil(seconds / 60)}`;
+}
+
 /** Says how long a job still takes, from its age and its expected duration. */
-function left(elapsed: number, expected: number | null | undefined, seconds: number): string {
+function left(elapsed: number, expected: number | null | undefined): string {
   const age = clock(elapsed, 0);
   if (!expected) return age;
   const rest = expected - elapsed;
-  const of = seconds > 600 ? ` for ${Math.round(seconds / 60)} min of sound` : "";
-  if (rest < 1) return `${age}, nearly done${of}`;
-  return `${age}, about ${rest < 90 ? `${Math.ceil(rest)} s` : `${Math.ceil(rest / 60)} min`} left${of}`;
+  if (rest < 1) return `${age}, nearly done`;
+  return `${age}, about ${rest < 90 ? `${Math.ceil(rest)} s` : `${Math.ceil(rest / 60)} min`} left`;
 }

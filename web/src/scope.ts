@@ -1,6 +1,6 @@
 /** The picture: levels, gains or both, with axes and playhead. */
 
-import type { Session, State } from "./api";
+import { isMasked, type Session, type State } from "./api";
 import { isDark } from "./colours";
 import { clock, h, inked } from "./dom";
 import { hzOf, keys, noteLabels, STRINGS } from "./pitch";
@@ -63,7 +63,7 @@ export class Scope {
   }
 
   set state(state: State) {
-    if (state.key !== this.drawnState.key) this.before = this.drawnState;
+    if (state.key !== this.drawnState.key || state.part !== this.drawnState.part) this.before = this.drawnState;
     this.drawnState = state;
   }
 
@@ -108,8 +108,7 @@ export class Scope {
 
   /** Whether there is a mask to show. */
   get masked(): boolean {
-    const { found, edit } = this.state;
-    return found !== null || edit.notes.length > 0;
+    return isMasked(this.state);
   }
 
   /** Whether gains or saliency are drawn. */
@@ -253,6 +252,8 @@ export class Scope {
     const { scale, session } = this;
     const find = (of: Kind) =>
       wanted ? this.tiles.get(of, scale.axis, level, number, state) : this.tiles.here(of, scale.axis, level, number, state);
+    // Until the gains of an edit arrive, levels are drawn with those before, not as the original.
+    const findGains = () => find("mask") ?? (this.before && this.tiles.here("mask", scale.axis, level, number, this.before));
     const tile = find(kind);
     if (!tile) return false;
     const span = session.axes.finest_s * 2 ** level * session.axes.columns;
@@ -261,11 +262,11 @@ export class Scope {
     const right = scale.x((number + 1) * span) * ratio;
     const { rows, columns } = session.axes;
     const [top, height] = [(1 - scale.top) * rows, (scale.top - scale.bottom) * rows];
-    context.drawImage(this.coloured(tile, kind, find), 0, top, columns, height, left, 0, right - left, this.canvas.height);
+    context.drawImage(this.coloured(tile, kind, find, findGains), 0, top, columns, height, left, 0, right - left, this.canvas.height);
     return true;
   }
 
-  private coloured(tile: Tile, kind: Kind, find: (kind: Kind) => Tile | null): HTMLCanvasElement {
+  private coloured(tile: Tile, kind: Kind, find: (kind: Kind) => Tile | null, findGains: () => Tile | null): HTMLCanvasElement {
     const paint: Paint = {
       dark: isDark(),
       grey: this.covered,
@@ -277,7 +278,7 @@ export class Scope {
     if (kind === "mask" || kind === "saliency") return this.tiles.gains(tile, kind, paint, find(this.levels));
     // Without a rendering, the output is drawn from the original's levels and the mask.
     const preview = kind === "input" && this.shown === "output" && !this.exact && this.masked;
-    return this.tiles.levels(tile, paint, preview ? find("mask") : null);
+    return this.tiles.levels(tile, paint, preview ? findGains() : null);
   }
 
   private label(): void {

@@ -1,16 +1,20 @@
 /** The searches of one recording: started, followed, cancelled. */
 
-import { cancel, capital, get, Listening, over, post, trying, type Job, type Session } from "./api";
+import { cancel, capital, get, Listening, over, post, trying, type Job, type Part, type Session } from "./api";
 import { arrange, h, say } from "./dom";
 import type { Edits } from "./edits";
 import { Progress } from "./progress";
 import { choose } from "./sheet";
+
+const PART_MS = 2000;
 
 interface Heard {
   /** Receives the session when a job is done, or when the server is reachable again (without a job). */
   stands(session: Session, job: Job | null): void;
   /** The rendering of an edit was stopped. */
   stopped(): void;
+  /** A first search has found a part of the mask; null when it is over. */
+  found(part: Part | null): void;
 }
 
 export class Searches {
@@ -19,6 +23,7 @@ export class Searches {
   private job: Job | null = null;
   private listening: Listening;
   private gone = false;
+  private partAt = -Infinity; // performance.now() of the part that was passed on last
 
   constructor(
     private session: Session,
@@ -80,10 +85,22 @@ export class Searches {
       if (job.kind !== "whole") this.job = job;
     } else if (this.job?.id === job.id) this.job = null;
     this.show();
+    this.tellPart(job);
     if (job.state === "failed") say(capital(String(job.told.error)), "error");
     if (job.state === "cancelled" && job.kind !== "whole") say("Cancelled; nothing was changed.");
     if (job.kind === "whole" && (job.state === "cancelled" || job.state === "interrupted")) this.heard.stopped();
     if (job.state === "done") await this.look(job);
+  }
+
+  /** Passes on what a search has found, not more often than the page can show it. */
+  private tellPart(job: Job): void {
+    if (job.kind !== "enhance" || this.session.state.found !== null) return;
+    const part = (job.told.part as Part | undefined) ?? null;
+    if (over(job) && job.state !== "done") this.heard.found(null);
+    else if (part && part.seconds !== this.session.state.part?.seconds && performance.now() - this.partAt > PART_MS) {
+      this.partAt = performance.now();
+      this.heard.found(part);
+    }
   }
 
   /** The server is reachable again; its jobs may be lost. */

@@ -1,6 +1,6 @@
 /** The page of one recording: see, hear and edit it. */
 
-import { get, put, trying, type Formats, type Job, type Session, type State } from "./api";
+import { get, maskOf, put, trying, type Formats, type Job, type Part, type Session, type State } from "./api";
 import { AverageEq } from "./average";
 import type { Box, Tool } from "./blocks";
 import { CertificateCard } from "./certificate";
@@ -73,10 +73,11 @@ export class SessionPage {
     });
     this.marks = new Marks(this.edits, this.scope, this.player, (box) => this.solo(box));
     this.shape = new ShapeCard(this.marks);
-    this.snapshots = new Snapshots(session, this.edits, () => this.marks.lay());
+    this.snapshots = new Snapshots(session, this.edits, () => this.marks.changed());
     this.searches = new Searches(session, this.edits, {
       stands: (told, job) => this.stands(told, job),
       stopped: () => this.settleIfNeeded(),
+      found: (part) => this.partly(part),
     });
     this.exports = new Exports(session, () => this.edits.settled());
     this.build();
@@ -210,10 +211,10 @@ export class SessionPage {
 
   private show(): void {
     const { state } = this.session;
-    const { amount } = this.edits.now;
+    const { amount, notes } = this.edits.now;
     const found = state.found !== null;
     this.scope.state = state;
-    const masked = found || this.edits.now.notes.length > 0;
+    const masked = maskOf(state) !== null || notes.length > 0;
     this.scope.amount = amount;
     this.transport.show(amount, masked);
     this.transport.tell(state, this.session.sound.clipped);
@@ -223,7 +224,7 @@ export class SessionPage {
     (this.enhanceButton.lastChild as HTMLElement).textContent = act;
     this.enhanceButton.classList.toggle("primary", !found || other);
     this.certificate.show(state, this.session.model);
-    this.exports.show(found, masked);
+    this.exports.show(found, found || notes.length > 0);
     this.shape.show(found);
     this.marks.lay();
     this.summarise();
@@ -257,9 +258,17 @@ export class SessionPage {
 
   private turned(amount: number): void {
     this.edits.now = { ...this.edits.now, amount };
+    this.player.preview(this.edits.now);
     this.scope.amount = amount;
     this.scope.draw();
     this.eq.draw(amount);
+  }
+
+  /** A part of the mask is seen and heard while the rest is searched. */
+  private partly(part: Part | null): void {
+    this.session.state = { ...this.session.state, part };
+    this.show();
+    this.player.accept(this.edits.rest ? null : this.edits.now, false);
   }
 
   /** The page is closed: the pending edit is sent now. */
@@ -271,11 +280,9 @@ export class SessionPage {
   private accept(state: State): void {
     const changed = state.key !== this.session.state.key;
     const curve = changed || state.found !== this.session.state.found;
-    this.session.state = state;
-    if (this.edits.rest) this.player.amount = null;
-    this.player.levels = state.levels;
+    this.session.state = state.found === null ? { ...state, part: this.session.state.part } : state;
     this.show();
-    if (changed) void this.player.refresh();
+    this.player.accept(this.edits.rest ? null : this.edits.now, changed);
     if (curve) void this.loadCurve();
     this.settleIfNeeded();
   }

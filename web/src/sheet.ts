@@ -59,6 +59,7 @@ const SHORTCUTS: [string, [string, string][]][] = [
     ["Arrows", "move the selected note; with Shift, resize it; with Alt, finely"],
     ["+ −", "gain of the selected note; also Alt and wheel"],
     ["H, P, M", "harmonics, pin, mute the selected note"],
+    ["Page Up, Page Down", "the note or area before, after"],
     ["Delete", "delete it"],
     ["Ctrl-Z, Ctrl-Shift-Z", "undo, redo"],
     ["Double-click", "reset a slider; click its value to type one"],

@@ -131,7 +131,9 @@ export class Tiles {
   }
 
   private name(kind: Kind, axis: AxisName, level: number, number: number, state: State): string {
-    const key = kind === "mask" || kind === "output" ? `?key=${state.key}` : "";
+    const { part } = state;
+    const grown = kind === "mask" && part ? `&found=${part.found}&of=${part.seconds}` : "";
+    const key = kind === "mask" || kind === "output" ? `?key=${state.key}${grown}` : "";
     const digest = kind === "saliency" ? `?of=${this.session.saliency?.digest}` : "";
     return `${kind}/${axis}/${level}/${number}${key}${digest}`;
   }

@@ -1,6 +1,6 @@
 /** Playback controls: play, position, input or output, amount. */
 
-import type { State } from "./api";
+import { isMasked, type State } from "./api";
 import { button, clock, decibels, h, icon, say } from "./dom";
 import { parsePercent, Slider } from "./slider";
 import { percent } from "./notes";
@@ -19,11 +19,17 @@ export interface Region {
 }
 
 interface Heard {
-  /** The amount changes; the page shows it at once. */
+  /** The amount changes; the page shows and plays it at once. */
   turned(amount: number): void;
   kept(): void;
   looped(region: Region | null): void;
 }
+
+const VOLUME = "volume"; // in the browser's storage
+const SOFTEST_DB = -40; // at the left end, before silence
+
+/** Returns the gain of a share of the volume slider: equal steps in dB, and silence at its end. */
+const volumeGain = (share: number): number => (share <= 0 ? 0 : 10 ** ((SOFTEST_DB * (1 - share)) / 20));
 
 export class Transport {
   readonly element: HTMLElement;
@@ -34,6 +40,7 @@ export class Transport {
   private ways = h("div", { class: "segmented", role: "group", "aria-label": "Playback" });
   private loopButton = button("Loop", "loop", () => this.toggleLoop(), { bare: true, "aria-pressed": "false" });
   private amount: Slider;
+  private volume: Slider;
   private frame = 0;
   private masked = false;
   private gone = false;
@@ -56,9 +63,15 @@ export class Transport {
     }
     this.amount = new Slider(
       { min: -1, max: 2, step: 0.01, reset: 1, label: "Amount", text: percent, parse: parsePercent },
-      { turned: (amount) => this.turn(amount), kept: () => heard.kept() },
+      { turned: (amount) => heard.turned(amount), kept: () => heard.kept() },
       { id: "amount" },
     );
+    this.volume = new Slider(
+      { min: 0, max: 1, step: 0.02, reset: 1, label: "Volume", text: percent },
+      { turned: (share) => (player.volume = volumeGain(share)), kept: (share) => this.storeVolume(share) },
+    );
+    this.volume.show(storedVolume());
+    player.volume = volumeGain(storedVolume());
     player.addEventListener("play", () => this.playing());
     player.addEventListener("pause", () => this.playing());
     player.addEventListener("timeupdate", () => this.tick());
@@ -67,7 +80,7 @@ export class Transport {
       "div",
       { class: "bar transport" },
       this.playButton,
-      this.time,
+      h("div", { class: "clock" }, this.time, h("div", { class: "volume" }, icon("volume"), this.volume.input)),
       this.ways,
       this.loopButton,
       player.meter.element,
@@ -107,7 +120,7 @@ export class Transport {
   tell(state: State, clipped: boolean): void {
     const { levels, way } = this.player;
     const told: string[] = [];
-    if (state.found !== null || state.edit.notes.length) {
+    if (isMasked(state)) {
       if (way === "difference") told.push(`Difference is played ${decibels(Math.abs(levels.difference_db)).replace("+", "")} ${levels.difference_db < 0 ? "quieter" : "louder"}.`);
       else if (levels.held) {
         told.push(`Output is ${decibels(-levels.input_db).replace("+", "")} quieter to avoid clipping (matched here).`);
@@ -137,10 +150,12 @@ export class Transport {
     }
   }
 
-  private turn(amount: number): void {
-    this.heard.turned(amount);
-    this.player.amount = amount;
-    void this.player.refresh();
+  private storeVolume(share: number): void {
+    try {
+      localStorage.setItem(VOLUME, String(share));
+    } catch {
+      // a browser may forbid storage
+    }
   }
 
   private toggleLoop(): void {
@@ -171,5 +186,13 @@ export class Transport {
     this.playButton.setAttribute("aria-label", playing ? "Pause" : "Play");
     this.playButton.title = playing ? "Pause (space)" : "Play (space)";
     this.tick();
+  }
+}
+
+function storedVolume(): number {
+  try {
+    return Number(localStorage.getItem(VOLUME) ?? 1);
+  } catch {
+    return 1; // a browser may forbid storage
   }
 }

@@ -29,7 +29,8 @@ from tonewood.utils.arrays import FloatArray, Levels
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each row of the found mask
 _MAX_EDIT_HZ = 20_000.0  # of hearing; the found mask ends at half the analysis rate, 8 kHz by default
-_NOTE_DEFAULTS = NoteSettings()
+EDIT_EDGE_HZ, EDIT_EDGE_SECONDS = NoteSettings().smooth_hz, NoteSettings().smooth_ms / 1000
+"""Longest ramps at the edges of notes and regions."""
 
 
 class Note(Settings, strict=True):
@@ -227,8 +228,8 @@ def _note_profiles(notes: Sequence[Note], row_hz: FloatArray, frame_s: FloatArra
             note.seconds, note.hz, note.width_s, note.height_hz, note.gain_db
         )))  # fmt: skip
         # A ramp longer than the note would leave no part of it at full gain.
-        smooth_hz = min(_NOTE_DEFAULTS.smooth_hz, note.height_hz / 2)
-        smooth_s = min(_NOTE_DEFAULTS.smooth_ms / 1000, note.width_s / 2)
+        smooth_hz = min(EDIT_EDGE_HZ, note.height_hz / 2)
+        smooth_s = min(EDIT_EDGE_SECONDS, note.width_s / 2)
         pairs.append(single.profiles(row_hz, frame_s, smooth_hz, smooth_s))
     return np.concatenate([rows for rows, _ in pairs]), np.concatenate([frames for _, frames in pairs])
 

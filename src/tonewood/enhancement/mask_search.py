@@ -354,14 +354,24 @@ def _check_link(channels: int, link: ChannelLink) -> None:
 
 
 def find_masks(
-    source: AudioSource, model: Model, settings: EnhanceSettings, scratch_dir: Path | None
+    source: AudioSource,
+    model: Model,
+    settings: EnhanceSettings,
+    scratch_dir: Path | None,
+    analysis: Analysis | None = None,
 ) -> Generator[SearchStep, None, FoundRecording]:
-    """Find the mask of a recording, or of each of its components if its channels are not linked."""
+    """Find the mask of a recording, or of each of its components if its channels are not linked.
+
+    Parameters
+    ----------
+    analysis : Analysis, optional
+        Of the recording, with pitches, if it was made already.
+    """
     link = settings.render.link
     _check_link(source.channels, link)
     count = count_components(source.channels, link)
     if count == 1:
-        return (yield from _find_component_mask(source, model, settings, scratch_dir))
+        return (yield from _find_component_mask(source, model, settings, scratch_dir, analysis))
     if link == "mid-side":
         # Analysis takes the mean of the channels, which is the mid: this mask is that of the mid.
         whole = yield from _find_component_mask(source, model, settings, scratch_dir)
@@ -388,11 +398,16 @@ def _no_gains(rows: int, start: int, stop: int) -> Levels:
 
 
 def _find_component_mask(
-    source: AudioSource, model: Model, settings: EnhanceSettings, scratch_dir: Path | None
+    source: AudioSource,
+    model: Model,
+    settings: EnhanceSettings,
+    scratch_dir: Path | None,
+    analysis: Analysis | None = None,
 ) -> Generator[SearchStep, None, FoundRecording]:
     # The predictor reads levels only, so a prediction without search needs no pitch analysis.
     one_pass = settings.prior.kind == "predicted" and settings.search.steps == 0
-    analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass)
+    if analysis is None:
+        analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass)
     check_start_time(analysis.n_samples / source.rate, settings)
     used = settings_for_preference_model(settings, model)
     before = measure_input(analysis.rows_db, model, used)

@@ -297,13 +297,20 @@ def enhance_array(
     samples: NDArray[np.float32], rate: int, model: Model, settings: EnhanceSettings
 ) -> Iterator[SearchStep | Enhancement]:
     """Enhance samples (channels, samples) in memory; yields every search step and, last, the result."""
-    for event in enhance_stream(ArraySource(samples, rate), model, settings):
+    yield from enhance_source(ArraySource(samples, rate), model, settings)
+
+
+def enhance_source(
+    source: ArraySource, model: Model, settings: EnhanceSettings, analysis: Analysis | None = None
+) -> Iterator[SearchStep | Enhancement]:
+    """Enhance audio in memory as `enhance_array` does; `analysis` is that of `find_masks`."""
+    for event in enhance_stream(source, model, settings, analysis=analysis):
         if isinstance(event, SearchStep):
             yield event
         else:
             result = event
     # At amount 0 the input itself, not a copy of its blocks.
-    output = samples if settings.render.amount == 0 else np.concatenate(list(result.blocks()), axis=1)
+    output = source.samples if settings.render.amount == 0 else np.concatenate(list(result.blocks()), axis=1)
     yield Enhancement(
         mask=result.mask.load(),
         prior=result.prior,
@@ -312,7 +319,7 @@ def enhance_array(
         settings=settings,
         spectrum=result.spectrum,
         others=tuple(mask.load() for mask in result.others),
-        rate=rate,
+        rate=source.rate,
         rendered=result.output.loudness_match.with_samples(output),
     )
 
@@ -323,6 +330,7 @@ def enhance_stream(
     settings: EnhanceSettings,
     *,
     scratch_dir: Path | None = None,
+    analysis: Analysis | None = None,
 ) -> Iterator[SearchStep | StreamedEnhancement]:
     """Enhance a recording of any length; yields every search step and, last, the result.
 
@@ -336,8 +344,10 @@ def enhance_stream(
     ----------
     scratch_dir : Path, optional
         Folder for arrays as long as the recording; the system's temporary folder if None.
+    analysis : Analysis, optional
+        Of the recording, as `find_masks` takes it.
     """
-    recording = yield from find_masks(source, model, settings, scratch_dir)
+    recording = yield from find_masks(source, model, settings, scratch_dir, analysis)
     yield render_and_certify(
         source,
         recording.analysis,

@@ -7,17 +7,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import TimeSeries
-from tonewood.dsp.stft import log_magnitude, stft
+from tonewood.dsp.stft import hann_window, tapered_fft
 from tonewood.errors import MissingExtraError
 from tonewood.mask.certificate import Change
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
+from tonewood.utils.arrays import FloatArray, Levels
 from tonewood.utils.atomic_write import atomic_path
 from tonewood.utils.figures import save_figure
 
 _PLOT_RANGE_DB = 80.0  # below that, most recordings show only their noise floor
 _MAX_PLOT_COLUMNS = 1600  # more than the page has pixels: longer recordings show every n-th frame
+
+# The picture of an enhancement looks like the studio's: its axis, its windows, its colours.
+_LOWEST_HZ, _ROWS = 40.0, 320
+_WINDOW_S = 0.046
+_TICKS_HZ = (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+_PAPER, _GROUND, _NEUTRAL, _INK, _SOFT, _LINE = (
+    "#faf7f2",
+    "#fcf9f4",
+    "#f5f1ea",
+    "#26201b",
+    "#6a5f55",
+    "#e2d8ca",
+)
+_LEVEL_COLOURS = (
+    (0.0, _GROUND), (0.25, "#f0e1cb"), (0.45, "#deb88c"), (0.65, "#ba784a"), (0.82, "#83422b"),
+    (0.94, "#4e221e"), (1.0, "#281214"),
+)  # fmt: skip
+_GAIN_COLOURS = (
+    (0.0, "#1e54be"), (0.25, "#5e8fcb"), (0.45, "#cbd7e3"), (0.5, _NEUTRAL), (0.55, "#f3d5c3"),
+    (0.75, "#de7545"), (1.0, "#c42818"),
+)  # fmt: skip
 
 
 def check_matplotlib(option: str = "--plot") -> None:
@@ -50,22 +72,83 @@ def plot_enhancement(
     after_gain_db : float
         Gain of the whole output, if `after` does not contain it yet.
     """
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, sharex=True, sharey=True)
+    rate, hop_s = spectrum.rate, spectrum.hop / spectrum.rate
+    edges_hz = np.geomspace(_LOWEST_HZ, rate / 2, _ROWS + 1)
     frames = before.frames // spectrum.hop + 1  # of a centred analysis
-    before_db = _visible_levels(before, frames, spectrum)
-    after_db = _visible_levels(after, frames, spectrum) + after_gain_db
+    seconds = _visible_frames(frames) * hop_s
+    before_db = _log_levels(before, seconds, edges_hz, rate)
+    after_db = _log_levels(after, seconds, edges_hz, rate) + after_gain_db
+    gain_db = _thin_mask(mask).gain_at(np.sqrt(edges_hz[1:] * edges_hz[:-1]), seconds)
     # One colour scale for both, or a difference of level would not show.
     loudest = max(float(before_db.max()), float(after_db.max()))
-    plot_levels(top, before_db, spectrum, "before", loudest, frames)
-    plot_levels(bottom, after_db, spectrum, "after", loudest, frames)
-    plot_gains(middle, _thin_mask(mask), frames, spectrum, "mask")
-    bottom.set_xlabel("s")
-    figure.suptitle(title)
+    # Symmetric, so that the paper's colour is 0 dB; a weak mask must not look like a strong one.
+    reach = max(1.0, float(np.abs(gain_db).max()))
+
+    figure = Figure(figsize=(11, 8.5), layout="constrained", facecolor=_PAPER)
+    panels = figure.subplots(3, 1, sharex=True, sharey=True)
+    level_range, gain_range = (loudest - _PLOT_RANGE_DB, loudest), (-reach, reach)
+    for axes, name, image, limits, colours, label in (
+        (panels[0], "Original", before_db, level_range, _LEVEL_COLOURS, "dBFS"),
+        (panels[1], "Boost and cut", gain_db, gain_range, _GAIN_COLOURS, "dB"),
+        (panels[2], "Enhanced", after_db, level_range, _LEVEL_COLOURS, "dBFS"),
+    ):
+        picture = axes.imshow(
+            image,
+            origin="lower",
+            aspect="auto",
+            extent=(0.0, frames * hop_s, *np.log2(edges_hz[[0, -1]])),
+            cmap=LinearSegmentedColormap.from_list(name, list(colours)),
+            vmin=limits[0],
+            vmax=limits[1],
+        )
+        bar = figure.colorbar(picture, ax=axes, pad=0.01, label=label)
+        bar.outline.set_visible(False)
+        _style(axes, name)
+        _style(bar.ax)
+    ticks = [hz for hz in _TICKS_HZ if hz <= rate / 2]
+    panels[0].set_yticks(np.log2(ticks), [f"{hz // 1_000}k" if hz >= 1_000 else str(hz) for hz in ticks])
+    panels[2].set_xlabel("s", color=_SOFT)
+    figure.suptitle(title, color=_INK, fontsize=11)
     with atomic_path(path, overwrite) as temporary:
         save_figure(figure, temporary, dpi=110)
+
+
+def _style(axes: Any, title: str | None = None) -> None:  # noqa: ANN401 - matplotlib is not typed
+    """Give axes the studio's colours, and a title on the left."""
+    axes.tick_params(colors=_SOFT, labelsize=9, length=3)
+    axes.yaxis.label.set_color(_SOFT)
+    for spine in axes.spines.values():
+        spine.set_color(_LINE)
+    if title is not None:
+        axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold")
+        axes.set_ylabel("Hz", color=_SOFT)
+
+
+def _log_levels(wave: TimeSeries, seconds: FloatArray, edges_hz: FloatArray, rate: int) -> Levels:
+    """Return levels [row, time] in dBFS of bands between neighbouring frequencies.
+
+    A sine has its own level in the band of its frequency.
+    """
+    window = round(_WINDOW_S * rate)
+    fft = 4 << (window - 1).bit_length()  # interpolates between the bins of the window
+    frames: Levels = np.zeros((len(seconds), window), np.float32)
+    for row, start in enumerate((np.round(seconds * rate).astype(np.int64) - window // 2).tolist()):
+        begin, end = max(0, start), min(wave.frames, start + window)
+        if begin < end:
+            frames[row, begin - start : end - start] = wave.read(begin, end)
+    spectra = tapered_fft(frames, hann_window(window), fft)
+    # A sine of amplitude 1 has the magnitude window / 4 under a Hann window, hence the factor.
+    power = (spectra.real**2 + spectra.imag**2) * np.float32((4 / window) ** 2)
+    bin_edges_hz = (np.arange(power.shape[1] + 1) - 0.5) * (rate / fft)
+    total = np.concatenate([np.zeros((len(seconds), 1)), np.cumsum(power, axis=1, dtype=np.float64)], axis=1)
+    at_edges = np.array([np.interp(edges_hz, bin_edges_hz, row) for row in total]) * (rate / fft)
+    # A sine's power spreads over 1.5 bins of the window (Harris 1978, table I); narrower bands show its mean.
+    width_hz = np.minimum(np.diff(edges_hz), 1.5 * rate / window)
+    bands = np.diff(at_edges, axis=1) / width_hz
+    return (10 * np.log10(np.maximum(bands, 1e-14))).T.astype(np.float32)
 
 
 def enhancement_title(recording: str, model: Model, score: Change) -> str:
@@ -115,20 +198,6 @@ def plot_gains(
     # Symmetric, so that white is 0 dB; a weak mask must not look like a strong one.
     reach = max(min_range_db, float(np.abs(gain).max()))
     _plot_image(axes, gain, frames, spectrum, title, label, "RdBu_r", (-reach, reach))
-
-
-def _visible_levels(wave: TimeSeries, frames: int, spectrum: SpectrumSettings) -> NDArray[np.float32]:
-    """Return log magnitudes [bin, frame] of the frames that are plotted."""
-    if frames <= _MAX_PLOT_COLUMNS:
-        return log_magnitude(stft(wave.read(0, wave.frames), spectrum), spectrum)
-    # An excerpt around each plotted frame; its first and last frames would lack samples.
-    reach = -(-spectrum.fft // spectrum.hop)
-    columns = []
-    for frame in _visible_frames(frames):
-        begin = max(0, frame - reach)
-        excerpt = wave.read(begin * spectrum.hop, (frame + reach) * spectrum.hop)
-        columns.append(stft(excerpt, spectrum)[:, frame - begin])
-    return log_magnitude(np.stack(columns, axis=1), spectrum)
 
 
 def _thin_mask(mask: Mask) -> Mask:

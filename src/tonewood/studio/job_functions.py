@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,14 @@ from tonewood.dsp.chunking import ArrayTimeSeries
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing
+from tonewood.enhancement.analysis import analyse_source
 from tonewood.enhancement.certification import least_sufficient_amount, sounds_like_reference
 from tonewood.enhancement.editing import Edit
 from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, find_left_out, plan_jobs
 from tonewood.enhancement.pipeline import (
     Enhancement,
     build_recipe,
-    enhance_array,
-    scorer_input,
-    to_analysis_rate,
+    enhance_source,
 )
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
 from tonewood.errors import CallError, FolderError, MissingExtraError, TonewoodError, printable
@@ -40,6 +40,13 @@ from tonewood.model.model import Model, load_model
 from tonewood.settings import EnhanceSettings, ModelSettings
 from tonewood.settings_by_name import apply_assignments
 from tonewood.studio.database import EditState, RecordingInfo, StudioSession
+from tonewood.studio.search_progress import (
+    JobData,
+    PartialMaskWriter,
+    Report,
+    ReportingSource,
+    partial_mask_path,
+)
 from tonewood.studio.session_audio import (
     SALIENCY_FILE,
     FullRender,
@@ -59,8 +66,6 @@ from tonewood.studio.session_audio import (
 from tonewood.studio.uploads import save_array
 from tonewood.utils.atomic_write import write_text
 from tonewood.utils.paths import is_inside
-
-JobData = dict[str, Any]
 
 
 def run_audit_job(request: JobData) -> Iterator[JobData]:
@@ -225,13 +230,15 @@ def state_from_request(request: JobData) -> EditState:
     )
 
 
-def run_job(kind: str, request: JobData, models: dict[str, Model]) -> Iterator[JobData]:
+def run_job(kind: str, request: JobData, models: dict[str, Model], report: Report) -> Iterator[JobData]:
     """Run a job and yield its progress.
 
     Parameters
     ----------
     models : dict of Model
         Cache of the worker process; loaded models are added.
+    report : callable
+        Receives progress within a step, too.
     """
     if kind == "audit":
         yield from run_audit_job(request)
@@ -246,8 +253,10 @@ def run_job(kind: str, request: JobData, models: dict[str, Model]) -> Iterator[J
     if kind == "batch":
         yield from run_batch_job(request, models[name])
         return
+    if kind == "enhance":
+        yield from _enhance_session(request, session_from_request(request), models[name], report)
+        return
     functions = {
-        "enhance": _enhance_session,
         "again": _search_session_again,
         "whole": _render_full,
         "explain": _explain_session,
@@ -255,16 +264,20 @@ def run_job(kind: str, request: JobData, models: dict[str, Model]) -> Iterator[J
     yield from functions[kind](request, session_from_request(request), models[name])
 
 
-def _enhance_session(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
+def _enhance_session(
+    request: JobData, session: StudioSession, model: Model, report: Report
+) -> Iterator[JobData]:
     settings = EnhanceSettings.model_validate(request["settings"])
-    samples, rate = session.open_samples(), session.recording.rate
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
+    phases = chain(["listening"], repeat("checking"))
+    source = ReportingSource(session.open_samples(), session.recording.rate, report, phases)
+    analysis = analyse_source(source, model)
     # Playback estimates loudness from these levels until an edit is rendered.
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
-    rows_db = scorer_input(to_analysis_rate(samples, rate, model), model)
+    rows_db = analysis.rows_db.read(0, analysis.rows_db.frames)
     save_band_power(session.folder, rows_db, hz)
     enhancement = yield from _follow_search(
-        enhance_array(samples, rate, model, settings), request, session, model, ()
+        enhance_source(source, model, settings, analysis), request, session, model, ()
     )
     # A first mask is applied no more than it takes to sound like the reference.
     amount, certificate = 1.0, enhancement.certificate
@@ -310,24 +323,46 @@ def _follow_search(
     pinned: tuple[editing.Note, ...],
 ) -> Generator[JobData, None, Enhancement]:
     """Report the steps of a search; then store its mask as a recipe, and its output as a rendering."""
-    steps: list[dict[str, float]] = []
-    enhancement: Enhancement | None = None
-    for event in events:
-        if isinstance(event, Enhancement):
-            enhancement = event
-            continue
-        steps.append({"number": event.number, "score": event.objective.score, "total": event.objective.total})
-        # The rendering and the certificate follow the last step.
-        is_last = event.number == request["settings"]["search"]["steps"] or event.stopped
-        yield {"phase": "checking" if is_last else "searching", "steps": list(steps)}
-    assert enhancement is not None
-    number = request["number"]
-    recipe = build_session_recipe(session, model, enhancement)
-    # A cancelled job may have written a mask with this number already.
-    recipe.save(mask_path(session.folder, number), overwrite=True)
+    number, limit_db = (
+        request["number"],
+        EnhanceSettings.model_validate(request["settings"]).render.max_gain_db,
+    )
+    part = PartialMaskWriter(partial_mask_path(session.folder, number), limit_db)
+    try:
+        enhancement = yield from _report_steps(events, request, model, part)
+        recipe = build_session_recipe(session, model, enhancement)
+        # A cancelled job may have written a mask with this number already.
+        recipe.save(mask_path(session.folder, number), overwrite=True)
+    finally:
+        part.remove()
     state = EditState(0, number, Edit(notes=pinned), can_undo=False, can_redo=False)
     _store_render(session, state, model, enhancement.rendered, enhancement.certificate)
     return enhancement
+
+
+def _report_steps(
+    events: Iterator[SearchStep | Enhancement], request: JobData, model: Model, part: PartialMaskWriter
+) -> Generator[JobData, None, Enhancement]:
+    """Report the steps of a search, segment by segment, and store what it found in each."""
+    hop_s = model.settings.spectrum.hop / model.settings.spectrum.rate
+    steps: list[dict[str, float]] = []
+    last: SearchStep | None = None
+    for event in events:
+        if isinstance(event, Enhancement):
+            return event
+        progress: JobData = {"phase": "searching", "at_s": round(event.offset * hop_s, 1)}
+        if last is not None and event.offset != last.offset:  # the segment before is finished
+            part.append(last.mask_db)
+            steps.clear()
+            progress["part"] = {"found": request["number"], "seconds": round(part.frames * hop_s, 3)}
+        last = event
+        steps.append({"number": event.number, "score": event.objective.score, "total": event.objective.total})
+        # The rendering and the certificate follow the last step of the last segment.
+        is_last = event.number == request["settings"]["search"]["steps"] or event.stopped
+        if is_last and event.offset + event.mask_db.shape[1] >= event.total_frames:
+            progress["phase"] = "checking"
+        yield progress | {"steps": list(steps)}
+    raise AssertionError("a search ends with its result")
 
 
 def _search_result(request: JobData, enhancement: Enhancement) -> JobData:
@@ -342,7 +377,7 @@ def _search_result(request: JobData, enhancement: Enhancement) -> JobData:
 def _render_full(request: JobData, session: StudioSession, model: Model) -> Iterator[JobData]:
     state = state_from_request(request)
     samples, rate = session.open_samples(), session.recording.rate
-    yield {"phase": "rendering"}
+    yield {"phase": "rendering", "at_s": None}
     recipe = load_found_recipe(session, state)
     mask = compose_edited_mask(session, state, model)
     if recipe is None:  # notes without a search: there is nothing to certify

@@ -36,6 +36,10 @@ _RECONNECT_GRACE_S = 4.0  # a page that is reloaded reconnects within this time
 JobCallback = Callable[[StudioJob], None]
 
 
+class _CancelledError(Exception):
+    """The page cancelled the job that reports its progress."""
+
+
 def _run_worker_process(connection: Connection) -> None:
     """Run jobs in the order of their arrival until the server ends."""
     import signal
@@ -68,13 +72,18 @@ def _run_with_progress(
     """Run one job, send its progress and return its final state and last progress."""
     from tonewood.studio import job_functions
 
+    def report(progress: dict[str, Any]) -> None:
+        connection.send(("progress", progress))
+        if connection.poll():  # a busy worker receives nothing but "cancel"
+            connection.recv()
+            raise _CancelledError
+
     try:
         with explain_missing_torch(kind):
-            for progress in job_functions.run_job(kind, request, models):
-                connection.send(("progress", progress))
-                if connection.poll():  # a busy worker receives nothing but "cancel"
-                    connection.recv()
-                    return "cancelled", {}
+            for progress in job_functions.run_job(kind, request, models, report):
+                report(progress)
+    except _CancelledError:
+        return "cancelled", {}
     except TonewoodError as error:
         return "failed", {"error": str(error)}
     except MemoryError:

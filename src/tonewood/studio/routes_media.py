@@ -12,17 +12,26 @@ from fastapi.responses import Response
 from numpy.typing import NDArray
 
 from tonewood.dsp.features import center_frequencies
+from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError
 from tonewood.mask.mask import Mask
 from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
 from tonewood.studio.database import SAMPLES_FILE, EditState, NotFoundError, memory_map_samples
-from tonewood.studio.routes_sessions import StudioDependency
+from tonewood.studio.playback_filter import (
+    AmountLevels,
+    PlaybackFilter,
+    describe_playback_filter,
+    levels_by_amount,
+    read_mask_chunk,
+)
+from tonewood.studio.routes_sessions import StudioDependency, responds_with
 from tonewood.studio.session_audio import (
     PlaybackSource,
     compose_mask_window,
     edit_key,
     frames_around,
     get_playback_levels,
+    load_found_recipe,
     read_playback_samples,
     render_path,
     saliency_path,
@@ -106,9 +115,13 @@ def get_mask_tile(
     studio: StudioDependency,
     edit: EditNumber = None,
     key: str = "",
+    found: EditNumber = None,
 ) -> Response:
-    """Return a tile of the mask at full amount; the page scales it by the amount."""
-    session, state = studio.session_and_state(name, edit)
+    """Return a tile of the mask at full amount; the page scales it by the amount.
+
+    With `found`, of the mask with that number, as far as a running search has found it.
+    """
+    session, state = studio.session_and_state(name, edit, found=found)
     times_s = column_times(address.level, address.number)
     model = studio.model_for_edit(session, state)
     mask, start_s = compose_mask_window(session, state, model, float(times_s[0]), float(times_s[-1]))
@@ -165,6 +178,40 @@ def get_average_curve(
     return average_eq_curve(mask, axis, session.recording.rate)._asdict()
 
 
+@media_routes.get("/sessions/{name}/filter", responses=responds_with(PlaybackFilter))
+def get_playback_filter(name: str, studio: StudioDependency, found: EditNumber = None) -> dict[str, Any]:
+    """Return the grid of the found mask, and the filter that renders it."""
+    session, state = studio.session_and_state(name, found=found)
+    return describe_playback_filter(session, state, studio.model_for_edit(session, state)).model_dump()
+
+
+@media_routes.get("/sessions/{name}/filter/{number}", **_BINARY_ROUTE)
+def get_mask_chunk(
+    request: Request,
+    name: str,
+    number: Annotated[int, InPath(ge=0, le=1_000_000)],
+    studio: StudioDependency,
+    found: EditNumber = None,
+) -> Response:
+    """Return a chunk of a found mask as little-endian int16, frame after frame, in steps of 0.002 dB."""
+    session, state = studio.session_and_state(name, found=found)
+    chunk = read_mask_chunk(session, state, studio.model_for_edit(session, state), number)
+    # Before the first search is finished, the mask grows, and the model may be another one.
+    is_final = found is not None and load_found_recipe(session, state) is not None
+    cache_control = _CACHE_FOREVER if is_final else "no-store"
+    return _tile_response(request, chunk.astype("<i2"), cache_control)
+
+
+@media_routes.post("/sessions/{name}/levels", responses=responds_with(AmountLevels))
+def estimate_levels(
+    name: str, edit: Edit, studio: StudioDependency, found: EditNumber = None
+) -> dict[str, Any]:
+    """Return the playback gains of an edit at all amounts; the edit is not stored."""
+    session, state = studio.session_and_state(name, found=found)
+    model = studio.model_for_edit(session, state)
+    return levels_by_amount(session, state, model, edit).model_dump()
+
+
 @media_routes.get("/sessions/{name}/sound/{which}", **_BINARY_ROUTE)
 def get_samples(
     name: str,
@@ -199,7 +246,9 @@ def _cache_control(key: str, state: EditState) -> str:
     return _CACHE_FOREVER if key == edit_key(state) else "no-store"
 
 
-def _tile_response(request: Request, tile: NDArray[np.uint8], cache_control: str) -> Response:
+def _tile_response(
+    request: Request, tile: NDArray[np.uint8] | NDArray[np.int16], cache_control: str
+) -> Response:
     content, headers = tile.tobytes(), {"Cache-Control": cache_control}
     if "gzip" in request.headers.get("accept-encoding", ""):
         # Level 1, because tiles are made on request; without a time, equal tiles have equal bytes.

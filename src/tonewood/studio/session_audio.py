@@ -26,6 +26,7 @@ from tonewood.model.model import Model
 from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings
 from tonewood.studio.database import EditState, StudioSession
+from tonewood.studio.search_progress import count_partial_frames, partial_mask, partial_mask_path
 from tonewood.utils.arrays import FloatArray
 from tonewood.utils.atomic_write import atomic_path, write_text
 
@@ -124,22 +125,35 @@ def _load_recipe_and_mask(session: StudioSession, number: int) -> tuple[Recipe, 
 
 
 def load_found_recipe(session: StudioSession, state: EditState) -> Recipe | None:
-    """Return the recipe of the mask that an edit changes; None before the first search."""
-    return None if state.mask_number is None else _load_recipe_and_mask(session, state.mask_number)[0]
+    """Return the recipe of the mask that an edit changes; None before the first search is finished."""
+    if state.mask_number is None or not mask_path(session.folder, state.mask_number).exists():
+        return None
+    return _load_recipe_and_mask(session, state.mask_number)[0]
 
 
 def load_found_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
-    """Return the mask that an edit changes; a mask of zeros before the first search."""
-    if state.mask_number is not None:
-        return _load_recipe_and_mask(session, state.mask_number)[1]
+    """Return the mask that an edit changes; of a running search, the part that it has found.
+
+    Before the first search, all gains are 0 dB.
+    """
+    number = state.mask_number
+    if number is not None and mask_path(session.folder, number).exists():
+        return _load_recipe_and_mask(session, number)[1]
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
     frames = int(session.recording.seconds / hop) + 1
+    if number is not None:
+        return partial_mask(partial_mask_path(session.folder, number), hz, frames, hop, spectrum.rate / 2)
     return Mask(np.zeros((len(hz), frames), np.float32), hz, hop, spectrum.rate / 2)
 
 
-def _gain_limit_db(session: StudioSession, state: EditState) -> float:
+def has_mask(session: StudioSession, number: int) -> bool:
+    """Return whether a mask exists, or a part of it."""
+    return mask_path(session.folder, number).exists() or partial_mask_path(session.folder, number).exists()
+
+
+def gain_limit_db(session: StudioSession, state: EditState) -> float:
     """Return the gain limit that the mask was searched with, the default before the first search."""
     recipe = load_found_recipe(session, state)
     return (recipe.settings if recipe else EnhanceSettings()).render.max_gain_db
@@ -148,7 +162,7 @@ def _gain_limit_db(session: StudioSession, state: EditState) -> float:
 def compose_edited_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
     """Return the mask with its edits, at full amount."""
     mask = shape_for_edit(load_found_mask(session, state, model), state.edit)
-    return compose_mask(mask, state.edit, _gain_limit_db(session, state))
+    return compose_mask(mask, state.edit, gain_limit_db(session, state))
 
 
 def compose_mask_window(
@@ -159,7 +173,7 @@ def compose_mask_window(
     frames = frames_around(start_s, stop_s, mask.hop_seconds, mask.frames)
     first_s = frames.start * mask.hop_seconds
     window = mask.slice_frames(frames.start, frames.stop)
-    return compose_mask(window, state.edit, _gain_limit_db(session, state), first_s), first_s
+    return compose_mask(window, state.edit, gain_limit_db(session, state), first_s), first_s
 
 
 def frames_around(start_s: float, stop_s: float, hop_s: float, total: int) -> range:
@@ -192,7 +206,7 @@ def read_playback_samples(
     mask = compose_mask_range(
         shape_for_edit(load_found_mask(session, state, model), state.edit),
         state.edit,
-        _gain_limit_db(session, state),
+        gain_limit_db(session, state),
         source.shape[1],
         rate,
         model,
@@ -260,7 +274,16 @@ def get_playback_levels(session: StudioSession, state: EditState, model: Model) 
         return render.levels
     if state.edit.amount == 0:
         return PlaybackLevels(input_db=0, difference_db=0, output_db=0, held=False, exact=True)
-    return _estimate_levels(session, state, model, _modified_ns(session.folder / OFFSET_FILE))
+    known = _count_known_frames(session, state, model)
+    return _estimate_levels(session, state, model, _modified_ns(session.folder / OFFSET_FILE), known)
+
+
+def _count_known_frames(session: StudioSession, state: EditState, model: Model) -> int | None:
+    """Return the number of frames that a running search has found of a mask; None of any other mask."""
+    if state.mask_number is None or load_found_recipe(session, state) is not None:
+        return None
+    rows = len(center_frequencies(model.settings.scorer.bands, model.settings.spectrum))
+    return count_partial_frames(partial_mask_path(session.folder, state.mask_number), rows)
 
 
 def _modified_ns(path: Path) -> int:
@@ -270,9 +293,9 @@ def _modified_ns(path: Path) -> int:
 
 @lru_cache(maxsize=256)
 def _estimate_levels(
-    session: StudioSession, state: EditState, model: Model, offset_modified_ns: int
+    session: StudioSession, state: EditState, model: Model, offset_modified_ns: int, known: int | None
 ) -> PlaybackLevels:
-    estimate, amount = _estimate_at_full_amount(session, state, model), state.edit.amount
+    estimate, amount = _estimate_at_full_amount(session, state, model, known), state.edit.amount
     offset_db, peak_limit_db = 0.0, None
     if offset_modified_ns:
         offset_db, peak_limit_db = json.loads((session.folder / OFFSET_FILE).read_text())
@@ -331,7 +354,7 @@ def _read_band_power(path: Path, modified_ns: int) -> tuple[NDArray[np.float32],
 
 
 def _estimate_at_full_amount(
-    session: StudioSession, state: EditState, model: Model
+    session: StudioSession, state: EditState, model: Model, known: int | None = None
 ) -> LoudnessEstimate | None:
     """Return the estimate at full amount; None before the recording was analysed.
 
@@ -341,22 +364,25 @@ def _estimate_at_full_amount(
     # Cuts and boosts depend on the sign of the amount.
     edit = state.edit.model_copy(update={"amount": math.copysign(1.0, state.edit.amount)})
     state = EditState(0, state.mask_number, edit, can_undo=False, can_redo=False)
-    return _compute_loudness_estimate(replace(session, changed=0.0), state, model)
+    return _compute_loudness_estimate(replace(session, changed=0.0), state, model, known)
 
 
 @lru_cache(maxsize=16)
 def _compute_loudness_estimate(
-    session: StudioSession, state: EditState, model: Model
+    session: StudioSession, state: EditState, model: Model, known: int | None
 ) -> LoudnessEstimate | None:
+    """Return the estimate; for the first `known` frames of a mask whose search is running."""
     path = session.folder / BANDS_FILE
     if not path.exists():
         return None
     power, hz = _read_band_power(path, _modified_ns(path))
+    if known is not None:
+        power = power[:, : max(1, known // _BLOCK_FRAMES)]
     blocks = np.arange(0, power.shape[1], max(1, power.shape[1] // _MAX_ESTIMATE_BLOCKS))
     # One mask frame for each block is enough, because the power is a mean over the block.
-    mask = shape_for_edit(load_found_mask(session, state, model), state.edit)
+    mask = load_found_mask(session, state, model)
     thin = Mask(mask.gain_db[:, ::_BLOCK_FRAMES], mask.hz, mask.hop_seconds * _BLOCK_FRAMES, mask.top_hz)
-    edited = compose_mask(thin, state.edit, _gain_limit_db(session, state))
+    edited = compose_mask(shape_for_edit(thin, state.edit), state.edit, gain_limit_db(session, state))
     # Blocks last 0.1 s; the gain is taken at their centres.
     return LoudnessEstimate(power[:, blocks], edited.gain_at(hz, (blocks + 0.5) / 10))
 

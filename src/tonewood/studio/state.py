@@ -128,12 +128,20 @@ class StudioState:
         return self.models.get(self._model_name_for_edit(session, state))
 
     def session_and_state(
-        self, name: str, number: int | None = None, amount: float | None = None
+        self,
+        name: str,
+        number: int | None = None,
+        amount: float | None = None,
+        found: int | None = None,
     ) -> tuple[StudioSession, EditState]:
-        """Return a session and one of its edits, with another amount if one is given."""
+        """Return a session and one of its edits, with another amount or another mask if one is given."""
         session, state = self.database.get_session(name), self.database.get_state(name, number)
         if amount is not None and amount != state.edit.amount:
             state = replace(state, edit=state.edit.model_copy(update={"amount": amount}))
+        if found is not None and found != state.mask_number:
+            if not session_audio.has_mask(session, found):
+                raise NotFoundError(f"this recording has no mask {found}: search again")
+            state = replace(state, mask_number=found)
         return session, state
 
     def current_model(self, session: StudioSession) -> str:
