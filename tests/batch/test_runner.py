@@ -398,7 +398,7 @@ def test_table_at_url_keeps_one_row_per_file_when_run_twice(
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--workers", "0"), "--workers is 0: give 1 or more"),
+        (("--workers", "0"), "--workers is 0: give a whole number from 1"),
         (("--workers", "1", "--scheduler", "tcp://a:1"), "use one of them"),
         (("--scheduler", "nonsense"), "is not an address of a scheduler"),
     ],

@@ -16,6 +16,7 @@ from tonewood.settings import CertificateSettings, EnhanceSettings, SearchSettin
 from tonewood.utils.arrays import RandomDraws
 
 _TRIED_AMOUNTS = (0.25, 0.5, 0.75)  # before the whole
+_LEAST_CHANGE = 2**-16  # a step of 16 bits; rounding alone is below
 
 
 class InputMeasurements(NamedTuple):
@@ -106,6 +107,7 @@ def certify_share(
     applied: RenderedMask,
     whole: RenderedMask | None,
     share: str | None,
+    change: float,
     before: InputMeasurements,
     model: Model,
     settings: CertificateSettings,
@@ -118,8 +120,12 @@ def certify_share(
         None if the output has the whole correction.
     share : str or None
         The share in words.
+    change : float
+        Largest difference between output and input before the loudness is matched; the input's peak is 1.
     """
     certificate = certify_rendering(applied, before, model, settings)
+    if change < _LEAST_CHANGE and certificate.verdict in ("good", "limited"):
+        return certificate.unchanged(share)
     if share is None:
         return certificate
     if whole is None:
