@@ -71,6 +71,33 @@ def test_every_package_that_the_tools_need_is_pinned() -> None:
     assert installed_requirements("tonewood", ("dev",)) - {canonical(name) for name in PINS} == set()
 
 
+# --- Actions and container
+
+
+def test_actions_are_pinned_by_hash_and_their_release_is_named() -> None:
+    uses = [
+        line.strip() for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+        for line in path.read_text("utf-8").splitlines() if re.search(r"\buses:", line)
+    ]  # fmt: skip
+    assert uses
+    pinned = re.compile(r"- uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [line for line in uses if not pinned.fullmatch(line)] == []
+    # One release of each action, or an update would miss some.
+    assert len({line for line in uses}) == len({line.partition("@")[0] for line in uses})
+
+
+def test_container_installs_the_pinned_versions_by_hash() -> None:
+    lines = (ROOT / "container-requirements.txt").read_text("utf-8").replace("\\\n", " ").splitlines()
+    locked = [line for line in lines if line and not line.startswith("#")]
+    versions = [re.match(r"([\w.-]+)==([\w.]+)", line) for line in locked]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", line) for line in locked)
+    pins = {canonical(name): version for name, version in PINS.items()}
+    assert {(canonical(match[1]), match[2]) for match in versions if match} <= set(pins.items())
+    assert {"fastapi", "matplotlib", "numpy", "soundfile", "hatchling"} <= {
+        canonical(match[1]) for match in versions if match
+    }
+
+
 # --- Licences
 
 
