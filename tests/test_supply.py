@@ -83,7 +83,7 @@ def test_actions_are_pinned_by_hash_and_their_release_is_named() -> None:
     pinned = re.compile(r"- uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
     assert [line for line in uses if not pinned.fullmatch(line)] == []
     # One release of each action, or an update would miss some.
-    assert len({line for line in uses}) == len({line.partition("@")[0] for line in uses})
+    assert len(set(uses)) == len({line.partition("@")[0] for line in uses})
 
 
 def test_container_installs_the_pinned_versions_by_hash() -> None:
