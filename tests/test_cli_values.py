@@ -93,6 +93,19 @@ def test_unknown_and_missing_words_are_one_line(run: Run, words: str) -> None:
     assert (ran.code, ran.out, ran.err) == (2, "", f"tonewood: {WRONG_WORDS[words]}\n")
 
 
+@pytest.mark.parametrize("name", ["-o.wav", "-take.wav", "--loud.wav"])
+def test_name_that_begins_with_a_dash_is_explained(
+    run: Run, take: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    take.rename(tmp_path / name)
+    ran = run("enhance", name, "-o", "out")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"tonewood: {name} is read as an option, because its name begins with -: write ./{name}\n"
+    )
+
+
 NUMBERS = {
     "enhance a.wav -o out --amount abc": "--amount is 'abc': give a number from -1 to 2",
     "enhance a.wav -o out --low abc": "--low is 'abc': give a number above 0",

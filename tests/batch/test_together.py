@@ -11,6 +11,7 @@ import soundfile
 
 from tonewood.batch import together
 from tonewood.dsp.loudness import integrated_loudness
+from tonewood.enhancement.mask_search import find_masks
 from tonewood.enhancement.recipe import load_recipe
 from tonewood.errors import AudioError
 
@@ -72,11 +73,10 @@ def test_finished_record_is_not_searched_again(
     call = ("enhance", record, "-o", record.parent / "out", "-m", model_file, *FORCE, "--together", "--json")
     assert run(*call).code == 1
     searched = []
-    search = together.find_masks
 
     def count_searches(reader: Any, *arguments: Any) -> Any:
         searched.append(reader.path.name)
-        return search(reader, *arguments)
+        return find_masks(reader, *arguments)
 
     monkeypatch.setattr(together, "find_masks", count_searches)
     ran = run(*call)

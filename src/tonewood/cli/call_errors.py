@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import typer
@@ -41,8 +42,16 @@ def _make_context(
     typed = tuple(arguments)  # the parser takes what it has read from the list
     try:
         return make(name, arguments, parent=parent, **options)
-    except UsageError as error:
+    except (UsageError, CallError) as error:
         if is_help(error):
+            raise
+        for word in typed:
+            if word.startswith("-") and Path(word).is_file():
+                name = printable(word)
+                raise CallError(
+                    f"{name} is read as an option, because its name begins with -: write ./{name}"
+                ) from None
+        if isinstance(error, CallError):
             raise
         call = f"{parent.command_path} {name}" if parent else name
         raise one_line(error, command, call, typed) from None
