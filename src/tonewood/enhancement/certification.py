@@ -1,5 +1,6 @@
 """Certify a rendered mask: compare the recording before and after it."""
 
+from collections import deque
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -199,5 +200,5 @@ def adversarial_judge_score(
         window_frames=model.scorer.crop_frames,
         max_gain_db=settings.render.max_gain_db,
     )
-    *_, last = search_mask(problem, FreeMask(start), draws)
+    (last,) = deque(search_mask(problem, FreeMask(start), draws), maxlen=1)  # each step holds a mask
     return float(score_windows(judge, excerpt + last.mask_db).mean())
