@@ -28,6 +28,7 @@ from tonewood.evaluation.pairs import (
     to_mono_16k,
 )
 from tonewood.evaluation.pipeline import Evaluation, PairResult, measure_pair, summarize_evaluation
+from tonewood.evaluation.report import means_table
 from tonewood.model.model import Model, load_model
 from tonewood.settings import EnhanceSettings
 
@@ -68,6 +69,13 @@ def evaluation(pieces: Path, model: Model) -> Evaluation:
 def test_every_method_is_measured_on_every_pair(evaluation: Evaluation) -> None:
     assert [piece.files.name for piece in evaluation.pairs] == ["p0", "p1", "p2"]
     assert [piece.alignment.exact for piece in evaluation.pairs] == [True, True, False]
+    # Zimtohrli compares simultaneous sounds only.
+    perceptual = [piece.methods["untouched"].zimtohrli for piece in evaluation.pairs]
+    assert [value is not None and value > 0 for value in perceptual] == [True, True, False]
+    assert "zimtohrli" not in evaluation.means["untouched"]
+    assert means_table(evaluation)[0] == ["method", "closed, %", "mel, dB", "judge"]
+    simultaneous = summarize_evaluation(evaluation.pairs[:2], [], seed=0)
+    assert means_table(simultaneous)[0] == ["method", "closed, %", "mel, dB", "judge", "Zimtohrli"]
     for piece in evaluation.pairs:
         assert tuple(piece.methods) == tuple(EVALUATED_METHODS)
         assert piece.methods["untouched"].closed == 0

@@ -13,6 +13,7 @@ from quality.bench import Bench, Fitted, Output, Row, SkippedError
 from quality.corpus import Piece, mono
 from tonewood.dsp.features import center_frequencies
 from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
+from tonewood.evaluation.perceptual import zimtohrli_distance
 from tonewood.mask.mask import Mask
 from tonewood.settings import BandSettings, ModelSettings
 
@@ -39,6 +40,7 @@ COLUMNS = {
     "scorer": Column("scorer", "", 2, "Tonewood's scorer, which the search may use; 0 = reference"),
     "judge": Column("judge", "", 2, "Tonewood's judge, which the search does not use; 0 = reference"),
     "outside": Column("outside judge", "", 2, "judge of another architecture, trained on other takes"),
+    "zimtohrli": Column("Zimtohrli", "", 4, "perceptual distance to the paired take; 0 = equal"),
     "roughness_db": Column("rough", "dB", 2, "mean step of the mask in 10 ms, on 48 mel rows"),
     "largest_db": Column("largest", "dB", 1, "largest gain of the mask"),
     "seconds": Column("s/piece", "s", 2, "of one core, per recording"),
@@ -68,7 +70,7 @@ def summary(seeds: Sequence[dict]) -> dict[str, tuple[float | None, float]]:
     """Mean and standard deviation over seeds of every column; None where there is no figure."""
     table = {}
     for name in COLUMNS:
-        values = [run[name] for run in seeds if run[name] is not None]
+        values = [run[name] for run in seeds if run.get(name) is not None]  # older files lack columns
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         table[name] = (_mean(values), spread)
     return table
@@ -85,7 +87,8 @@ def _measure_output(piece: Piece, output: Output, seconds: float, bench: Bench, 
     model = bench.trained().model
     wave = mono(output.samples, output.rate)
     length = len(piece.target)
-    after = measure_distances(np.pad(wave[:length], (0, max(0, length - len(wave)))), piece.target)
+    padded = np.pad(wave[:length], (0, max(0, length - len(wave))))
+    after = measure_distances(padded, piece.target)
     before: PairDistances = measure_distances(piece.before, piece.target)
     score = tonewood.score(output.samples, output.rate, model)
     return {
@@ -94,6 +97,7 @@ def _measure_output(piece: Piece, output: Output, seconds: float, bench: Bench, 
         "scorer": score.scorer,
         "judge": score.judge,
         "outside": judge.score(wave),
+        "zimtohrli": zimtohrli_distance(padded, piece.target),
         "roughness_db": _roughness(output.mask),
         "largest_db": output.mask.largest_db if output.mask else None,
         "seconds": seconds,

@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 from scipy.signal import firwin2, lfilter
 
 from tonewood.dsp.features import Features, compute_features
-from tonewood.priors import fitting
-from tonewood.priors.fitting import CANDIDATE_BLENDS, PriorFit
+from tonewood.priors.blend_selection import (
+    CANDIDATE_BLENDS,
+    PseudoCycles,
+    energy_distance,
+    score_blends,
+    select_blend,
+)
+from tonewood.priors.fitting import PriorFit, fit_priors
 from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import MaskNetwork
 from tonewood.priors.priors import BlendWeights, MaskProjection, Priors, ShrinkageTable, blend_masks
@@ -50,7 +56,7 @@ def fitted(play: Callable[..., Any]) -> PriorFit:
     generator = torch.Generator().manual_seed(0)
     reference = takes(play, range(5), filtered=True)
     source = takes(play, range(10, 15), filtered=False)
-    return fitting.fit_priors(reference[:4], source, reference[4:], SETTINGS, 10.0, generator)
+    return fit_priors(reference[:4], source, reference[4:], SETTINGS, 10.0, generator)
 
 
 def distance(rows: Levels, expected: Levels) -> float:
@@ -80,8 +86,47 @@ def test_cycle_score_is_the_weighted_mean_over_takes() -> None:
     assert far > 1.5 * near
     for shares, expected in ((None, (near + far) / 2), ([3.0, 1.0], (3 * near + far) / 4)):
         silent: Any = Silent()
-        cycles = fitting._score_blends(silent, imitations, originals, shares)
-        assert [cycle.distance_db for cycle in cycles] == pytest.approx([expected] * len(CANDIDATE_BLENDS))
+        cycles = PseudoCycles(imitations, originals, shares)
+        scores = score_blends(silent, cycles, imitations, originals)
+        assert [score.cycle_db for score in scores] == pytest.approx([expected] * len(CANDIDATE_BLENDS))
+
+
+def test_energy_distance_is_zero_for_one_distribution_and_sees_smoothing() -> None:
+    reference, same = noise(1, 6, 1_500), noise(2, 6, 1_500)
+    assert energy_distance(reference, reference) == pytest.approx(0, abs=1e-3)
+    assert energy_distance(same, reference) < 0.02
+    assert energy_distance(0.7 * same, reference) > 0.05  # frames too much alike
+    assert energy_distance(same + 0.5, reference) > 0.05
+    # Székely's law for two points: twice the distance between them.
+    assert energy_distance(*np.array([[[0]], [[3]]], np.float32)) == pytest.approx(6)
+
+
+def test_blend_that_smooths_is_not_selected() -> None:
+    """The static mask is the truth; the network also brings frames closer to their mean."""
+
+    def take(seed: int, level_db: float = 0.0) -> PriorFeatures:
+        rows = 6 * noise(seed, 24, 300)
+        rows[0] += level_db
+        return PriorFeatures(rows, rows[:2], np.ones(300, bool), np.ones(300, np.float32))
+
+    class Smoothing:
+        def suggestions(self, pseudo: PriorFeatures) -> list[Levels]:
+            static = np.zeros_like(pseudo.rows_db)
+            static[0] = 20
+            network = static - 0.5 * (pseudo.rows_db + static - pseudo.rows_db.mean(axis=1, keepdims=True))
+            return [static, static, network, network]
+
+    originals = [take(seed, 20.0) for seed in range(3)]
+    source = [take(seed) for seed in range(10, 13)]
+    # Pseudo-source is irregular, so that smoothing reduces the cycle distance.
+    pseudo = [o._replace(rows_db=o.rows_db + 6 * noise(20 + i, 24, 300)) for i, o in enumerate(originals)]
+    for each in pseudo:
+        each.rows_db[0] -= 20
+    smoothing: Any = Smoothing()
+    scores = score_blends(smoothing, PseudoCycles(pseudo, originals), source, originals)
+    assert min(scores, key=lambda score: score.cycle_db).weights.static < 0.5
+    weights = select_blend(scores)
+    assert weights.forward + weights.backward < 0.3
 
 
 def test_candidate_blends_sum_to_one() -> None:
@@ -106,12 +151,12 @@ def test_blend_undoes_most_of_a_common_filter(play: Callable[..., Any], fitted: 
 
 
 def test_selected_blend_is_the_mean_of_the_best(fitted: PriorFit) -> None:
-    best = sorted(fitted.cycle_scores, key=lambda cycle: cycle.distance_db)[:4]
+    best = sorted(fitted.scores, key=lambda score: score.cycle_db**2 * score.energy_db)[:4]
     for chosen, values in zip(
         fitted.priors.weights, zip(*(c.weights for c in best), strict=True), strict=True
     ):
         assert chosen == pytest.approx(sum(values) / 4)
-    assert [cycle.weights for cycle in fitted.cycle_scores] == list(CANDIDATE_BLENDS)
+    assert [score.weights for score in fitted.scores] == list(CANDIDATE_BLENDS)
 
 
 def test_static_prior_is_constant_over_time(play: Callable[..., Any], fitted: PriorFit) -> None:
@@ -305,7 +350,7 @@ def test_same_seed_gives_same_priors(play: Callable[..., Any]) -> None:
     reference, source = (takes(play, range(3), filtered=f) for f in (True, False))
     small = SETTINGS.model_copy(update={"network": NetworkSettings(width=8, steps=20)})
     results = [
-        fitting.fit_priors(
+        fit_priors(
             reference[:2], source, reference[2:], small, 10.0, torch.Generator().manual_seed(5)
         ).priors.tensors()
         for _ in range(2)

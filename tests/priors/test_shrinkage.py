@@ -15,13 +15,14 @@ from tonewood.dsp.features import Features, compute_features
 from tonewood.priors.fitting import HeldOutGroups, fit_priors
 from tonewood.priors.folder_fitting import fit_folder_statistics
 from tonewood.priors.nearest_neighbours import PriorFeatures, cosine_basis
-from tonewood.priors.shrinkage import (
-    ShrinkageFactors,
+from tonewood.priors.shrinkage import ShrinkageFactors, Variance, mean_over_audible
+from tonewood.priors.static_mask import (
+    STATIC_METHODS,
     SpectralDifference,
-    Variance,
+    StaticMethod,
     cluster_sessions,
     fit_static_mask,
-    mean_over_audible,
+    select_static_method,
     spectral_difference,
 )
 from tonewood.settings import (
@@ -34,6 +35,7 @@ from tonewood.settings import (
 from tonewood.utils.arrays import Levels
 
 ROWS = 48
+UNSHRUNK = StaticMethod(penalty=0)
 BASIS = cosine_basis(ROWS).astype(np.float32)
 NEAR = NeighbourSettings(frames=1_024, codes=256, nearest=4, components=8)
 
@@ -48,15 +50,17 @@ def folder_differences(
     """Return both sides' differences [take, row]: a common one, and a smooth one per take."""
     basis = BASIS[1:9]
     reference_side, source_side = (spread_db * noise(seed + s, takes, 8) @ basis for s in (0, 1_000))
+    reference = spectral_difference_of(difference + reference_side - source_side.mean(axis=0))
+    source = spectral_difference_of(difference + reference_side.mean(axis=0) - source_side)
     return (
-        spectral_difference_of(difference + reference_side - source_side.mean(axis=0)),
-        spectral_difference_of(difference + reference_side.mean(axis=0) - source_side),
+        reference._replace(spectrum_db=(difference + reference_side).astype(np.float32)),
+        source._replace(spectrum_db=source_side.astype(np.float32)),
     )
 
 
 def spectral_difference_of(rows: Levels, frames: float = 9.0) -> SpectralDifference:
     """Return takes that are constant within 0.1 dB."""
-    return SpectralDifference(rows, 0.1 * noise(9, *rows.shape), np.full(len(rows), frames, np.float32))
+    return SpectralDifference(rows, 0.1 * noise(9, *rows.shape), rows, np.full(len(rows), frames, np.float32))
 
 
 def error(mask: Levels, true_db: Levels) -> float:
@@ -76,7 +80,7 @@ def test_difference_within_variance_of_takes_is_shrunk() -> None:
     for seed in range(20):
         sides = folder_differences(nothing, 20.0, 5, seed)
         shrunk.append(error(fit_static_mask(*sides), nothing))
-        unshrunk.append(error(fit_static_mask(*sides, penalty=0), nothing))
+        unshrunk.append(error(fit_static_mask(*sides, UNSHRUNK), nothing))
     assert sum(shrunk) < 0.5 * sum(unshrunk)
 
 
@@ -85,7 +89,7 @@ def test_shrinkage_lowers_error_for_few_takes_and_costs_little_otherwise() -> No
     for takes, spread, share in ((4, 24.0, 0.9), (200, 24.0, 1.05)):
         trials = [folder_differences(difference, spread, takes, seed) for seed in range(20)]
         shrunk = sum(error(fit_static_mask(*sides), difference) for sides in trials)
-        assert shrunk < share * sum(error(fit_static_mask(*s, penalty=0), difference) for s in trials)
+        assert shrunk < share * sum(error(fit_static_mask(*s, UNSHRUNK), difference) for s in trials)
 
 
 def test_long_takes_weigh_more_and_single_take_uses_other_variance() -> None:
@@ -94,7 +98,7 @@ def test_long_takes_weigh_more_and_single_take_uses_other_variance() -> None:
     difference = 10 * BASIS[3]
     alone, many = folder_differences(difference, 8.0, 6, 0)
     one = spectral_difference_of(alone.rows_db[:1])
-    assert np.linalg.norm(fit_static_mask(one, many)) < np.linalg.norm(fit_static_mask(one, many, penalty=0))
+    assert np.linalg.norm(fit_static_mask(one, many)) < np.linalg.norm(fit_static_mask(one, many, UNSHRUNK))
 
 
 def test_takes_of_one_session_count_once() -> None:
@@ -108,21 +112,63 @@ def test_takes_of_one_session_count_once() -> None:
     whole, pieces = spectral_difference_of(colours), spectral_difference_of(cut)
     shrunk = fit_static_mask(pieces, pieces)
     assert error(shrunk, fit_static_mask(whole, whole)) < 0.1
-    assert np.linalg.norm(fit_static_mask(pieces, pieces, penalty=0)) > 1.5 * np.linalg.norm(shrunk)
+    assert np.linalg.norm(fit_static_mask(pieces, pieces, UNSHRUNK)) > 1.5 * np.linalg.norm(shrunk)
+
+
+def test_held_out_sessions_choose_how_the_static_mask_is_estimated() -> None:
+    filter_db = 40 * BASIS[3]  # 6 dB rms
+
+    def choose(
+        matched_db: Levels, spread_db: float, takes: int, content_db: float, seed: int
+    ) -> StaticMethod:
+        """Sides whose matched frames say `matched_db`, while the spectra differ by the filter."""
+        sides = folder_differences(matched_db, spread_db, takes, seed)
+        spectra = [content_db * noise(seed + s, takes, ROWS) for s in (50, 51)]
+        spectra[0] = spectra[0] + filter_db
+        return select_static_method(
+            *(side._replace(spectrum_db=spectrum) for side, spectrum in zip(sides, spectra, strict=True))
+        )
+
+    trials = range(4)
+    # Matched frames see the filter: they are kept as they are, however much the pieces differ.
+    assert all(choose(filter_db, 1.0, 8, 6.0, seed).matched for seed in trials)
+    # They see half of it, and the pieces differ little: the plain difference.
+    assert not any(choose(0.5 * filter_db, 1.0, 24, 2.0, seed).matched for seed in trials)
+    # A single take cannot be halved.
+    assert choose(0.5 * filter_db, 1.0, 1, 2.0, 0) == STATIC_METHODS[0]
+    sides = folder_differences(filter_db, 1.0, 4, 0)
+    plain = fit_static_mask(*sides, StaticMethod(matched=False))
+    expected = sides[0].spectrum_db.mean(axis=0) - sides[1].spectrum_db.mean(axis=0)
+    np.testing.assert_allclose(plain, expected, atol=1e-5)
+
+
+def test_shrinkage_follows_what_held_out_sessions_say() -> None:
+    nothing = np.zeros(ROWS, np.float32)
+
+    def penalties(difference: Levels, spread_db: float) -> list[float]:
+        trials = (folder_differences(difference, spread_db, 6, seed) for seed in range(8))
+        return [select_static_method(*sides).penalty for sides in trials]
+
+    assert np.mean(penalties(nothing, 24.0)) > 0.75  # one recording does not tell of the others
+    assert np.mean(penalties(BASIS[1:9].T @ (20 * np.sign(noise(7, 8))), 12.0)) < 0.6
 
 
 def test_takes_as_similar_as_halves_form_one_session() -> None:
     assert not cluster_sessions(
-        SpectralDifference(noise(1, 20, ROWS), 2 * noise(2, 20, ROWS), np.ones(20, np.float32))
+        SpectralDifference(
+            noise(1, 20, ROWS), 2 * noise(2, 20, ROWS), noise(1, 20, ROWS), np.ones(20, np.float32)
+        )
     ).any()
     apart = cluster_sessions(
-        SpectralDifference(9 * noise(1, 20, ROWS), 0.1 * noise(2, 20, ROWS), np.ones(20, np.float32))
+        SpectralDifference(
+            9 * noise(1, 20, ROWS), 0.1 * noise(2, 20, ROWS), noise(1, 20, ROWS), np.ones(20, np.float32)
+        )
     )
     assert len(set(apart.tolist())) == 20
     unsteady = 2 * noise(2, 20, ROWS)
     unsteady[3] = np.nan  # too short to have halves
     assert not cluster_sessions(
-        SpectralDifference(noise(1, 20, ROWS), unsteady, np.ones(20, np.float32))
+        SpectralDifference(noise(1, 20, ROWS), unsteady, noise(1, 20, ROWS), np.ones(20, np.float32))
     ).any()
 
 

@@ -21,6 +21,27 @@ def wait_until(page: Any, holds: Callable[[], bool], seconds: float = LONGEST_WA
     raise AssertionError("it never came to hold")
 
 
+# Resolves after the next drawing. The page says with aria-busy that parts of the picture have not arrived.
+_DRAWN = """new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {
+  const canvas = document.querySelector(".picture canvas");
+  done(canvas.getAttribute("aria-busy") === "false" ? canvas.toDataURL() : null);
+})))"""
+
+
+def picture(page: Any) -> str:
+    """Return the pixels of the picture once all parts of it have arrived."""
+    shown: list[str] = []
+
+    def arrives() -> bool:
+        pixels = page.evaluate(_DRAWN)
+        if pixels:
+            shown.append(pixels)
+        return bool(pixels)
+
+    wait_until(page, arrives)
+    return shown[-1]
+
+
 def press(page: Any, part: Any, position: dict[str, float] | None = None) -> None:
     """Press the pointer on an element and hold it. Try again if the element moved before the press."""
 

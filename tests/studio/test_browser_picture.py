@@ -4,10 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from tests.studio.browser_page import edit, state, wait_until
+from tests.studio.browser_page import edit, picture, state, wait_until
 from tests.studio.conftest import Live
-
-PIXELS = "document.querySelector('.picture canvas').toDataURL()"
 
 
 def test_edit_of_a_closed_page_is_rendered_when_it_is_opened_again(
@@ -31,38 +29,41 @@ def test_picture_shows_gains_before_the_rendering(
     page.route("**/whole", lambda route: route.fulfill(json={"id": "never", "state": "queued"}))
     page.goto(f"{live.url}#/s/{enhanced_session}")
     page.wait_for_selector(".overview > div")
-    seen: list[str] = []
+    page.wait_for_selector(".verdict")
 
-    def changes() -> bool:
-        pixels = page.evaluate(PIXELS)
-        if pixels in seen:
-            return False
-        seen.append(pixels)
-        return True
+    def view(name: str) -> str:
+        page.get_by_role("button", name=name, exact=True).click()
+        return picture(page)
 
-    # Levels, gains and both are three pictures; the output follows the slider without a rendering.
-    for view in ("Level", "Gain", "Both"):
-        page.get_by_role("button", name=view, exact=True).click()
-        wait_until(page, changes)
-    page.get_by_role("button", name="Level", exact=True).click()
+    # Levels, gains and both are three pictures, from both ways of listening.
+    page.keyboard.press("1")
+    assert len({view("Gain"), view("Both"), view("Level")}) == 3
+    page.keyboard.press("2")
+    level = picture(page)
+    assert len({level, view("Gain"), view("Both")}) == 3
+
+    # The picture follows what is heard, and the slider, without a rendering.
+    assert view("Level") == level
+    page.keyboard.press("1")
+    original = picture(page)
+    assert original != level
+    page.keyboard.press("2")
     page.locator("#amount").press("PageDown")
-    wait_until(page, changes)
-    page.keyboard.press("1")  # the picture follows what is heard
-    wait_until(page, changes)
-    assert "gain" not in page.inner_text(".readout")
+    assert picture(page) not in (original, level)
+    page.keyboard.press("1")
+    assert picture(page) == original
 
-    layer = page.locator(".layer").bounding_box()
-    page.mouse.move(layer["x"] + layer["width"] / 2, layer["y"] + layer["height"] / 2)
     readout = re.compile(
         r"^\d:\d\d\.\d\d · .*Hz · [A-G]♯?\d [+−]\d+ ct · −\d+ dB → −\d+ dB \(gain [+−]?\d+\.\d dB\)$"
     )
+    layer = page.locator(".layer").bounding_box()
+    page.mouse.move(layer["x"] + layer["width"] / 2, layer["y"] + layer["height"] / 2)
     wait_until(page, lambda: readout.match(page.inner_text(".readout")) is not None)
-    summary = page.locator(".picture canvas").get_attribute("aria-label")
-    assert "The EQ boosts most at" in summary
+    assert "The EQ boosts most at" in page.locator(".picture canvas").get_attribute("aria-label")
 
     # Frequencies are zoomed with Alt and the wheel; the pitch axis marks open strings.
     page.select_option("[data-select=axis]", "cello")
-    assert page.locator(".rows .open").all_inner_texts() == ["C2", "G2", "D3", "A3"]
+    wait_until(page, lambda: page.locator(".rows .open").all_inner_texts() == ["C2", "G2", "D3", "A3"])
     page.keyboard.down("Alt")
     page.mouse.wheel(0, -400)
     page.keyboard.up("Alt")

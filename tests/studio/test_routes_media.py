@@ -48,7 +48,7 @@ def test_note_appears_at_its_place_in_mask_tile(client: TestClient, session: dic
     client.post(f"/api/sessions/{session['id']}/undo")
 
 
-def test_output_tile_of_a_replaced_edit_is_empty(client: TestClient, session: dict[str, Any]) -> None:
+def test_output_tile_is_empty_until_the_edit_is_rendered(client: TestClient, session: dict[str, Any]) -> None:
     base = f"/api/sessions/{session['id']}"
 
     def answer_to(key: str) -> int:
@@ -56,7 +56,7 @@ def test_output_tile_of_a_replaced_edit_is_empty(client: TestClient, session: di
 
     before = client.get(f"{base}/state").json()["key"]
     after = change_edit(client, session, notes=[{**NOTE, "gain_db": -7.5}])["key"]
-    assert (answer_to(before), answer_to(after)) == (204, 404)
+    assert (answer_to(before), answer_to(after)) == (204, 204)
     client.post(f"{base}/undo")
 
 

@@ -211,6 +211,7 @@ export class Scope {
       this.layTiles(context, this.shows, level);
       context.globalAlpha = 1;
     }
+    this.canvas.setAttribute("aria-busy", String(!this.tiles.complete));
     this.label();
     this.onpaint();
     this.tiles.trim();

@@ -32,7 +32,7 @@ const QUIET = 0.03; // share of the level scale below which nothing sounds
 export class Tiles {
   private tiles = new Map<string, Tile>();
   private turn = 0;
-  private top = 190;
+  private top = 110; // byte of the brightest level
 
   constructor(
     private session: Session,
@@ -42,6 +42,12 @@ export class Tiles {
   /** A new picture begins. */
   begin(): void {
     this.turn += 1;
+  }
+
+  /** Whether the picture has all of its tiles. */
+  get complete(): boolean {
+    for (const { used, bytes } of this.tiles.values()) if (used === this.turn && !bytes) return false;
+    return true;
   }
 
   /** Forgets the tiles that were used longest ago. */
@@ -149,7 +155,6 @@ export class Tiles {
   private brighten(bytes: Uint8Array): void {
     let most = 0;
     for (let n = 0; n < bytes.length; n += 7) if (bytes[n] > most) most = bytes[n];
-    const top = Math.max(110, most - 6);
-    if (this.tiles.size < 4 || top > this.top) this.top = top;
+    this.top = Math.max(this.top, most - 6);
   }
 }

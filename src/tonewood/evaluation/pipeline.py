@@ -25,6 +25,7 @@ from tonewood.evaluation.pairs import (
     apply_method,
     to_mono_16k,
 )
+from tonewood.evaluation.perceptual import zimtohrli_distance
 from tonewood.model.model import Model
 from tonewood.stats.classification import BootstrapInterval, bootstrap_interval
 from tonewood.utils.arrays import Samples
@@ -34,7 +35,8 @@ class MethodResult(NamedTuple):
     """Measures of one method on one pair: distances to the reference in dB, and scores.
 
     `closed` is the share of the mel distance between source and reference that the method closes.
-    A score of 0 sounds like the reference; the judge is None if the model has none.
+    A score of 0 sounds like the reference; the judge is None if the model has none. `zimtohrli` is None
+    without the extra `perceptual`, and for pairs that are not simultaneous.
     """
 
     closed: float
@@ -44,6 +46,7 @@ class MethodResult(NamedTuple):
     long_term: float
     scorer: float
     judge: float | None
+    zimtohrli: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +149,8 @@ def measure_pair(
         untouched_mel = results[METHOD_UNTOUCHED].mel if results else distances.mel
         score = score_array(samples, rate, model)
         closed = gap_closed(untouched_mel, distances.mel)
-        results[method] = MethodResult(closed, *distances, score.scorer, score.judge)
+        perceptual = _perceptual_distance(waveforms[method], reference, alignment)
+        results[method] = MethodResult(closed, *distances, score.scorer, score.judge, perceptual)
     # Waveforms of all pairs would fill the memory; the report plays only the first.
     yield PairResult(files, pair.source.duration, alignment, results, waveforms if keep_audio else None)
 
@@ -166,21 +170,29 @@ def _both_paths(files: PairFiles) -> str:
 def _aligned_distances(estimate: Samples, reference: Samples, alignment: Alignment) -> PairDistances:
     if not alignment.exact:
         return measure_distances(estimate, reference, alignment.to_reference)
-    # Simultaneous recordings may differ by some samples at the end.
+    return measure_distances(*_common_part(estimate, reference))
+
+
+def _perceptual_distance(estimate: Samples, reference: Samples, alignment: Alignment) -> float | None:
+    return zimtohrli_distance(*_common_part(estimate, reference)) if alignment.exact else None
+
+
+def _common_part(estimate: Samples, reference: Samples) -> tuple[Samples, Samples]:
+    """Cut simultaneous recordings to one length: they may differ by some samples at the end."""
     length = min(len(estimate), len(reference))
-    return measure_distances(estimate[:length], reference[:length])
+    return estimate[:length], reference[:length]
 
 
 def summarize_evaluation(pairs: Sequence[PairResult], failed: Sequence[FileFailure], seed: int) -> Evaluation:
     """Return means and gains over all pairs; raise FolderError if there is no pair."""
     if not pairs:
         raise FolderError("no pair could be measured: correct or replace the files named above")
-    # A judge is missing in all pairs or in none: the model decides.
+    # A judge is missing in all pairs or in none. A perceptual distance that some pairs lack has no mean.
     values = {
         method: {
             measure: np.array([getattr(pair.methods[method], measure) for pair in pairs])
             for measure in MethodResult._fields
-            if getattr(pairs[0].methods[method], measure) is not None
+            if all(getattr(pair.methods[method], measure) is not None for pair in pairs)
         }
         for method in EVALUATED_METHODS
     }

@@ -46,8 +46,10 @@ _MEASURE_COLUMNS = {
     "long_term": ("long-term, dB", 1.0, 2),
     "scorer": ("scorer", 1.0, 2),
     "judge": ("judge", 1.0, 2),
+    "zimtohrli": ("Zimtohrli", 1.0, 4),
 }
-_SUMMARY_MEASURES = ("closed", "mel", "judge")
+_SUMMARY_MEASURES = ("closed", "mel", "judge", "zimtohrli")
+_OPTIONAL_MEASURES = ("zimtohrli",)  # columns that are left out if no figure is there
 
 TextRows = list[list[str]]
 
@@ -89,6 +91,8 @@ def write_evaluation_report(
 
 def means_table(evaluation: Evaluation, measures: Sequence[str] = _SUMMARY_MEASURES) -> TextRows:
     """Return the means by method, with intervals, as text; the header is the first row."""
+    known = {measure for by_measure in evaluation.means.values() for measure in by_measure}
+    measures = [measure for measure in measures if measure in known or measure not in _OPTIONAL_MEASURES]
     rows = [["method", *(_MEASURE_COLUMNS[measure][0] for measure in measures)]]
     for method, by_measure in evaluation.means.items():
         rows.append([method, *_format_measures(by_measure, measures)])
@@ -154,7 +158,8 @@ def _pair_blocks(evaluation: Evaluation) -> list[ReportBlock]:
             f"Means over {len(evaluation.pairs)} pairs, with 95 % bootstrap intervals over pairs. "
             "Closed: share of the mel log-spectral distance to the paired reference recording that the "
             "method closes; negative is worse than doing nothing. Distances are in dB. Scorer and judge: "
-            "0 sounds like the reference, 1 like the source.",
+            "0 sounds like the reference, 1 like the source. Zimtohrli: a perceptual distance, 0 for equal "
+            "sounds.",
             means_table(evaluation, tuple(_MEASURE_COLUMNS)),
         ),
         ReportTable(

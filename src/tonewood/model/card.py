@@ -196,7 +196,7 @@ class FolderCard(Settings):
 
 
 class PriorCard(Settings):
-    """Blend of priors that the cycle test selected.
+    """Blend of priors that the training selected.
 
     Parameters
     ----------
@@ -206,6 +206,8 @@ class PriorCard(Settings):
         Shrinkage factors per recording and per frame, of the neighbours' and of the networks' masks.
     cycle_db : tuple of (weights, float)
         Cycle distance of every candidate, dB.
+    energy_db : tuple of float
+        Energy distance of every candidate's output from the reference, dB; empty in earlier models.
     guide_gains : tuple of (float, float)
         Reduction of the cycle distance for every guide weight that was tried, dB.
     """
@@ -213,6 +215,7 @@ class PriorCard(Settings):
     weights: tuple[float, float, float, float, float]
     beliefs: tuple[tuple[float, float], tuple[float, float]]
     cycle_db: tuple[tuple[tuple[float, float, float, float, float], float], ...]
+    energy_db: tuple[float, ...] = ()
     guide_weight: float
     guide_gains: tuple[tuple[float, float], ...]
 

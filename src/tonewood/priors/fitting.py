@@ -1,8 +1,8 @@
 """Fit the priors to two folders without pairs, and select their blend.
 
-The best blend depends on the folders. It is selected per model by a cycle: held-out reference takes
-are turned into pseudo-source, corrected, and compared with the originals. Placebos decide first how
-far the adaptive priors are trusted at all (see `shrinkage`).
+Held-out sessions choose how the static mask is estimated (see `static_mask`), and placebos how far the
+adaptive priors are trusted (see `shrinkage`). The best blend depends on the folders: it is selected per
+model (see `blend_selection`).
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from tonewood.dsp.features import Features
+from tonewood.priors.blend_selection import (
+    CANDIDATE_BLENDS,
+    BlendScore,
+    PseudoCycles,
+    score_blends,
+    select_blend,
+)
 from tonewood.priors.folder_fitting import condense_codebook, fit_folder_statistics
 from tonewood.priors.nearest_neighbours import (
     FolderStatistics,
@@ -23,52 +30,24 @@ from tonewood.priors.nearest_neighbours import (
 )
 from tonewood.priors.network_training import PseudoPair, train_mask_network
 from tonewood.priors.predictor import MaskNetwork
-from tonewood.priors.priors import NETWORK_SMOOTHING_MS, BlendWeights, Priors, ShrinkageTable, blend_masks
-from tonewood.priors.shrinkage import (
-    ShrinkageFactors,
+from tonewood.priors.priors import NETWORK_SMOOTHING_MS, Priors, ShrinkageTable, blend_masks
+from tonewood.priors.shrinkage import ShrinkageFactors, Variance
+from tonewood.priors.static_mask import (
     SpectralDifference,
-    Variance,
+    StaticMethod,
     cluster_sessions,
     fit_static_mask,
+    select_static_method,
     spectral_difference,
 )
 from tonewood.settings import PriorsSettings
 from tonewood.stats.sampling import TakeWeights
 from tonewood.utils.arrays import Levels
 
-_BLEND_SHARES = (  # static, neighbours, forward, backward
-    (1.0, 0.0, 0.0, 0.0),
-    (0.0, 1.0, 0.0, 0.0),
-    (0.0, 0.0, 1.0, 0.0),
-    (0.0, 0.0, 0.0, 1.0),
-    (0.0, 0.0, 0.5, 0.5),
-    (0.0, 0.5, 0.0, 0.5),
-    (0.0, 0.5, 0.25, 0.25),
-    (0.0, 0.75, 0.0, 0.25),
-    (0.0, 0.75, 0.125, 0.125),
-    (0.25, 0.0, 0.0, 0.75),
-    (0.25, 0.0, 0.375, 0.375),
-    (0.5, 0.0, 0.0, 0.5),
-    (0.5, 0.0, 0.25, 0.25),
-    (0.75, 0.0, 0.0, 0.25),
-    (0.25, 0.25, 0.0, 0.5),
-    (0.5, 0.25, 0.125, 0.125),
-)
-# Half of the level closed more on four corpora (docs/method-notes.md).
-CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
-_AVERAGED_BLENDS = 4  # of 32 candidates
 _MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions
 _NEED_TAKES = 12
 _MIN_SOURCE_NEED = 0.2  # if networks and blend disagree: a smaller divisor would only scale up noise
 _PLACEBO_TAKES, _PLACEBO_STEPS = 12, 0.3  # takes per folder; share of the network's training steps
-
-
-class CycleScore(NamedTuple):
-    """A blend and its cycle distance in dB: smaller is better."""
-
-    weights: BlendWeights
-    distance_db: float
-
 
 LevelPair = tuple[Levels, Levels]
 """Levels [row, frame] in dB before and after a correction."""
@@ -81,7 +60,7 @@ class PriorFit:
     Parameters
     ----------
     priors : Priors
-    cycle_scores : tuple of CycleScore
+    scores : tuple of BlendScore
         Of all candidate blends.
     corrected, corrected_held_out : list of LevelPair
         Pseudo-source under the prior's mask, and the reference take that it was made of; of takes in
@@ -90,7 +69,7 @@ class PriorFit:
     """
 
     priors: Priors
-    cycle_scores: tuple[CycleScore, ...]
+    scores: tuple[BlendScore, ...]
     corrected: list[LevelPair]
     corrected_held_out: list[LevelPair]
     ways: "Ways"
@@ -133,7 +112,9 @@ def fit_priors(
     """
     statistics = fit_folder_statistics(reference, source, settings.neighbours, generator, take_weights[0])
     folders = _FolderPair.from_takes((reference, source, held_out), statistics, take_weights)
-    static = fit_static_mask(folders.reference.difference, folders.source.difference, settings.doubt)
+    method = select_static_method(folders.reference.difference, folders.source.difference)
+    method = method._replace(penalty=method.penalty * settings.doubt)
+    static = fit_static_mask(folders.reference.difference, folders.source.difference, method)
     pairs = _PseudoPairs.from_folders(folders, static, settings, hop_ms)
     networks = _train_networks(pairs, folders, static, settings, generator, take_weights[0])
     priors = _assemble_priors(folders, static, pairs, networks, settings, hop_ms, generator)
@@ -144,8 +125,10 @@ def fit_priors(
         back_translate(take, folders.reference.statistics, folders.source.statistics, hop_ms)
         for take in takes
     ]
-    cycle_scores = _score_blends(priors, pseudo_takes, takes, take_weights[1])
-    priors = replace(priors, weights=_select_blend(cycle_scores))
+    cycles = PseudoCycles(pseudo_takes, takes, take_weights[1])
+    sides = folders.source.takes, folders.reference.takes
+    scores = score_blends(priors, cycles, *sides, take_weights[0])
+    priors = replace(priors, weights=select_blend(scores))
     priors = replace(priors, source_need=_measure_source_need(priors, folders.source.takes))
     held_out_pairs = list(zip(pseudo_takes, takes, strict=True))
     corrected_held_out = [
@@ -153,8 +136,8 @@ def fit_priors(
     ]
     ways = pairs.ways(static, [(pseudo.rows_db, take.rows_db) for pseudo, take in held_out_pairs])
     # The final static mask is fitted to all reference takes.
-    priors = replace(priors, static_db=_final_static_mask(folders, settings.doubt))
-    return PriorFit(priors, cycle_scores, pairs.corrected, corrected_held_out, ways)
+    priors = replace(priors, static_db=_final_static_mask(folders, method))
+    return PriorFit(priors, scores, pairs.corrected, corrected_held_out, ways)
 
 
 class _FittedFolder(NamedTuple):
@@ -305,11 +288,11 @@ def _assemble_priors(
     return Priors.from_tensors(priors.tensors(), settings, hop_ms)
 
 
-def _final_static_mask(folders: _FolderPair, penalty: float) -> NDArray[np.float32]:
+def _final_static_mask(folders: _FolderPair, method: StaticMethod) -> NDArray[np.float32]:
     """Return the static mask [row] in dB of all takes, including those held out."""
     differences = folders.reference.difference, folders.held_out.difference
     joined = SpectralDifference(*map(np.concatenate, zip(*differences, strict=True)))
-    return fit_static_mask(joined, folders.source.difference, penalty)
+    return fit_static_mask(joined, folders.source.difference, method)
 
 
 def blended_prior(priors: Priors, take: PriorFeatures) -> Levels:
@@ -429,37 +412,3 @@ def _placebo_variance(
     ]
     gains = [network.predict_gain(take) for take in takes]
     return Variance.from_masks(masks, takes), Variance.from_masks(gains, takes)
-
-
-# --- Blend
-
-
-def _score_blends(
-    priors: Priors,
-    pseudo_takes: Sequence[PriorFeatures],
-    takes: Sequence[PriorFeatures],
-    take_weights: TakeWeights,
-) -> tuple[CycleScore, ...]:
-    """Return the weighted mean cycle distance of every candidate."""
-    totals, counts = [0.0] * len(CANDIDATE_BLENDS), take_weights or [1.0] * len(takes)
-    for pseudo, take, count in zip(pseudo_takes, takes, counts, strict=True):
-        suggestions = priors.suggestions(pseudo)
-        for i, weights in enumerate(CANDIDATE_BLENDS):
-            totals[i] += count * cycle_distance(pseudo.rows_db + blend_masks(suggestions, weights), take)
-    total = sum(counts)
-    return tuple(
-        CycleScore(weights, distance / total)
-        for weights, distance in zip(CANDIDATE_BLENDS, totals, strict=True)
-    )
-
-
-def _select_blend(scores: Sequence[CycleScore]) -> BlendWeights:
-    """Average the best blends: the cycle's noise exceeds the differences between them."""
-    best = sorted(scores, key=lambda score: score.distance_db)[:_AVERAGED_BLENDS]
-    return BlendWeights(*np.mean([score.weights for score in best], axis=0).tolist())
-
-
-def cycle_distance(rows_db: Levels, take: PriorFeatures) -> float:
-    """Return the mean over audible frames of the RMS difference in dB, the overall level removed."""
-    difference = (rows_db - take.rows_db)[:, take.audible]
-    return float(np.sqrt(np.square(difference - difference.mean()).mean(axis=0)).mean())

@@ -84,7 +84,7 @@ def get_input_tile(
     response_class=Response,
     responses={
         **declare_media("application/octet-stream"),
-        204: {"description": "Another edit has replaced that of the key."},
+        204: {"description": "The edit is not rendered yet, or another one has replaced that of the key."},
     },
 )
 def get_output_tile(
@@ -93,10 +93,8 @@ def get_output_tile(
     """Return a spectrogram tile of the full rendering."""
     session, state = studio.session_and_state(name)
     path = render_path(session, edit_key(state))
-    if not path.exists():
-        if key != edit_key(state):  # as when another page edits: no error
-            return Response(status_code=204)
-        raise NotFoundError("the output is not rendered yet: wait a moment")
+    if not path.exists():  # no error: the page asks before it hears of another page's edit, or of Undo
+        return Response(status_code=204)
     return _tile_response(request, _cached_spectrogram_tile(path, None, address), _cache_control(key, state))
 
 

@@ -30,7 +30,8 @@ from tonewood.errors import ModelError, printable
 from tonewood.mask.mask import Mask
 from tonewood.model.card import PredictorCard
 from tonewood.model.model import Model
-from tonewood.priors.fitting import blended_prior, cycle_distance
+from tonewood.priors.blend_selection import cycle_distance
+from tonewood.priors.fitting import blended_prior
 from tonewood.priors.nearest_neighbours import back_translate
 from tonewood.priors.network_training import DistillationExample, prediction_error_db, train_predictor
 from tonewood.priors.predictor import Predictor

@@ -376,7 +376,8 @@ def _fit_correction(excerpts: _PriorExcerpts, settings: ModelSettings) -> _Corre
     card = PriorCard(
         weights=fit.priors.weights,
         beliefs=fit.priors.shrinkage,
-        cycle_db=fit.cycle_scores,
+        cycle_db=tuple((score.weights, score.cycle_db) for score in fit.scores),
+        energy_db=tuple(score.energy_db for score in fit.scores),
         guide_weight=weight,
         guide_gains=gains,
     )

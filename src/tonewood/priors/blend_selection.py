@@ -1,0 +1,157 @@
+"""Select how the priors are blended, without pairs.
+
+Two measures have opposite faults, so their product decides:
+
+* Cycle distance: held-out reference takes are turned into pseudo-source, corrected, and compared with
+  the originals. Pseudo-source is more irregular than real source, so this favours masks that smooth.
+* Energy distance (Székely & Rizzo 2013) of corrected source frames from reference frames. Masks that
+  smooth make frames too much alike, which this distance shows. It ignores which frame should be where.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tonewood.priors.nearest_neighbours import PriorFeatures
+from tonewood.priors.priors import BlendWeights, Priors, blend_masks
+from tonewood.stats.sampling import TakeWeights
+from tonewood.utils.arrays import Levels
+
+_BLEND_SHARES = (  # static, neighbours, forward, backward
+    (1.0, 0.0, 0.0, 0.0),
+    (0.0, 1.0, 0.0, 0.0),
+    (0.0, 0.0, 1.0, 0.0),
+    (0.0, 0.0, 0.0, 1.0),
+    (0.0, 0.0, 0.5, 0.5),
+    (0.0, 0.5, 0.0, 0.5),
+    (0.0, 0.5, 0.25, 0.25),
+    (0.0, 0.75, 0.0, 0.25),
+    (0.0, 0.75, 0.125, 0.125),
+    (0.25, 0.0, 0.0, 0.75),
+    (0.25, 0.0, 0.375, 0.375),
+    (0.5, 0.0, 0.0, 0.5),
+    (0.5, 0.0, 0.25, 0.25),
+    (0.75, 0.0, 0.0, 0.25),
+    (0.25, 0.25, 0.0, 0.5),
+    (0.5, 0.25, 0.125, 0.125),
+)
+# Half of the level closed more on four corpora (docs/method-notes.md).
+CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
+_AVERAGED_BLENDS = 4  # of 32 candidates
+_FRAMES = 1_500  # per folder, for the energy distance: 20 ms a blend
+_SOURCE_TAKES = 12
+
+
+class BlendScore(NamedTuple):
+    """A blend with its cycle distance and its energy distance in dB: smaller is better."""
+
+    weights: BlendWeights
+    cycle_db: float
+    energy_db: float
+
+    @property
+    def product(self) -> float:
+        """Both distances in one. Small differences enter an energy distance as squares, hence the root."""
+        return self.cycle_db * float(np.sqrt(max(self.energy_db, 0.0)))
+
+
+class PseudoCycles(NamedTuple):
+    """Held-out reference takes, and the pseudo-source that was made of each."""
+
+    pseudo: Sequence[PriorFeatures]
+    original: Sequence[PriorFeatures]
+    weights: TakeWeights = None
+
+
+def score_blends(
+    priors: Priors,
+    cycles: PseudoCycles,
+    source: Sequence[PriorFeatures],
+    reference: Sequence[PriorFeatures],
+    reference_weights: TakeWeights = None,
+) -> tuple[BlendScore, ...]:
+    """Measure all candidates; the distances are weighted means over takes."""
+    cycle_db = _cycle_distances(priors, cycles)
+    energy_db = _energy_distances(priors, source, reference, reference_weights)
+    return tuple(BlendScore(*row) for row in zip(CANDIDATE_BLENDS, cycle_db, energy_db, strict=True))
+
+
+def select_blend(scores: Sequence[BlendScore]) -> BlendWeights:
+    """Average the best blends: the noise of the scores exceeds the differences between them."""
+    best = sorted(scores, key=lambda score: score.product)[:_AVERAGED_BLENDS]
+    return BlendWeights(*np.mean([score.weights for score in best], axis=0).tolist())
+
+
+def cycle_distance(rows_db: Levels, take: PriorFeatures) -> float:
+    """Return the mean over audible frames of the RMS difference in dB, the overall level removed."""
+    difference = (rows_db - take.rows_db)[:, take.audible]
+    return float(np.sqrt(np.square(difference - difference.mean()).mean(axis=0)).mean())
+
+
+def energy_distance(first: Levels, second: Levels) -> float:
+    """Return the energy distance in dB of two samples [row, frame]: 0 for samples of one distribution."""
+    between, *within = (_mean_distance(*pair) for pair in ((first, second), (first, first), (second, second)))
+    return 2 * between - sum(within)
+
+
+def _cycle_distances(priors: Priors, cycles: PseudoCycles) -> list[float]:
+    """Return the cycle distance of every candidate."""
+    totals = np.zeros(len(CANDIDATE_BLENDS))
+    counts = cycles.weights or [1.0] * len(cycles.original)
+    for pseudo, take, count in zip(cycles.pseudo, cycles.original, counts, strict=True):
+        suggestions = priors.suggestions(pseudo)
+        for i, weights in enumerate(CANDIDATE_BLENDS):
+            totals[i] += count * cycle_distance(pseudo.rows_db + blend_masks(suggestions, weights), take)
+    distances: list[float] = (totals / sum(counts)).tolist()
+    return distances
+
+
+def _energy_distances(
+    priors: Priors,
+    source: Sequence[PriorFeatures],
+    reference: Sequence[PriorFeatures],
+    reference_weights: TakeWeights,
+) -> list[float]:
+    """Return the energy distance of every candidate's output from the reference."""
+    target = np.concatenate(
+        [
+            take.rows_db[:, frames]
+            for take, frames in zip(reference, _spread_frames(reference, reference_weights), strict=True)
+        ],
+        axis=1,
+    )
+    takes = source[:: -(-len(source) // _SOURCE_TAKES)]
+    rows, suggestions = [], []
+    for take, frames in zip(takes, _spread_frames(takes), strict=True):
+        rows.append(take.rows_db[:, frames])
+        suggestions.append([mask[:, frames] for mask in priors.suggestions(take) if mask is not None])
+    before = np.concatenate(rows, axis=1)
+    masks = [np.concatenate(parts, axis=1) for parts in zip(*suggestions, strict=True)]
+    return [
+        energy_distance(_without_level(before + blend_masks(masks, weights)), _without_level(target))
+        for weights in CANDIDATE_BLENDS
+    ]
+
+
+def _spread_frames(takes: Sequence[PriorFeatures], weights: TakeWeights = None) -> list[NDArray[np.intp]]:
+    """Return audible frames of each take, evenly spaced, in number by the takes' weights."""
+    share = np.ones(len(takes)) if weights is None else np.asarray(weights)
+    counts = np.ceil(_FRAMES * share / share.sum()).astype(int)
+    audible = [np.flatnonzero(take.audible) for take in takes]
+    return [
+        frames[np.linspace(0, len(frames) - 1, min(count, len(frames))).astype(int)]
+        for frames, count in zip(audible, counts.tolist(), strict=True)
+    ]
+
+
+def _without_level(rows_db: Levels) -> Levels:
+    shape: Levels = rows_db - rows_db.mean(axis=0)
+    return shape
+
+
+def _mean_distance(first: Levels, second: Levels) -> float:
+    """Return the mean Euclidean distance between frames of two samples [row, frame]."""
+    square = np.square(first).sum(axis=0)[:, None] + np.square(second).sum(axis=0) - 2 * first.T @ second
+    return float(np.sqrt(square.clip(0)).mean())
