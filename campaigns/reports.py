@@ -6,7 +6,7 @@ Each row is a kind of input or call. The recordings are those of the development
     python campaigns/reports.py FOLDER [ROW ...]
 
 Prints a table of what was tried, what is expected, what happened, and whether that is right. The exit
-code is 1 if a row is not right. Takes ten minutes on two cores; with row numbers, only those rows.
+code is 1 if a row is not right. Takes twelve minutes on two cores; with row numbers, only those rows.
 """
 
 import argparse

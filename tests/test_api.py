@@ -47,6 +47,8 @@ def test_amount_and_method_are_keywords(wave: NDArray[np.float32], model: Model)
     assert half.settings == BRIEF.replace(render=dict(amount=0.5))
     np.testing.assert_allclose(half.applied.gain_db, whole.applied.gain_db / 2, atol=1e-3)
     assert tonewood.enhance(wave, 22_050, model, method="search", amount=0.0).settings.render.amount == 0
+    with pytest.raises(CallError, match=r"^amount is 3: give a number from -1 to 2"):
+        tonewood.enhance(wave, 22_050, model, amount=3)
     with pytest.raises(CallError, match="method and settings cannot be used together"):
         tonewood.enhance(wave, 22_050, model, method="paper", settings=BRIEF)
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tonewood.enhancement import realtime
+
 Run = Callable[..., Any]
 
 # What the command uses of sounddevice: two devices, and a stream that hears a hum, then Ctrl-C.
@@ -206,6 +208,11 @@ def test_recording_replaces_the_sound_card(
         (("--amount", "2.5"), 2, "--amount is 2.5: give a number from -1 to 2"),
         (("--amount", "nan"), 2, "--amount is nan: give a number from -1 to 2"),
         (("--smooth-seconds", "1"), 2, "--smooth-seconds needs later audio"),
+        (
+            ("--from", "{take}", "-o", "{gone}.wav", "--low", "24e3"),
+            2,
+            "--low is 24000; a stream at 48000 Hz has frequencies up to 24000 Hz: give a lower limit",
+        ),
         (("--low", "900", "--high", "90"), 2, "--low and --high: limits from 900 Hz to 90 Hz are empty"),
         (("--from", "{take}", "-o", "{take}"), 1, "exists: name another output"),
         (("--from", "{take}", "-o", "{gone}.xyz"), 2, "ends in '.xyz'"),
@@ -232,6 +239,37 @@ def test_wrong_calls_are_one_line(
     assert ran.code == code
     assert message in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_interrupted_recording_is_told_from_a_whole_one(
+    run: Run, take: Path, tmp_path: Path, predicting_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = realtime.FileDevice.read
+
+    def read_until_control_c(device: realtime.FileDevice) -> Any:
+        if device.position >= 24_000:
+            raise KeyboardInterrupt
+        return read(device)
+
+    monkeypatch.setattr(realtime.FileDevice, "read", read_until_control_c)
+    out = tmp_path / "part.wav"
+    ran = run("live", "-m", predicting_file, "--from", take, "-o", out, "--block", 1_000)
+    assert ran.code == 130
+    assert ran.err == f"tonewood: interrupted; {out} has the first 0.5 s\n"
+    samples, rate = soundfile.read(out)
+    assert len(samples) / rate == pytest.approx(0.5)
+
+
+def test_recording_interrupted_at_once_writes_nothing(
+    run: Run, take: Path, tmp_path: Path, predicting_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(realtime.FileDevice, "read", interrupt)
+    ran = run("live", "-m", predicting_file, "--from", take, "-o", tmp_path / "none.wav")
+    assert (ran.code, ran.err) == (130, "tonewood: interrupted\n")
+    assert not (tmp_path / "none.wav").exists()
 
 
 def test_a_model_without_a_predictor_says_so(run: Run, take: Path, tmp_path: Path, model_file: Path) -> None:

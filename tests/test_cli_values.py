@@ -57,25 +57,75 @@ def test_wrong_value_exits_with_code_2(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "words", ["", "nonsense", "enhance", "enhance a.wav", "score", "train", "info", "info a b",
-              "enhance a.wav -o out --loud"],
-)  # fmt: skip
-def test_unknown_word_exits_with_code_2(run: Run, words: str) -> None:
+@pytest.mark.parametrize("words", ["", "listen"])
+def test_group_without_a_command_lists_its_commands(run: Run, words: str) -> None:
     ran = run(*words.split())
     assert ran.code == 2
-    assert "Usage: tonewood" in ran.out + ran.err
-    assert "Traceback" not in ran.err
+    assert f"Usage: tonewood {words}".strip() in ran.out + ran.err
+    assert "Commands:" in ran.out + ran.err
+
+
+WRONG_WORDS = {
+    "--versoin": "there is no option --versoin: did you mean --version?",
+    "enhanc a.wav": "there is no command 'enhanc': did you mean enhance?",
+    "listen srve x": "listen has no command 'srve': did you mean serve?",
+    "nonsense": "there is no command 'nonsense': see tonewood -h",
+    "enhance": "INPUT is missing (files, folders or URLs such as s3://…): see tonewood enhance -h",
+    "enhance a.wav": (
+        "--output is missing (output folder, URL, or output file for a single INPUT): see tonewood enhance -h"
+    ),
+    "listen new": "--output is missing (folder of the new test): see tonewood listen new -h",
+    "enhance a.wav -o out --oput x": "enhance has no option --oput: did you mean --output?",
+    "enhance a.wav -o out --zzz": "enhance has no option --zzz: see tonewood enhance -h",
+    "enhance a.wav -o out -amount 3": "enhance has no option -amount: did you mean --amount?",
+    "enhance a.wav -o out -q": "enhance has no option -q: see tonewood enhance -h",
+    "enhance a.wav -o out --amount": "--amount needs a value: give a number from -1 to 2",
+    "enhance a.wav -o": "-o needs a value: see tonewood enhance -h",
+    "enhance a.wav -o out --json=3": "--json takes no value: leave out what follows it",
+    "info a b": "info has no place for b: see tonewood info -h",
+    "info a b c": "info has no place for b c: see tonewood info -h",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_WORDS)
+def test_unknown_and_missing_words_are_one_line(run: Run, words: str) -> None:
+    ran = run(*words.split())
+    assert (ran.code, ran.out, ran.err) == (2, "", f"tonewood: {WRONG_WORDS[words]}\n")
+
+
+@pytest.mark.parametrize("name", ["-o.wav", "-take.wav", "--loud.wav"])
+def test_name_that_begins_with_a_dash_is_explained(
+    run: Run, take: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    take.rename(tmp_path / name)
+    ran = run("enhance", name, "-o", "out")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"tonewood: {name} is read as an option, because its name begins with -: write ./{name}\n"
+    )
 
 
 NUMBERS = {
-    "enhance a.wav -o out --amount abc": "--amount is 'abc': give a number",
-    "enhance a.wav -o out --steps many": "--steps is 'many': give a whole number",
-    "enhance a.wav -o out --steps 1e3": "--steps is 1e3: give a whole number",
-    "score a.wav --workers 1.5": "--workers is 1.5: give a whole number",
+    "enhance a.wav -o out --amount abc": "--amount is 'abc': give a number from -1 to 2",
+    "enhance a.wav -o out --low abc": "--low is 'abc': give a number above 0",
+    "live --smooth-seconds abc": "--smooth-seconds is 'abc': give a number from 0 to 60",
+    "apply r.json a.wav -o out --smooth x": "--smooth is 'x': give a number from 0 to 4",
+    "enhance a.wav -o out --steps many": "--steps is 'many': give a whole number from 0 to 10000",
+    "enhance a.wav -o out --steps 1e3": "--steps is 1e3: give a whole number from 0 to 10000",
+    "enhance a.wav -o out --seed x": "--seed is 'x': give a whole number from 0 to 2147483647",
+    "train --reference a --source b -o c --seed -1": "--seed is -1: give a whole number from 0 to 2147483647",
+    "evaluate --pairs a b --seed -1": "--seed is -1: give a whole number from 0 to 2147483647",
+    "score a.wav --workers 1.5": "--workers is 1.5: give a whole number from 1",
+    "score a.wav --workers 0": "--workers is 0: give a whole number from 1",
+    "export cello -o a.txt --max-gain x": "--max-gain is 'x': give a number from 0 to 24",
+    "export cello -o a.wav --length 1": "--length is 1: give a whole number from 64 to 1048576",
+    "export cello -o a.csv --step 0": "--step is 0: give a number from 0.01 to 10",
+    "listen new -o x --seconds 3": "--seconds is 3: give a number from 5 to 12",
+    "listen new -o x --excerpts 0": "--excerpts is 0: give a whole number from 1",
     "score a.wav --retries -1": "--retries is -1: give a whole number from 0",
-    "explain a.wav -o a.png --seed -1": "--seed is -1: give a whole number from 0",
-    "export cello -o a.txt --bands ten": "--peq is 'ten': give a whole number",
+    "explain a.wav -o a.png --seed -1": "--seed is -1: give a whole number from 0 to 2147483647",
+    "export cello -o a.txt --bands ten": "--peq is 'ten': give a whole number from 1 to 20",
     "live --block 3": "--block is 3: give a whole number from 16 to 8192",
     "studio --upload-gb 0": "--upload-gb is 0: give a number from 0.001 to 1000",
     "listen serve folder --port x": "--port is 'x': give a whole number from 0 to 65535",

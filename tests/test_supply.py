@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from importlib.metadata import requires
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -71,12 +72,42 @@ def test_every_package_that_the_tools_need_is_pinned() -> None:
     assert installed_requirements("tonewood", ("dev",)) - {canonical(name) for name in PINS} == set()
 
 
+# --- Actions and container
+
+
+def test_actions_are_pinned_by_hash_and_their_release_is_named() -> None:
+    uses = [
+        line.strip() for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+        for line in path.read_text("utf-8").splitlines() if re.search(r"\buses:", line)
+    ]  # fmt: skip
+    assert uses
+    pinned = re.compile(r"- uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [line for line in uses if not pinned.fullmatch(line)] == []
+    # One release of each action, or an update would miss some.
+    assert len(set(uses)) == len({line.partition("@")[0] for line in uses})
+
+
+def test_container_installs_the_pinned_versions_by_hash() -> None:
+    lines = (ROOT / "container-requirements.txt").read_text("utf-8").replace("\\\n", " ").splitlines()
+    locked = [line for line in lines if line and not line.startswith("#")]
+    versions = [re.match(r"([\w.-]+)==([\w.]+)", line) for line in locked]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", line) for line in locked)
+    pins = {canonical(name): version for name, version in PINS.items()}
+    assert {(canonical(match[1]), match[2]) for match in versions if match} <= set(pins.items())
+    assert {"fastapi", "matplotlib", "numpy", "soundfile", "hatchling"} <= {
+        canonical(match[1]) for match in versions if match
+    }
+
+
 # --- Licences
 
 
 def test_copyleft_packages_are_named_in_the_notice() -> None:
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
-    assert tools["pip-licenses"]["ignore-packages"] == ["soxr"]
+    copyleft, unnamed = "soxr", "zimtohrli"
+    assert tools["pip-licenses"]["ignore-packages"] == [copyleft, unnamed]
+    (licence,) = (path for path in metadata.files(unnamed) or () if path.name == "LICENSE")
+    assert "Apache License" in licence.read_text()
     assert not re.search(r"\bA?L?GPL", tools["pip-licenses"]["allow-only"])
     for name in ("soxr", "libsndfile", "PyAV", "libx264"):
         assert name in NOTICE

@@ -4,13 +4,9 @@
 
 namespace tonewood {
 
-std::vector<double> hann_window(std::size_t length) {
-    std::vector<double> window(length);
-    const double step = 2 * std::acos(-1.0) / double(length);
-    for (std::size_t n = 0; n < length; ++n) window[n] = 0.5 - 0.5 * std::cos(step * double(n));
-    return window;
-}
+namespace {
 
+// The layout at a rate, with the durations that the model has at its own.
 FrameLayout scale_to_rate(const Model& model, unsigned rate) {
     // nearbyint rounds halves to even, as Python's round does.
     const double ratio = double(rate) / model.rate;
@@ -18,6 +14,8 @@ FrameLayout scale_to_rate(const Model& model, unsigned rate) {
     const auto fft = std::size_t(std::nearbyint(model.fft * ratio));
     return {window, std::size_t(std::nearbyint(model.hop * ratio)), std::max(window, fft)};
 }
+
+}  // namespace
 
 Analysis::Analysis(const Model& model, unsigned rate)
     : model_(model),

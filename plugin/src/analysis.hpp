@@ -30,7 +30,4 @@ private:
     float floor_power_;
 };
 
-// The layout at a rate, with the durations that the model has at its own.
-FrameLayout scale_to_rate(const Model& model, unsigned rate);
-
 }  // namespace tonewood

@@ -4,12 +4,11 @@
 #include <cstring>
 #include <utility>
 
+#include "units.hpp"
 #include "vector_clones.hpp"
 
 namespace tonewood {
 namespace {
-
-const double pi = std::acos(-1.0);
 
 // Four numbers at once; GCC and Clang compile the operators to vector instructions.
 using Vector = float __attribute__((vector_size(16)));

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "units.hpp"
+
 namespace tonewood {
 
 // Window, hop and transform length in samples. Frame k is centred on sample k * hop.
@@ -21,7 +23,12 @@ struct FrameLayout {
     }
 };
 
-std::vector<double> hann_window(std::size_t length);  // periodic
+// Periodic.
+inline std::vector<double> hann_window(std::size_t length) {
+    std::vector<double> window(length);
+    for (std::size_t n = 0; n < length; ++n) window[n] = 0.5 - 0.5 * std::cos(2 * pi / double(length) * double(n));
+    return window;
+}
 
 // Latest samples of one channel. Every sample is stored twice, a capacity apart, so that any run of at
 // most a capacity is contiguous.

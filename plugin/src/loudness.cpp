@@ -1,7 +1,8 @@
 #include "loudness.hpp"
 
 #include <algorithm>
-#include <cmath>
+
+#include "units.hpp"
 
 namespace tonewood {
 namespace {
@@ -9,8 +10,6 @@ namespace {
 constexpr double prior_seconds = 3.0;        // weight of the start value, as a duration
 constexpr float ceiling = 0.891250938f;      // -1 dB
 constexpr float release_db_per_second = 20;
-
-double db_to_power(double db) { return std::exp(db * (std::log(10.0) / 10)); }
 
 // Return the value at an amount of the parabola through (0, 0) and two more points.
 double parabola_at(double amount, const double* amounts, const double* values) {
@@ -47,9 +46,9 @@ void LoudnessFollower::update(const float* rows_db, const float* mask_db) {
 void LoudnessFollower::add(const float* rows_db, const float* mask_db) {
     double frame_power = 0;
     for (std::size_t row = 0; row < model_.rows; ++row) {
-        const double power = model_.loudness_weight[row] * db_to_power(rows_db[row]);
+        const double power = model_.loudness_weight[row] * power_of_db(rows_db[row]);
         frame_power += power;
-        for (int i = 0; i < count; ++i) power_after_[i] += power * db_to_power(amounts_[i] * mask_db[row]);
+        for (int i = 0; i < count; ++i) power_after_[i] += power * power_of_db(amounts_[i] * mask_db[row]);
     }
     power_before_ += frame_power;
     // The start value counts as frames that are as loud as the loudest recent one.
@@ -63,7 +62,7 @@ double LoudnessFollower::gain_db(double amount, bool is_whole) const {
     const int first = amount < 0 ? 0 : amount > 1 ? 2 : 1;
     double added_db[2];
     for (int i : {0, 1}) {
-        const double start_power = is_whole ? db_to_power(start_db_[first + i]) : 1;
+        const double start_power = is_whole ? power_of_db(start_db_[first + i]) : 1;
         const double after = power_after_[first + i] + prior_power * start_power;
         added_db[i] = 10 * std::log10(after / (power_before_ + prior_power));
     }

@@ -1,7 +1,8 @@
 #include "mask_shape.hpp"
 
 #include <algorithm>
-#include <cmath>
+
+#include "units.hpp"
 
 namespace tonewood {
 namespace {
@@ -9,7 +10,6 @@ namespace {
 constexpr float largest_gain_db = 30, step_db = 0.002f;
 constexpr double limit_fade_octaves = 0.5;
 constexpr int scaling_rounds = 100;
-const double pi = std::acos(-1.0);
 
 double hz_to_mel(double hz) { return 2595 * std::log10(1 + hz / 700); }
 
@@ -56,21 +56,23 @@ void MaskShape::set_smoothing(double width) {
             const double distance = std::abs(octaves_[i] - octaves_[j]) / width;
             weights_[i * rows + j] = distance < 1 ? float(widths_[j] * (0.5 + 0.5 * std::cos(pi * distance))) : 0.0f;
         }
+    const auto scaled_sum = [&](std::size_t i) {
+        double sum = 0;
+        for (std::size_t j = 0; j < rows; ++j) sum += weights_[i * rows + j] * scale_[j];
+        return sum;
+    };
     std::fill(scale_.begin(), scale_.end(), 1.0);
     double change = 1;
     for (int round = 0; round < scaling_rounds && change > 1e-7; ++round) {
         change = 0;
         for (std::size_t i = 0; i < rows; ++i) {
-            double sum = 0;
-            for (std::size_t j = 0; j < rows; ++j) sum += weights_[i * rows + j] * scale_[j];
-            next_scale_[i] = std::sqrt(scale_[i] / sum);
+            next_scale_[i] = std::sqrt(scale_[i] / scaled_sum(i));
             change = std::max(change, std::abs(next_scale_[i] - scale_[i]));
         }
         std::swap(scale_, next_scale_);
     }
     for (std::size_t i = 0; i < rows; ++i) {
-        double sum = 0;
-        for (std::size_t j = 0; j < rows; ++j) sum += weights_[i * rows + j] * scale_[j];
+        const double sum = scaled_sum(i);
         for (std::size_t j = 0; j < rows; ++j)
             weights_[i * rows + j] = float(weights_[i * rows + j] * scale_[j] / sum);
     }

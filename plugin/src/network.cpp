@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "units.hpp"
 #include "vector_clones.hpp"
 
 namespace tonewood {
@@ -12,8 +13,6 @@ namespace {
 constexpr float gain_scale_db = 8, level_scale_db = 15, range_db = 75, inactive_db = 55, fade_db = 15;
 
 float gelu(float x) { return x * 0.5f * std::erfc(-x * 0.70710678f); }
-
-double power_of_db(float level_db) { return std::exp(double(level_db) * (std::log(10.0) / 10)); }
 
 // outputs += weight * inputs, with the weight [input, output]. Four inputs at once save memory traffic.
 TONEWOOD_VECTOR_CLONES void multiply_add(const float* weight, const float* inputs, std::size_t count, Floats& outputs) {

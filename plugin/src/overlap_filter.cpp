@@ -55,13 +55,13 @@ void OverlapFilter::add_frame(const float* mid, const float* side, const Floats&
 // (Z[k] - conj Z[-k]) / 2. Hence factors m and s give (m + s) / 2 Z[k] + (m - s) / 2 conj Z[-k].
 void OverlapFilter::apply_gains(const Floats& mid_db, const Floats& side_db, float gain_db) {
     constexpr float nepers_per_db = 0.115129255f;  // of amplitude
-    interpolation_.gains(mid_db, mid_gain_.data());
-    for (float& gain : mid_gain_) gain = std::exp(nepers_per_db * (gain + gain_db)) - 1;
+    const auto set_changes = [&](const Floats& rows_db, Floats& changes) {
+        interpolation_.gains(rows_db, changes.data());
+        for (float& value : changes) value = std::exp(nepers_per_db * (value + gain_db)) - 1;
+    };
     const bool linked = &mid_db == &side_db;
-    if (!linked) {
-        interpolation_.gains(side_db, side_gain_.data());
-        for (float& gain : side_gain_) gain = std::exp(nepers_per_db * (gain + gain_db)) - 1;
-    }
+    set_changes(mid_db, mid_gain_);
+    if (!linked) set_changes(side_db, side_gain_);
     const Floats& side_gain = linked ? mid_gain_ : side_gain_;
     float *re = spectrum_.re.data(), *im = spectrum_.im.data();
     const std::size_t length = layout_.fft, half = length / 2;

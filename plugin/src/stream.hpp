@@ -26,7 +26,6 @@ public:
     Stream(const Model& model, unsigned rate, std::size_t channels);
     void reset();
     std::size_t latency() const;  // samples
-    const Model& model() const { return model_; }
     // Enhance `count` samples of each channel. `dry` is the input with the same delay as the output.
     // Input and output may be the same memory. Values that are not audio count as silence.
     void process(const float* const* input, float* const* wet, float* const* dry, std::size_t count,

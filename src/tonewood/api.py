@@ -160,7 +160,10 @@ def enhance(
         raise CallError("method and settings cannot be used together: use settings.replace(method=…)")
     used = settings or default_enhance_settings(method or "search")
     if amount is not None:
-        used = used.replace(render=dict(amount=amount))
+        try:
+            used = used.replace(render=dict(amount=amount))
+        except CallError as error:  # in the word of the caller
+            raise CallError(str(error).removeprefix("render.")) from None
     recording = _read_input("enhance", samples, rate, model)
     events = enhance_array(recording.samples, recording.rate, recording.model, used)
     (result,) = deque(events, maxlen=1)

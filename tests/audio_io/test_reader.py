@@ -14,7 +14,7 @@ import soundfile
 from tests.audio_io.conftest import INTEGERS, LOSSY, WAV16, WAV_FLOAT, Samples, Tone, format_label
 from tonewood.audio_io import libsndfile
 from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.reader import probe_audio, read_recording, write_recording
+from tonewood.audio_io.reader import AudioReader, probe_audio, read_recording, write_recording
 from tonewood.audio_io.recording import file_sha256
 from tonewood.errors import AudioError
 
@@ -163,6 +163,20 @@ def test_cut_off_file_names_both_durations(wav: Path) -> None:
     refused(wav, r"promises 1\.00 s, 0\.25 s could be read: copy or export it again")
     wav.write_bytes(data[:-100])
     refused(wav, "promises 44100 samples, 44050 could be read")
+
+
+def test_damaged_flac_is_read_up_to_its_first_damaged_frame(tmp_path: Path, rng: np.random.Generator) -> None:
+    path = tmp_path / "a.flac"
+    samples = rng.uniform(-0.5, 0.5, (1, 144_000)).astype(np.float32)
+    write_recording(path, samples, 48_000, AudioFormat("FLAC", "PCM_16"))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(100) + data[len(data) // 2 + 100 :])
+    read: list[Samples] = []
+    with pytest.raises(AudioError, match=r"promises 3\.00 s, 1\.[45]\d s could be read") as caught:
+        read.extend(AudioReader(path).blocks())
+    whole = np.concatenate(read, axis=1)
+    assert f", {whole.shape[1] / 48_000:.2f} s could be read" in str(caught.value)
+    np.testing.assert_allclose(whole, samples[:, : whole.shape[1]], atol=2.0**-15)
 
 
 @pytest.mark.parametrize("offset", [100, 3000])

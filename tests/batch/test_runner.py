@@ -2,6 +2,7 @@
 
 import io
 import json
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from tonewood.audio_io import remote
 from tonewood.batch import results_table, runner
 from tonewood.batch.enhance_file import FileEnhanced
 from tonewood.batch.results_table import ResultRow, ResultsTable
-from tonewood.batch.tasks import EnhanceTask, FileScored, ScoreTask
+from tonewood.batch.tasks import EnhanceTask, FileScored, ItemResult, ScoreTask
 from tonewood.enhancement import recipe
 from tonewood.enhancement.output_files import FileFailure, FileJob, plan_jobs
 from tonewood.errors import MissingExtraError, OutputError, TonewoodError
@@ -219,6 +220,33 @@ class Broken(ScoreTask):
         yield
 
 
+class Reporting(ScoreTask):
+    """Reports progress in large objects, as a search does; counts those that exist at once."""
+
+    def __init__(self) -> None:
+        self.alive, self.most = 0, 0
+
+    def run(self, item: Any, model: Model, previous: ResultRow | None) -> Iterator[Any]:
+        for _ in range(20):
+            step = type("Step", (), {})()
+            self.alive += 1
+            self.most = max(self.most, self.alive)
+            weakref.finalize(step, self.count_freed)
+            yield step
+            del step
+        yield ItemResult(ResultRow(str(item.input)), None)
+
+    def count_freed(self) -> None:
+        self.alive -= 1
+
+
+def test_worker_keeps_no_progress_of_a_long_recording(takes: Path, model: Model) -> None:
+    task = Reporting()
+    first = FileJob(takes, takes)
+    runner._final_result(task, model, runner.PendingItem(first, None))
+    assert task.most <= 2
+
+
 def test_unexpected_exception_becomes_file_failure(takes: Path, model: Model) -> None:
     units = [FileJob(takes / "bad.wav")]
     (first,) = [event for event in runner.run_batch(units, Broken(), model) if isinstance(event, FileFailure)]
@@ -398,7 +426,7 @@ def test_table_at_url_keeps_one_row_per_file_when_run_twice(
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--workers", "0"), "--workers is 0: give 1 or more"),
+        (("--workers", "0"), "--workers is 0: give a whole number from 1"),
         (("--workers", "1", "--scheduler", "tcp://a:1"), "use one of them"),
         (("--scheduler", "nonsense"), "is not an address of a scheduler"),
     ],

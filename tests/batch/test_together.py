@@ -9,8 +9,11 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
+from tonewood.batch import together
 from tonewood.dsp.loudness import integrated_loudness
+from tonewood.enhancement.mask_search import find_masks
 from tonewood.enhancement.recipe import load_recipe
+from tonewood.errors import AudioError
 
 Play = Callable[..., npt.NDArray[np.float32]]
 Run = Callable[..., Any]
@@ -50,6 +53,69 @@ def test_record_has_one_static_part_and_one_gain(
     assert again.objects[0]["same"] is True
     (folder / "broken.wav").unlink()
     assert [item["already"] for item in run(*call).objects] == [True] * 3
+
+
+@pytest.fixture
+def record(tmp_path: Path, play: Play) -> Path:
+    """Return a folder with two recordings, and one that cannot be read."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(2):
+        wave = 0.3 * play(1.0, formant_hz=1_500.0 + 500 * number, seed=number)
+        soundfile.write(folder / f"{number}.wav", wave.T, 16_000, "FLOAT")
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    return folder
+
+
+def test_finished_record_is_not_searched_again(
+    record: Path, play: Play, run: Run, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ("enhance", record, "-o", record.parent / "out", "-m", model_file, *FORCE, "--together", "--json")
+    assert run(*call).code == 1
+    searched = []
+
+    def count_searches(reader: Any, *arguments: Any) -> Any:
+        searched.append(reader.path.name)
+        return find_masks(reader, *arguments)
+
+    monkeypatch.setattr(together, "find_masks", count_searches)
+    ran = run(*call)
+    assert searched == []
+    assert ran.code == 1
+    assert [item.get("already") for item in ran.objects] == [True, True, None]
+    # Another recording changes the static part of all.
+    soundfile.write(record / "broken.wav", play(1.0, formant_hz=900.0, seed=7).T, 16_000)
+    ran = run(*call)
+    assert sorted(searched) == ["0.wav", "1.wav", "broken.wav"]
+    assert ran.err.count("exists: name another output or pass --overwrite") == 2
+
+
+def test_record_with_other_options_is_not_finished(record: Path, run: Run, model_file: Path) -> None:
+    call = ("enhance", record, "-o", record.parent / "out", "-m", model_file, *FORCE, "--together", "--json")
+    assert run(*call).code == 1
+    for more in (("--no-match",), ("--amount", "0.5"), ("--seed", "1")):
+        assert run(*call, *more).err.count("exists: name another output") == 2
+
+
+@pytest.mark.parametrize("error", [AudioError("0.wav is gone"), OSError(5, "Input/output error", "0.wav")])
+def test_recording_that_fails_in_the_second_pass_leaves_the_others(
+    record: Path, run: Run, model_file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    measure = together._measure_loudness
+
+    def fail_for_first(path: Path, *arguments: Any) -> Any:
+        if path.name == "0.wav":
+            raise error
+        return measure(path, *arguments)
+
+    monkeypatch.setattr(together, "_measure_loudness", fail_for_first)
+    out = record.parent / "out"
+    ran = run("enhance", record, "-o", out, "-m", model_file, *FORCE, "--together", "--json")
+    assert ran.code == 1
+    assert "2 of 3 failed, 1 done" in ran.err
+    recipe = load_recipe(recipe_path(out / "1.wav"))
+    assert recipe.carried is not None
+    assert recipe.carried.recipe == "1 recording"
 
 
 def test_quiet_record_draws_no_bars(

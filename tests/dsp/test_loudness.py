@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pyloudnorm.iirfilter import IIRfilter
 from scipy.signal import sosfilt
 
+from tonewood.dsp import loudness
 from tonewood.dsp.chunking import overlapping_chunks, single_chunk
 from tonewood.dsp.loudness import (
     _BEND_GAIN,
@@ -184,6 +185,20 @@ def test_true_peak_is_at_least_the_sample_peak(gain_db: float, seed: int, sample
     assert peak >= 20 * np.log10(np.abs(wave).max()) - 1e-4
     scaled = (wave * 10 ** (gain_db / 20)).astype(np.float32)
     assert true_peak_db(scaled, 44_100) == pytest.approx(peak + gain_db, abs=1e-3)
+
+
+def test_digital_silence_is_not_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorders leave hours of zeros, and sparse files hold gigabytes of them."""
+    chunk = single_chunk(np.zeros((2, 10_000), np.float32))
+    filtered = [measure_loudness_blocks(chunk, 44_100), true_peak(chunk, 44_100)]
+
+    def fail(*_: object) -> None:
+        raise AssertionError("zeros were filtered")
+
+    monkeypatch.setattr(loudness, "_KWeightingFilter", fail)
+    monkeypatch.setattr(loudness, "_true_peak_limits", fail)
+    silent = [measure_loudness_blocks(chunk, 44_100), true_peak(chunk, 44_100)]
+    np.testing.assert_equal(silent, filtered)
 
 
 def test_true_peak_is_that_of_the_loudest_channel_and_chunk() -> None:

@@ -1,5 +1,6 @@
 """Enhancement in memory: search steps, certificate, and refusal of inputs unlike the source."""
 
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -216,6 +217,44 @@ def test_share_gets_the_verdict_of_the_whole_correction(
     assert part.whole is not None
     assert part.whole.scorer == whole.scorer
     assert part.scorer.after != whole.scorer.after
+
+
+@pytest.mark.parametrize(
+    ("changes", "applied"),
+    [
+        ({"render": {"amount": 0.0}}, " (applied: 0 %)"),
+        ({"render": {"shape": {"high_hz": 1}}}, " (applied: below 1 Hz)"),
+        ({"prior": {"kind": "none"}, "search": {"steps": 0}}, ""),
+    ],
+)
+def test_output_equal_to_its_input_is_not_good(
+    changes: dict[str, Any], applied: str, source: Any, model: Model
+) -> None:
+    result = enhanced(source, model, FORCED.replace(**changes))
+    assert np.abs(result.samples - source).max() < 1e-4
+    assert result.certificate.verdict == "limited"
+    assert result.certificate.line == (
+        f"limited: nothing was changed, because every applied gain is 0 dB{applied}"
+    )
+    assert result.certificate.whole is None
+
+
+@pytest.mark.parametrize(
+    ("render", "low"),
+    [
+        (RenderChanges(shape={"low_hz": 1e9}), "1e+09"),
+        (RenderChanges(aspect={"between": (8_000, 9_000)}), "8000"),
+    ],
+)
+def test_limits_above_every_frequency_are_refused(
+    render: RenderChanges, low: str, source: Any, model: Model
+) -> None:
+    message = (
+        f"the recording has frequencies up to 8000 Hz; there is nothing to change from {low} Hz on: "
+        "give a lower limit"
+    )
+    with pytest.raises(AudioError, match=re.escape(message)):
+        enhanced(source, model, EnhanceSettings().replace(render=render))
 
 
 def test_inverse_undoes_the_same_mask(source: Any, model: Model) -> None:

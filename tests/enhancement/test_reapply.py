@@ -136,7 +136,7 @@ def test_wrong_recording_is_one_error(tmp_path: Path, output: Path, take: Path, 
         ((recipe_path(output), take, "-o", tmp_path / "x.txt"), 2, "is not an audio file"),
         ((take, "-o", tmp_path / "x.wav"), 1, "or is damaged: name a recipe, such as take.wav.recipe.json\n"),
         ((recipe_path(output), tmp_path / "no.wav", "-o", tmp_path / "x.wav"), 1, "no.wav"),
-        ((recipe_path(output),), 2, "Missing option"),
+        ((recipe_path(output),), 2, "--output is missing"),
     ):
         ran = run("render", *arguments)
         assert ran.code == code, ran.err

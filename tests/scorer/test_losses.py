@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tonewood.dsp.features import band_levels
 from tonewood.errors import CallError, TonewoodError
+from tonewood.model.losses import NeuralLoss
 from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import initial_scorer
@@ -113,7 +115,10 @@ def test_loss_freezes_a_copy_of_the_scorer() -> None:
 def test_state_names_the_weights_of_the_scorer() -> None:
     scorer = varied_scorer()
     state = ScorerLoss(scorer.as_arrays(), 22_050).state_dict()
-    assert list(state) == [f"scorer.{name}" for name in scorer.weights]
+    assert set(state) == {f"scorer.{name}" for name in scorer.weights}
+    # A model file is read in no fixed order.
+    reordered = Scorer(scorer.settings, scorer.spectrum, dict(reversed(scorer.weights.items())))
+    assert list(ScorerLoss(reordered, 22_050).state_dict()) == list(state)
     other = ScorerLoss(initial_scorer(MEL, PAPER, torch.Generator()), 22_050)
     other.load_state_dict(state)
     waves = tones(4, 0.5, 22_050)[:, None]
@@ -128,6 +133,10 @@ def test_invalid_arguments_are_rejected() -> None:
         ScorerLoss(varied_scorer(), 16_000, "max")
     with pytest.raises(CallError, match=r"\(2, 8000\); give \[batch, channels, samples\]"):
         ScorerLoss(varied_scorer(), 16_000)(torch.zeros(2, 8_000))
+    for loss in (ScorerLoss(varied_scorer(), 16_000), NeuralLoss("cello", 16_000)):
+        array: Any = np.zeros((1, 1, 8_000), np.float32)
+        with pytest.raises(CallError, match=r"waveform is a ndarray; give a tensor \[batch, channels"):
+            loss(array)
     with pytest.raises(CallError, match=r"100 samples at 16000 Hz are shorter than .* 30 ms"):
         ScorerLoss(varied_scorer(), 16_000)(torch.zeros(1, 1, 100))
     with pytest.raises(CallError, match=r"shapes \(2, 1, 8000\) and \(2, 1, 9000\); give the same"):

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,7 @@ def why_unsupported(audio_format: AudioFormat, frames: int, channels: int, rate:
 ENCODE_BLOCK_FRAMES = 16_384
 # Fixed, because a header may declare terabytes: memory grows only with the decoded samples.
 _DECODE_BLOCK_FRAMES = 131_072
+_SMALL_BLOCK_FRAMES = 1_024
 # The frame count of an .mp3 may or may not include the frame that contains it, of 1,152 samples.
 _MP3_SLACK = 1_152
 
@@ -292,12 +293,12 @@ def _soundfile_name(path: Path) -> str | bytes:
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def decode_blocks(file: soundfile.SoundFile) -> Iterator[Samples]:
-    """Decode to the end; yield blocks (samples, channels)."""
+def decode_blocks(file: soundfile.SoundFile, size: int = _DECODE_BLOCK_FRAMES) -> Iterator[Samples]:
+    """Decode to the end; yield blocks (samples, channels) of at most `size` samples."""
     # At the end of a .flac, a decoder that is asked for more takes whatever follows for a damaged frame.
     remaining = file.frames if file.format == "FLAC" else UNKNOWN_LENGTH
     while remaining > 0:
-        count = min(remaining, _DECODE_BLOCK_FRAMES)
+        count = min(remaining, size)
         block = file.read(out=np.empty((count, file.channels), np.float32))
         if len(block) == 0:
             return
@@ -324,9 +325,26 @@ def decode_file(path: Path, file: SequentialFile | MediaFile) -> Iterator[Sample
     except soundfile.SoundFileError:
         failed = True
     try:
+        if failed:
+            for block in _decode_before_damage(path, total):
+                total += len(block)
+                yield np.ascontiguousarray(block.T)
         _check_complete(path, file, total, failed)
     except OSError as error:  # removed meanwhile
         raise read_error(path, error) from error
+
+
+def _decode_before_damage(path: Path, start: int) -> Iterator[Samples]:
+    """Decode once more, and yield the samples from `start` to the first damaged place.
+
+    A block with a damaged place is lost as a whole, so the blocks are small.
+    """
+    position = 0
+    with suppress(soundfile.SoundFileError), SequentialFile.open(path) as file:
+        for block in decode_blocks(file, _SMALL_BLOCK_FRAMES):
+            position += len(block)
+            if position > start:
+                yield block[-(position - start) :]
 
 
 def _check_complete(path: Path, file: SequentialFile, total: int, failed: bool) -> None:

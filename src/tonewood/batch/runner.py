@@ -264,7 +264,8 @@ def _result_without_work(task: Task, model: Model, pending_item: PendingItem) ->
 
 def _final_result(task: Task, model: Model, pending_item: PendingItem) -> ItemResult:
     # A worker can return one value, so progress events end here.
-    *_, result = run_guarded(task, pending_item.item, model, pending_item.previous)
+    events = run_guarded(task, pending_item.item, model, pending_item.previous)
+    (result,) = deque(events, maxlen=1)  # steps of a search hold masks, so none is kept
     assert isinstance(result, ItemResult)
     return result
 

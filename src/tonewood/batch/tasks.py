@@ -109,19 +109,23 @@ def run_guarded(
                     took = round(time.perf_counter() - start_time, 3)
                     event = event._replace(row=replace(event.row, took=took))
                 yield event
-    except TonewoodError as error:
-        yield failed_item(item, error, time.perf_counter() - start_time)
-    except OSError as error:  # of the system, such as a name that is too long: not a bug
-        name = printable(os.fsdecode(error.filename) if error.filename else str(item.input))
-        refused = OutputError(f"{name} cannot be used ({failure_reason(error)}): choose another place")
-        yield failed_item(item, refused, time.perf_counter() - start_time)
     except Exception as error:  # a bug must not stop a run of days; its type is reported
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        unexpected = TonewoodError(
-            f"{printable(str(item.input))} failed with an unexpected error ({reason}): please report it"
-        )
-        unexpected.is_temporary = may_pass(error)
-        yield failed_item(item, unexpected, time.perf_counter() - start_time)
+        yield failed_item(item, error_for_users(item.input, error), time.perf_counter() - start_time)
+
+
+def error_for_users(location: Location, error: Exception) -> TonewoodError:
+    """Return what ended the work on a recording as an error for users."""
+    if isinstance(error, TonewoodError):
+        return error
+    if isinstance(error, OSError):  # of the system, such as a name that is too long: not a bug
+        name = printable(os.fsdecode(error.filename) if error.filename else str(location))
+        return OutputError(f"{name} cannot be used ({failure_reason(error)}): choose another place")
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    unexpected = TonewoodError(
+        f"{printable(str(location))} failed with an unexpected error ({reason}): please report it"
+    )
+    unexpected.is_temporary = may_pass(error)
+    return unexpected
 
 
 def failed_item(item: WorkItem, error: TonewoodError, took: float = 0.0) -> ItemResult:

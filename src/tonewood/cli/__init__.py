@@ -6,22 +6,21 @@ Exit codes: 0 success, 1 some input failed (each is named), 2 wrong call, 130 in
 import errno
 import io
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any
 
 import typer
 import typer.core
 import typer.main
 
 from tonewood.cli import common
+from tonewood.cli.call_errors import UsageError, explain_wrong_values, is_help, one_line
 from tonewood.errors import CallError, TonewoodError, failure_reason, printable
 from tonewood.utils.optional_torch import explain_missing_torch
 
@@ -46,70 +45,13 @@ class LazyCommand(typer.core.TyperCommand):
             app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command(self.name)(getattr(module, f"{self.name}_command"))
         command = typer.main.get_command(app)
-        _explain_wrong_values(command)
+        explain_wrong_values(command)
         return command
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as in typer
         """Parse the arguments of a call of the command itself."""
         _refuse_standard_streams(kwargs["args"] if "args" in kwargs else args[1])
         return self.load().make_context(*args, **kwargs)
-
-
-def _explain_wrong_values(command: Any) -> None:  # noqa: ANN401 - the type depends on the version of typer
-    """Let a command, or each command of a group, report wrong values in one line, as settings do."""
-    for subcommand in getattr(command, "commands", {}).values():
-        _explain_wrong_values(subcommand)
-    for parameter in command.params:
-        parameter.process_value = partial(_process_value, command, parameter, parameter.process_value)
-
-
-def _process_value(
-    command: Any,  # noqa: ANN401
-    parameter: Any,  # noqa: ANN401
-    process: Callable[..., Any],
-    context: Any,  # noqa: ANN401
-    value: Any,  # noqa: ANN401
-) -> Any:  # noqa: ANN401
-    """Convert the value of a parameter as typer does.
-
-    Raises
-    ------
-    CallError
-        The value is not a number, or is outside its limits; or it is an empty text, or contains one, and
-        the default is another. An empty variable of a shell gives such a text, and `Path("")` is the current
-        folder.
-    """
-    if parameter.default != "" and "" in (value if isinstance(value, list | tuple) else (value,)):
-        raise CallError(
-            f"{_parameter_name(parameter)} is empty: give a name, or check the variable it is from"
-        )
-    try:
-        return process(context, value)
-    except typer.BadParameter:
-        number = _describe_number(get_type_hints(command.callback, include_extras=True)[parameter.name])
-        if number is None or value is None:  # a required option is missing
-            raise
-        shown = value if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE) else repr(value)
-        raise CallError(f"{_parameter_name(parameter)} is {shown}: give a {number}") from None
-
-
-def _parameter_name(parameter: Any) -> str:  # noqa: ANN401
-    """Return an option as it is documented first, or the word for an argument."""
-    if parameter.param_type_name != "option":
-        return str(parameter.metavar or parameter.name.upper())
-    return str(next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0]))
-
-
-def _describe_number(annotation: Any) -> str | None:  # noqa: ANN401
-    """Return the numbers that an annotated parameter accepts, as in `whole number from 0`; None for text."""
-    accepted, option = get_args(annotation)
-    kinds = (accepted, *get_args(accepted))
-    if int not in kinds and float not in kinds:
-        return None
-    limits = (
-        f"{word} {limit}" for word, limit in (("from", option.min), ("to", option.max)) if limit is not None
-    )
-    return " ".join(("whole number" if int in kinds else "number", *limits))
 
 
 _TEXT_OPTIONS = ("--domain", "--licence", "--title", "--question")
@@ -156,27 +98,20 @@ class _CommandGroup(typer.core.TyperGroup):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as typer passes them
         super().__init__(**(options | {"commands": COMMANDS}))
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as in typer
+        """Parse what stands before the command."""
+        with _exit_code_of_errors(self):
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the type depends on the version of typer
         """Run a command, and turn our own exceptions into exit codes."""
         from tonewood.utils.parallel import tune_malloc  # lists of commands and options need no memory
 
         tune_malloc()
-        try:
+        with _exit_code_of_errors(self):
             result = self._invoke_command(ctx)
             sys.stdout.flush()  # here, so that a full disk is an error like any other
             return result
-        except TonewoodError as error:
-            common.print_stderr(f"tonewood: {error}")
-            raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
-        except KeyboardInterrupt as interrupt:
-            # The error has a text if the command knows how to continue.
-            common.print_stderr("; ".join(("tonewood: interrupted", *map(str, interrupt.args))))
-            raise typer.Exit(130) from None
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of the output has ended, as `head` does
-                raise
-            _report_system_error(error)
-            raise typer.Exit(1) from None
 
     def _invoke_command(self, ctx: Any) -> Any:  # noqa: ANN401
         """Run a command; if it needs torch, which is not installed, say so."""
@@ -185,6 +120,30 @@ class _CommandGroup(typer.core.TyperGroup):
         except ModuleNotFoundError:
             with explain_missing_torch(str(ctx.invoked_subcommand)):
                 raise
+
+
+@contextmanager
+def _exit_code_of_errors(command: typer.core.TyperGroup) -> Iterator[None]:
+    """Print an exception of a group in one line, and exit with its code."""
+    try:
+        try:
+            yield
+        except UsageError as error:
+            if is_help(error):
+                raise
+            raise one_line(error, command, "tonewood") from None
+    except TonewoodError as error:
+        common.print_stderr(f"tonewood: {error}")
+        raise typer.Exit(2 if isinstance(error, CallError) else 1) from None
+    except KeyboardInterrupt as interrupt:
+        # The error has a text if the command knows how to continue.
+        common.print_stderr("; ".join(("tonewood: interrupted", *map(str, interrupt.args))))
+        raise typer.Exit(130) from None
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader of the output has ended, as `head` does
+            raise
+        _report_system_error(error)
+        raise typer.Exit(1) from None
 
 
 cli_app = typer.Typer(

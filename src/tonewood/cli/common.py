@@ -116,6 +116,7 @@ OutputLocationOption = Annotated[
     str, typer.Option("-o", "--output", help="Output folder, URL, or output file for a single INPUT.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed.")]
 DeviceOption = Annotated[str, typer.Option(help="Device of the training: cpu or cuda.")]
 CacheOption = Annotated[
     bool,
@@ -255,7 +256,7 @@ _PARQUET_SUFFIXES = (".parquet", ".pq", "")  # a name of another kind of file is
 class BatchOptions(NamedTuple):
     """Options of batch processing, which `with_option_groups` gives to a command."""
 
-    workers: Annotated[int | None, typer.Option(help="Processes on this machine.")] = None
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes on this machine.")] = None
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Running Dask cluster: tcp://….")
     ] = None

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from tonewood.cli.call_errors import OfSetting
 from tonewood.errors import CallError
 
 if TYPE_CHECKING:
@@ -26,20 +27,27 @@ class ControlOptions(NamedTuple):
     amount: Annotated[
         float | None,
         typer.Option(help="Strength, -1 (inverse) to 2; default: 1."),
+        OfSetting("render.amount"),
     ] = None
     smooth: Annotated[
-        float | None, typer.Option(metavar="OCTAVES", help="Smooth gains over frequency, up to 4 octaves.")
+        float | None,
+        typer.Option(metavar="OCTAVES", help="Smooth gains over frequency, up to 4 octaves."),
+        OfSetting("render.shape.smooth_octaves"),
     ] = None
     smooth_seconds: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Smooth gains over time, up to 60 s.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Smooth gains over time, up to 60 s."),
+        OfSetting("render.shape.smooth_seconds"),
     ] = None
     low: Annotated[
         float | None,
         typer.Option(metavar="HZ", help="Lowest frequency to change; the edge is soft."),
+        OfSetting("render.shape.low_hz"),
     ] = None
     high: Annotated[
         float | None,
         typer.Option(metavar="HZ", help="Highest frequency to change; the edge is soft."),
+        OfSetting("render.shape.high_hz"),
     ] = None
     cut_only: Annotated[
         bool, typer.Option("--cut-only", help="Raise no band by the mask; loudness is matched after it.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tonewood.cli import common
+from tonewood.cli.call_errors import OfSetting
 from tonewood.cli.common import (
     LOCAL_BATCH,
     BatchOptions,
@@ -16,6 +17,7 @@ from tonewood.cli.common import (
     ModelOption,
     OutputLocationOption,
     OverwriteOption,
+    SeedOption,
     SetOption,
     parse_band,
     parse_time,
@@ -63,7 +65,11 @@ def enhance_command(
     prior: Annotated[
         str, typer.Option(help="Prior: auto, none, random, blocks, static, neighbours or predicted.")
     ] = "auto",
-    steps: Annotated[int | None, typer.Option(help="Number of search steps; 0 uses the prior alone.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Number of search steps; 0 uses the prior alone."),
+        OfSetting("search.steps"),
+    ] = None,
     only: Annotated[str, typer.Option(help="Apply one component: tilt, bands or dynamics-of-bands.")] = "all",
     between: Annotated[
         str | None, typer.Option(metavar="LOW:HIGH", help="Change only this band, in Hz.")
@@ -89,7 +95,7 @@ def enhance_command(
     together: Annotated[
         bool, typer.Option("--together", help="Treat all as one record: one average change, one gain.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: SeedOption = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Change recordings that are unlike both folders too.")
     ] = False,

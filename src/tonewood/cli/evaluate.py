@@ -12,6 +12,7 @@ from tonewood.cli.common import (
     JsonOption,
     ModelOption,
     OverwriteOption,
+    SeedOption,
     with_option_groups,
 )
 from tonewood.errors import CallError, printable
@@ -54,7 +55,7 @@ def evaluate_command(
         Path | None,
         typer.Option(readable=False, help="CSV file of the pairs, and of times that correspond."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: SeedOption = 0,
     batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
@@ -66,8 +67,6 @@ def evaluate_command(
         raise CallError("--table describes the pairs of two folders: give --pairs too")
     if batch.is_requested and pairs is None:
         raise CallError("--workers, --scheduler and --parquet need pairs: give --pairs, or omit them")
-    if seed < 0:
-        raise CallError(f"--seed is {seed}: give 0 or more")
     from tonewood.evaluation import report
     from tonewood.model.model import load_model
 

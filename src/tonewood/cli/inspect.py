@@ -15,6 +15,7 @@ from tonewood.cli.common import (
     LocationsArgument,
     ModelOption,
     OverwriteOption,
+    SeedOption,
     check_output_path,
     with_option_groups,
 )
@@ -190,7 +191,7 @@ def explain_command(
         bool,
         typer.Option("--no-parts", help="Omit the statistics of vibrato, attack and other parts of notes."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
+    seed: SeedOption = 0,
     batch: BatchOptions = LOCAL_BATCH,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,

@@ -52,13 +52,20 @@ def new_test_command(
     kind: Annotated[str, typer.Option(help="Kind of test: pairs, abx or mushra.")] = "pairs",
     title: Annotated[str, typer.Option(help="Title of every page.")] = "Listening test",
     question: Annotated[str | None, typer.Option(help="Question of every trial.")] = None,
-    seconds: Annotated[float, typer.Option(help="Duration of an excerpt, 5 to 12 s.")] = 8.0,
+    seconds: Annotated[float, typer.Option(min=5, max=12, help="Duration of an excerpt in seconds.")] = 8.0,
     excerpts: Annotated[
-        int, typer.Option(help="Excerpts per piece, alternately where the change is largest and at random.")
+        int,
+        typer.Option(
+            min=1, help="Excerpts per piece, alternately where the change is largest and at random."
+        ),
     ] = 2,
-    per_listener: Annotated[int | None, typer.Option(help="Trials per listener; default: all.")] = None,
-    repeats: Annotated[int | None, typer.Option(help="Repeated trials; default: one in eight.")] = None,
-    training: Annotated[int, typer.Option(help="Training trials, which do not count.")] = 1,
+    per_listener: Annotated[
+        int | None, typer.Option(min=1, help="Trials per listener; default: all.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=0, help="Repeated trials; default: one in eight.")
+    ] = None,
+    training: Annotated[int, typer.Option(min=0, help="Training trials, which do not count.")] = 1,
     choice: Annotated[
         str, typer.Option(help="Order of trials: random, or active (most informative pair first).")
     ] = "random",
@@ -71,7 +78,7 @@ def new_test_command(
             help="Smallest effect to detect (share, or MUSHRA points); gives the number of listeners."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of excerpts, order and sides.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of excerpts, order and sides.")] = 0,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:

@@ -200,7 +200,9 @@ def export_command(
     ] = None,
     peq: Annotated[
         int | None,
-        typer.Option("--peq", "--bands", help="Write the average as this many parametric bands, 1 to 20."),
+        typer.Option(
+            "--peq", "--bands", min=1, max=20, help="Write the average as this many parametric bands."
+        ),
     ] = None,
     frequencies: Annotated[
         str | None, typer.Option(metavar="HZ,HZ…", help="Fixed centres of the bands, in place of a number.")
@@ -208,7 +210,9 @@ def export_command(
     q: Annotated[
         str | None, typer.Option("--q", metavar="Q|LOW:HIGH", help="Q of the bands that the device can set.")
     ] = None,
-    max_gain: Annotated[float | None, typer.Option(help="Largest gain of a band, in dB.")] = None,
+    max_gain: Annotated[
+        float | None, typer.Option(min=0, max=24, help="Largest gain of a band, in dB.")
+    ] = None,
     graphic_eq: Annotated[
         bool, typer.Option("--graphic-eq", help="Write the average as a GraphicEQ line of Equalizer APO.")
     ] = False,
@@ -225,11 +229,16 @@ def export_command(
             help="For --peq: apo, autoeq, rew, camilladsp, camilladsp2. For --automation: csv, jsfx.",
         ),
     ] = None,
-    rate: Annotated[int, typer.Option(help="Sample rate at which it will be used, in Hz.")] = 48_000,
+    rate: Annotated[
+        int, typer.Option(min=4_000, max=768_000, help="Sample rate at which it will be used, in Hz.")
+    ] = 48_000,
     length: Annotated[
-        int | None, typer.Option(help="Length of the impulse response in samples; default: 1/6 s.")
+        int | None,
+        typer.Option(min=64, max=2**20, help="Length of the impulse response in samples; default: 1/6 s."),
     ] = None,
-    step: Annotated[float, typer.Option(help="Time step of the automation in seconds.")] = 0.05,
+    step: Annotated[
+        float, typer.Option(min=0.01, max=10, help="Time step of the automation in seconds.")
+    ] = 0.05,
     headroom: Annotated[
         bool | None,
         typer.Option(

@@ -12,6 +12,7 @@ from tonewood.cli.common import (
     JsonOption,
     OverwriteOption,
     ReferenceOption,
+    SeedOption,
     SetOption,
     SourceOption,
     check_output_path,
@@ -45,7 +46,7 @@ def reproduce_command(
         str | None,
         typer.Option("-m", "--model", help="Use this model instead of training one."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     set_: SetOption = None,
     overwrite: OverwriteOption = False,
@@ -100,7 +101,10 @@ def search_command(
         typer.Option("-o", "--output", readable=False, help="Picture of accuracy against size (.png)."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Random seed of the first split; the next splits count up from it.")
+        int,
+        typer.Option(
+            min=0, max=2**31 - 1, help="Random seed of the first split; the next splits count up from it."
+        ),
     ] = 0,
     device: DeviceOption = "cpu",
     set_: SetOption = None,

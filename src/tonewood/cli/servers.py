@@ -155,7 +155,10 @@ def live_command(
         str | None, typer.Option("--output", help="Device, by number or part of its name.")
     ] = None,
     block: Annotated[int, typer.Option(min=16, max=8192, help="Block size in samples.")] = 256,
-    rate: Annotated[int | None, typer.Option(help="Sample rate in Hz; default: that of the input.")] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(min=4_000, max=768_000, help="Sample rate in Hz; default: that of the input."),
+    ] = None,
     bypass: Annotated[bool, typer.Option("--bypass", help="Start bypassed; the key b switches.")] = False,
     delta: Annotated[
         bool, typer.Option("--delta", help="Start with the change alone; the key d switches.")
@@ -209,14 +212,15 @@ def live_command(
         _run_on_recording(from_, output_file, loaded, render, state, block, overwrite, json_)
         return
     with realtime.open_sound_card(input_, output, block, rate) as card:
-        stream = StreamingEnhancer(loaded, card.rate, card.channels, render)
+        with settings_named_by_options(OPTION_OF_CONTROL):
+            stream = StreamingEnhancer(loaded, card.rate, card.channels, render)
         delay = stream.latency / stream.rate + card.latency + block / stream.rate
         if not json_:
             common.print_stderr(
                 f"{card.rate} Hz, {card.channels} channels; {1000 * delay:.0f} ms in all. "
                 "b: bypass, d: delta, f: freeze, + and -: amount, q or Ctrl-C: end"
             )
-        _run_until_interrupted(card, stream, state, json_)
+        _run_until_interrupted(card, stream, state, json_)  # Ctrl-C is the usual end
 
 
 def _run_on_recording(
@@ -239,17 +243,25 @@ def _run_on_recording(
     recording = read_recording(path)
     AudioFormat.for_path(sound, recording.format)  # raises before the work if the suffix is not writable
     device = FileDevice(recording, block)
-    stream = StreamingEnhancer(model, recording.rate, len(recording.samples), render)
-    _run_until_interrupted(device, stream, controls, json_)
+    with settings_named_by_options(OPTION_OF_CONTROL):
+        stream = StreamingEnhancer(model, recording.rate, len(recording.samples), render)
+    is_complete = _run_until_interrupted(device, stream, controls, json_)
+    if not is_complete:
+        if not device.output:
+            raise KeyboardInterrupt
+        device.write(stream.flush())
     device.save(sound, stream.latency, overwrite=overwrite)
+    if not is_complete:
+        # What was played may be a performance with the keys, so it is kept.
+        raise KeyboardInterrupt(f"{printable(sound)} has the first {device.position / recording.rate:.1f} s")
     if not json_:
         print(f"sound    {printable(sound)}")
 
 
 def _run_until_interrupted(
     device: "AudioInterface", stream: "StreamingEnhancer", controls: "LiveControls", as_json: bool
-) -> None:
-    """Run the loop with meters and keys, and print a summary at the end."""
+) -> bool:
+    """Run the loop with meters and keys, and print a summary; False if it was interrupted."""
     from tonewood.cli.progress import LevelMeterDisplay
     from tonewood.enhancement.realtime import LiveSummary, run_live
 
@@ -257,7 +269,7 @@ def _run_until_interrupted(
         delay = round(1000 * stream.latency / stream.rate, 2)
         stream_info = {"rate": stream.rate, "channels": stream.channels, "latency_ms": delay}
         common.print_json({"event": "begun", **stream_info})
-    summary, last_printed_s = LiveSummary(), 0.0
+    summary, last_printed_s, is_complete = LiveSummary(), 0.0, True
     with read_keys(controls.handle_key) as poll, LevelMeterDisplay() as display:
         try:
             for levels in run_live(device, stream, controls):
@@ -269,7 +281,7 @@ def _run_until_interrupted(
                     last_printed_s = levels.seconds
                     _print_levels(levels, controls)
         except KeyboardInterrupt:
-            pass  # the usual end
+            is_complete = False
     if as_json:
         common.print_json({"event": "ended", **{k: round(v, 3) for k, v in vars(summary).items()}})
     else:
@@ -277,6 +289,7 @@ def _run_until_interrupted(
             f"played   {summary.seconds:.1f} s; load {100 * summary.load:.0f} % on average, "
             f"{100 * summary.worst:.0f} % at worst; dropouts {summary.dropouts}"
         )
+    return is_complete
 
 
 def _print_levels(levels: "BlockLevels", controls: "LiveControls") -> None:

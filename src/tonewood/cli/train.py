@@ -68,7 +68,10 @@ def train_command(
         Path | None, typer.Option(readable=False, help="CSV file of mean opinion scores: file,rating.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same model on the same machine.")
+        int,
+        typer.Option(
+            min=0, max=2**31 - 1, help="Random seed; the same seed gives the same model on the same machine."
+        ),
     ] = 0,
     device: DeviceOption = "cpu",
     group_by: Annotated[str, typer.Option(help="Unit of held-out recordings: file or folder.")] = "file",

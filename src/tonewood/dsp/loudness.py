@@ -48,12 +48,13 @@ def measure_loudness_blocks(chunk: Chunk, rate: int) -> LoudnessBlocks:
     end = chunk.samples.shape[1]
     if not chunk.is_last:
         end = min(end, -(-(chunk.core_start + chunk.core_size) // step) * step - chunk.offset)
-    weighting = _KWeightingFilter(rate, chunk.samples.shape[0])
-    power = np.empty(end)
-    for start in range(0, end, _FILTERED_SAMPLES):
-        stop = min(start + _FILTERED_SAMPLES, end)
-        weighted = weighting.process(chunk.samples[:, start:stop])
-        power[start:stop] = np.square(weighted, out=weighted).sum(axis=0)
+    power = np.zeros(end)
+    if chunk.samples.any():  # recorders leave hours of digital silence
+        weighting = _KWeightingFilter(rate, chunk.samples.shape[0])
+        for start in range(0, end, _FILTERED_SAMPLES):
+            stop = min(start + _FILTERED_SAMPLES, end)
+            weighted = weighting.process(chunk.samples[:, start:stop])
+            power[start:stop] = np.square(weighted, out=weighted).sum(axis=0)
     power = power[begin:]
     full = len(power) // step * step
     steps = power[:full].reshape(-1, step).sum(axis=1)
@@ -103,6 +104,8 @@ def true_peak(chunk: Chunk, rate: int) -> float:
     are oversampled; the result is that of oversampling all of them.
     """
     peak = max(float(chunk.core.max()), -float(chunk.core.min()))
+    if peak == 0 and not chunk.samples.any():
+        return peak
     limits, factor = _true_peak_limits(chunk.samples), 4 if rate < 96_000 else 2
     # The segment with the highest limit raises the peak, which leaves few others.
     top = int(limits.argmax())

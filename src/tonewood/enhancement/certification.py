@@ -1,5 +1,6 @@
 """Certify a rendered mask: compare the recording before and after it."""
 
+from collections import deque
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -16,6 +17,7 @@ from tonewood.settings import CertificateSettings, EnhanceSettings, SearchSettin
 from tonewood.utils.arrays import RandomDraws
 
 _TRIED_AMOUNTS = (0.25, 0.5, 0.75)  # before the whole
+_LEAST_CHANGE = 2**-16  # a step of 16 bits; rounding alone is below
 
 
 class InputMeasurements(NamedTuple):
@@ -106,6 +108,7 @@ def certify_share(
     applied: RenderedMask,
     whole: RenderedMask | None,
     share: str | None,
+    change: float,
     before: InputMeasurements,
     model: Model,
     settings: CertificateSettings,
@@ -118,8 +121,12 @@ def certify_share(
         None if the output has the whole correction.
     share : str or None
         The share in words.
+    change : float
+        Largest difference between output and input before the loudness is matched; the input's peak is 1.
     """
     certificate = certify_rendering(applied, before, model, settings)
+    if change < _LEAST_CHANGE and certificate.verdict in ("good", "limited"):
+        return certificate.unchanged(share)
     if share is None:
         return certificate
     if whole is None:
@@ -193,5 +200,5 @@ def adversarial_judge_score(
         window_frames=model.scorer.crop_frames,
         max_gain_db=settings.render.max_gain_db,
     )
-    *_, last = search_mask(problem, FreeMask(start), draws)
+    (last,) = deque(search_mask(problem, FreeMask(start), draws), maxlen=1)  # each step holds a mask
     return float(score_windows(judge, excerpt + last.mask_db).mean())

@@ -284,7 +284,8 @@ def render_edit(
         whole = measure(1.0, in_full.samples)
     before = InputMeasurements.of_certificate(found_certificate)
     share = share_text(render.model_copy(update={"shape": edit.shape}))
-    certificate = certify_share(applied, whole, share, before, model, settings.certificate)
+    change = np.abs(output.samples / output.factor - samples).max() / (np.abs(samples).max() or 1.0)
+    certificate = certify_share(applied, whole, share, float(change), before, model, settings.certificate)
     return EditResult(mask, output, certificate)
 
 

@@ -38,7 +38,13 @@ from tonewood.scorer.guide import Guide
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.scoring import WindowScore
 from tonewood.setting_types import ChannelLink, EnhanceMethod, PriorKind
-from tonewood.settings import BandSettings, EnhanceSettings, SearchSettings, SpectrumSettings
+from tonewood.settings import (
+    BandSettings,
+    EnhanceSettings,
+    RenderSettings,
+    SearchSettings,
+    SpectrumSettings,
+)
 from tonewood.utils.arrays import FloatArray, Levels, RandomDraws, Samples
 from tonewood.utils.disk_array import DiskArray
 from tonewood.utils.parallel import parallel_iterate
@@ -408,7 +414,7 @@ def _find_component_mask(
     one_pass = settings.prior.kind == "predicted" and settings.search.steps == 0
     if analysis is None:
         analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass)
-    check_start_time(analysis.n_samples / source.rate, settings)
+    check_limits(analysis.n_samples, source.rate, settings.render)
     used = settings_for_preference_model(settings, model)
     before = measure_input(analysis.rows_db, model, used)
     kind = None if settings.force else _substitute_prior(before, model, settings.method)
@@ -442,9 +448,15 @@ def _substitute_prior(before: InputMeasurements, model: Model, method: EnhanceMe
     return "auto" if graded else "static"
 
 
-def check_start_time(seconds: float, settings: EnhanceSettings) -> None:
-    """Raise AudioError if the part to change starts after the recording's end."""
-    start = settings.render.aspect.start_s
+def check_limits(samples: int, rate: int, render: RenderSettings) -> None:
+    """Raise AudioError if the part to change starts after a recording's end or above its frequencies."""
+    seconds, start = samples / rate, render.aspect.start_s
+    lowest = max((render.aspect.between or (0.0,))[0], render.shape.low_hz or 0.0)
+    if lowest >= rate / 2:
+        raise AudioError(
+            f"the recording has frequencies up to {rate / 2:g} Hz; there is nothing to change from "
+            f"{lowest:g} Hz on: give a lower limit"
+        )
     if start is not None and start >= seconds:
         raise AudioError(
             f"the recording lasts {seconds:.1f} s; there is nothing to change from {start:g} s on: "

@@ -70,6 +70,8 @@ class RenderedAudio(NamedTuple):
         Largest sample after that gain; 1.0 is full scale.
     true_peak : float
         Largest true peak before that gain; 0 if the settings do not match the loudness.
+    change : float
+        Largest difference between a sample before that gain and the input's; the input's peak is 1.
     """
 
     samples: DiskArray | None
@@ -77,12 +79,14 @@ class RenderedAudio(NamedTuple):
     loudness_match: LoudnessMatch
     peak: float
     true_peak: float = 0.0
+    change: float = 0.0
 
 
 class _RenderedChunk(NamedTuple):
     samples: NDArray[np.float32]
     analysis: ChunkAnalysis
     true_peak: float
+    largest_change: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ class _RenderTask:
     def __call__(self, item: RenderItem) -> _RenderedChunk:
         chunk = self.renderer(item)
         peak = true_peak(chunk, self.analyzer.rate) if self.needs_true_peak else 0.0
-        return _RenderedChunk(np.ascontiguousarray(chunk.core), self.analyzer(chunk), peak)
+        change = float(np.abs(chunk.core - item.chunk.core).max(initial=0.0))
+        return _RenderedChunk(np.ascontiguousarray(chunk.core), self.analyzer(chunk), peak, change)
 
 
 def render_and_analyse(
@@ -123,15 +128,17 @@ def render_and_analyse(
     # Scores and certificate read levels only.
     analyzer = analyzer_for(source, model, with_pitch=False)
     accumulator = AnalysisAccumulator(analyzer, scratch_dir)
-    largest_peak = 0.0
+    largest_peak = largest_change = 0.0
     for chunk in _render_chunks(source, masks, model, settings, analyzer):
         samples.append(chunk.samples)
         accumulator.add(chunk.analysis)
         largest_peak = max(largest_peak, chunk.true_peak)
+        largest_change = max(largest_change, chunk.largest_change)
     output = accumulator.finish()
     match = match_loudness(analysis.loudness, output.loudness, level_db(largest_peak), settings)
     # The samples are on disk without their gain, which is known only at their end.
-    return RenderedAudio(samples, output, match, output.peak * float(match.factor), largest_peak)
+    peak = output.peak * float(match.factor)
+    return RenderedAudio(samples, output, match, peak, largest_peak, largest_change / (analysis.peak or 1.0))
 
 
 def _render_chunks(
@@ -402,7 +409,7 @@ def render_and_certify(
         before = measure_input(analysis.rows_db, model, effective_settings)
     applied = rendered(render, output.analysis.rows_db)
     share = share_text(render)
-    certificate = certify_share(applied, whole, share, before, model, settings.certificate)
+    certificate = certify_share(applied, whole, share, output.change, before, model, settings.certificate)
     return StreamedEnhancement(
         mask=found_mask.mask,
         prior=effective_settings.prior.kind,

@@ -19,7 +19,7 @@ from tonewood.audio_io.reader import AudioReader
 from tonewood.audio_io.recording import file_sha256
 from tonewood.dsp.chunking import LazyTimeSeries
 from tonewood.enhancement.analysis import Analysis, AudioSource, analyse_source
-from tonewood.enhancement.mask_search import FoundMask, mask_grid
+from tonewood.enhancement.mask_search import FoundMask, check_limits, mask_grid
 from tonewood.enhancement.output_files import (
     AUDIO_OUTPUTS,
     check_outputs,
@@ -107,7 +107,7 @@ def apply_transfer(
     Raises
     ------
     AudioError
-        The same mask is requested, and the recording has another length.
+        The same mask is requested, and the recording has another length; or the limits leave nothing.
     CallError
         The model's frequency rows are not those of the mask.
     """
@@ -117,6 +117,7 @@ def apply_transfer(
     # Only a prior that adapts to the recording reads its pitches.
     adapts = varying not in ("same", "together", "none")
     analysis = analyse_source(source, model, scratch_dir, with_pitch=adapts)
+    check_limits(analysis.n_samples, source.rate, settings.render)
     if varying in ("same", "together"):
         _check_same_duration(analysis.n_samples, source.rate, transfer.input)
         mask = transfer.mask

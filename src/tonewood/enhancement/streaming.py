@@ -104,6 +104,12 @@ class StreamingEnhancer:
                 "render.shape.smooth_seconds needs later audio, which a stream has not: leave it out, or "
                 "enhance a file"
             )
+        low_hz = settings.shape.low_hz
+        if low_hz is not None and low_hz >= rate / 2:
+            raise CallError(
+                f"render.shape.low_hz is {low_hz:g}; a stream at {rate} Hz has frequencies up to "
+                f"{rate / 2:g} Hz: give a lower limit"
+            )
         self.rate, self.channels = rate, channels
         self._predictor, self._spectrum, self._bands = require_predictor(model), spectrum, bands
         self._lookahead = self._predictor.settings.lookahead

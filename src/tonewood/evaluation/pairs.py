@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -142,7 +143,8 @@ def apply_method(recording: Recording, model: Model, settings: EnhanceSettings, 
     # A method is measured on every input: `force` skips the checks that leave unsuitable ones
     # unchanged. No distance needs the adversarial control of the certificate, which is slow.
     unchecked = settings.replace(seed=seed, force=True, certificate=dict(control_steps=0))
-    *_, enhancement = enhance_array(recording.samples, recording.rate, model, unchecked)
+    # Each step holds a mask, so none is kept.
+    (enhancement,) = deque(enhance_array(recording.samples, recording.rate, model, unchecked), maxlen=1)
     assert isinstance(enhancement, Enhancement)
     return enhancement
 

@@ -105,6 +105,11 @@ class Certificate(Settings):
             return line
         return f"{line} (applied: {self.share}{'; judged in full' if self.whole else ''})"
 
+    def unchanged(self, share: str | None) -> Self:
+        """Return the certificate of an output that equals its input."""
+        reasons = ("nothing was changed, because every applied gain is 0 dB",)
+        return self.model_copy(update={"verdict": "limited", "reasons": reasons, "share": share})
+
     def of_share(self, share: str, applied: Self) -> Self:
         """Return the certificate of an output to which a share of this certificate's correction was applied.
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from tonewood.dsp.features import AUDIBLE_RANGE_DB, frame_levels, power_of_db
 from tonewood.mask.certificate import WINDOW_FLOOR_DB, OutOfDomainDetector
 from tonewood.model.model import Model, load_model
-from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
+from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss, without_autocast
 from tonewood.utils.optional_torch import usual_torch_state
 
 _SCORE_WEIGHT = 0.1  # relative to the windows'; more makes sounds leave the reference (docs/method-notes.md)
@@ -80,7 +80,7 @@ class NeuralLoss(ScorerLoss):
 
     def terms(self, waveform: Tensor) -> LossTerms:
         """Return the terms of the loss; for models with the score alone, the distance is 0."""
-        with torch.autocast(waveform.device.type, enabled=False):
+        with without_autocast(waveform):
             rows_db = self.rows(self._to_loss_precision(waveform))
             score = self.scorer().score(rows_db)
             return LossTerms(

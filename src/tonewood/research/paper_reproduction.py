@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -370,7 +371,8 @@ def optimize_blocks(wave: Samples, model: Model, shape: NoteShape, seed: int) ->
     zeros = np.zeros((len(grid.hz), frames), dtype=np.float32)
     flat = PriorMask(ArrayTimeSeries(zeros), analysis.levels.mean_db)
     (segment,) = split_segments(frames, frames)
-    *_, last = MaskSearch(model, settings, analysis, grid, flat).steps(segment, start, draws)
+    steps = MaskSearch(model, settings, analysis, grid, flat).steps(segment, start, draws)
+    (last,) = deque(steps, maxlen=1)  # each step holds a mask
     # The optimised gains, rendered without smoothing.
     optimized = replace(notes, gain_db=start.values)
     sharp = StickyNoteGains(optimized, row_hz, frame_s, 0.0, 0.0).mask()

@@ -74,7 +74,8 @@ class _FrozenScorer(nn.Module):
         super().__init__()
         self._settings, self._spectrum = scorer.settings, scorer.spectrum
         # Copied tensors: moving or converting the module leaves the scorer alone.
-        for name, weight in scorer.as_arrays().as_tensors().weights.items():
+        # Sorted, because a model file is read in no fixed order.
+        for name, weight in sorted(scorer.as_arrays().as_tensors().weights.items()):
             # Names of buffers have no dots, but those of modules in modules do.
             *path, last = name.split(".")
             module: nn.Module = self
@@ -87,6 +88,15 @@ class _FrozenScorer(nn.Module):
     def forward(self) -> Scorer:
         """Return the scorer with the buffers as they are now."""
         return Scorer(self._settings, self._spectrum, dict(self.named_buffers()))
+
+
+def without_autocast(waveform: Tensor) -> torch.autocast:
+    """Return a context without autocast on the device of a waveform; CallError if it is not a tensor."""
+    if not isinstance(waveform, Tensor):
+        raise CallError(
+            f"waveform is a {type(waveform).__name__}; give a tensor [batch, channels, samples] of floats"
+        )
+    return torch.autocast(waveform.device.type, enabled=False)
 
 
 class _ScorerFrontEnd(nn.Module):
@@ -173,7 +183,7 @@ class ScorerLoss(_ScorerFrontEnd):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Score waveforms [batch, channels, samples], mixed to mono; autocast is disabled."""
-        with torch.autocast(waveform.device.type, enabled=False):
+        with without_autocast(waveform):
             return self._reduce(self.scorer().score(self.rows(self._to_loss_precision(waveform))))
 
 
@@ -199,7 +209,7 @@ class ScorerFeatureLoss(_ScorerFrontEnd):
                 f"waveform and target have shapes {tuple(waveform.shape)} and "
                 f"{tuple(target.shape)}; give the same batch size and length"
             )
-        with torch.autocast(waveform.device.type, enabled=False):
+        with without_autocast(waveform):
             scorer = self.scorer()
             output = self._layers(scorer, waveform)
             with torch.no_grad():
