@@ -282,7 +282,7 @@ def test_interrupt_of_all_processes_prints_one_line(tmp_path: Path, takes: Path,
     """A terminal sends Ctrl-C to the command and to its workers."""
     out = tmp_path / "out"
     for path in takes.iterdir():  # whatever is first, much is left when it is done
-        soundfile.write(path, np.tile(soundfile.read(path)[0], 60), 16_000)
+        soundfile.write(path, np.tile(soundfile.read(path)[0], 200), 16_000)
     call = ["enhance", takes, "-o", out, "-m", model_file, "--workers", 1, *FEW]
     command = [sys.executable, "-m", "tonewood", *map(str, call)]
     process = subprocess.Popen(
