@@ -23,15 +23,17 @@ PAGE_ROWS = ("untouched", "static", "matchering", "paper-random-free", "cyclegan
 
 def cells(result: dict) -> list[list[str]]:
     """Head line and one line for each row, as text."""
-    head = ["", *(f"{c.head}, {c.unit}" if c.unit else c.head for c in COLUMNS.values())]
-    lines = [head]
-    for row in result["rows"].values():
-        if "skipped" in row:
+    tables = {name: summary(row["seeds"]) for name, row in result["rows"].items() if "skipped" not in row}
+    # Without an optional package, its column has no figure in any row.
+    columns = {n: c for n, c in COLUMNS.items() if any(t[n][0] is not None for t in tables.values())}
+    lines = [["", *(f"{c.head}, {c.unit}" if c.unit else c.head for c in columns.values())]]
+    for name, row in result["rows"].items():
+        if name not in tables:
             lines.append([row["title"], f"skipped: {row['skipped']}"])
             continue
-        table = summary(row["seeds"])
         several = len(row["seeds"]) > 1
-        lines.append([row["title"], *(_cell(c.decimals, *table[n], several) for n, c in COLUMNS.items())])
+        figures = (_cell(c.decimals, *tables[name][n], several) for n, c in columns.items())
+        lines.append([row["title"], *figures])
     return lines
 
 

@@ -22,7 +22,7 @@ from tonewood.audio_io.recording import MixMeter, find_left_out_recordings
 from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
-from tonewood.errors import AudioError, CallError
+from tonewood.errors import AudioError, CallError, settings_named_as
 from tonewood.model import hub
 from tonewood.model import model as modelfile
 from tonewood.model.model import Model
@@ -160,10 +160,8 @@ def enhance(
         raise CallError("method and settings cannot be used together: use settings.replace(method=…)")
     used = settings or default_enhance_settings(method or "search")
     if amount is not None:
-        try:
+        with settings_named_as({"render.amount": "amount"}):
             used = used.replace(render=dict(amount=amount))
-        except CallError as error:  # in the word of the caller
-            raise CallError(str(error).removeprefix("render.")) from None
     recording = _read_input("enhance", samples, rate, model)
     events = enhance_array(recording.samples, recording.rate, recording.model, used)
     (result,) = deque(events, maxlen=1)

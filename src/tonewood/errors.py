@@ -5,6 +5,9 @@ A message is one line: what is wrong with which value, the limit, and what to do
 """
 
 import errno
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Self
 
@@ -92,3 +95,15 @@ def failure_reason(error: Exception) -> str:
         return "it is not UTF-8"
     # An OSError with only a text has no `strerror`; errors of other classes have no such attribute.
     return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+@contextmanager
+def settings_named_as(names: Mapping[str, str]) -> Iterator[None]:
+    """Name what the caller wrote, an option or a parameter, instead of the setting in errors of settings."""
+    try:
+        yield
+    except CallError as error:
+        setting, space, reason = str(error).partition(" ")
+        # An item of a list has its number: training.fix.0 is an item of training.fix.
+        name = names.get(re.sub(r"\.\d+$", "", setting), setting)
+        raise CallError(f"{name}{space}{reason}") from None

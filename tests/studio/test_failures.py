@@ -47,7 +47,7 @@ def leave_files(database: SessionDatabase, name: str) -> list[Path]:
     _, half = database.create_session_folder()  # an incomplete upload
     (half / "upload.wav").write_bytes(b"so")
     session = database.folder / "sessions" / name
-    left = [session / "taken-0-0.wav", session / ".tonewood-0123456789abcdef.npy"]
+    left = [session / "taken-0-0.wav", session / "part-1.i16", session / ".tonewood-0123456789abcdef.npy"]
     left.append(database.models_folder / ".tonewood-0123456789abcdef.tonewood")
     for path in left:
         path.write_bytes(b"half")

@@ -10,7 +10,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, change_edit, decode_samples, wait_for_job
-from tonewood.studio.session_audio import load_found_mask
+from tonewood.studio.session_audio import load_found_mask, mask_path
 from tonewood.studio.state import StudioState
 from tonewood.studio.tiles import TILE_COLUMNS, TILE_ROWS
 
@@ -99,6 +99,18 @@ def test_played_range_equals_downloaded_file(client: TestClient, session: dict[s
     assert abs(estimated["output_db"] - levels["output_db"]) < 0.5
     gain = 10 ** ((levels["output_db"] - estimated["output_db"]) / 20)
     np.testing.assert_allclose(early * gain, decode_samples(late), atol=1e-4)
+
+
+def test_lost_mask_is_an_error_and_not_silence(session: dict[str, Any], studio_state: StudioState) -> None:
+    stored, current = studio_state.session_and_state(session["id"])
+    assert current.mask_number is not None
+    path = mask_path(stored.folder, current.mask_number)
+    aside = path.rename(path.with_suffix(".aside"))
+    try:
+        with pytest.raises(FileNotFoundError):
+            load_found_mask(stored, current, studio_state.model_for_edit(stored, current))
+    finally:
+        aside.rename(path)
 
 
 def test_filter_of_the_page_has_the_mask_and_the_levels(

@@ -2,9 +2,8 @@
 
 import json
 import math
-import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -26,18 +25,6 @@ if TYPE_CHECKING:
     from tonewood.enhancement.output_files import FileFailure
     from tonewood.model.card_text import ModelOrFile
     from tonewood.model.model import Model
-
-
-@contextmanager
-def settings_named_by_options(options: Mapping[str, str]) -> Iterator[None]:
-    """Name the option that was typed, instead of the setting, in errors of settings."""
-    try:
-        yield
-    except CallError as error:
-        setting, space, reason = str(error).partition(" ")
-        # An item of a list has its number: training.fix.0 is an item of training.fix.
-        option = options.get(re.sub(r"\.\d+$", "", setting), setting)
-        raise CallError(f"{option}{space}{reason}") from None
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -21,11 +21,10 @@ from tonewood.cli.common import (
     SetOption,
     parse_band,
     parse_time,
-    settings_named_by_options,
     with_option_groups,
 )
 from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
-from tonewood.errors import CallError, printable
+from tonewood.errors import CallError, printable, settings_named_as
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +118,7 @@ def enhance_command(
     from tonewood.settings import default_enhance_settings
 
     # The casts below are no promise: settings reject words that they do not know.
-    with settings_named_by_options(_OPTION_OF_SETTING):
+    with settings_named_as(_OPTION_OF_SETTING):
         settings = (
             default_enhance_settings(method)
             .replace(

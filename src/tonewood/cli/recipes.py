@@ -15,11 +15,10 @@ from tonewood.cli.common import (
     QuietOption,
     RecipeArgument,
     check_output_path,
-    settings_named_by_options,
 )
 from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.cli.enhance import run_enhancement
-from tonewood.errors import CallError, printable
+from tonewood.errors import CallError, printable, settings_named_as
 
 if TYPE_CHECKING:
     from tonewood.dsp.equalizer import EqLimits
@@ -70,7 +69,7 @@ def apply_command(
             f"warning: the recipe was made with another model than {loaded.name}: the adaptive part of the "
             "correction will differ"
         )
-    with settings_named_by_options(OPTION_OF_CONTROL):
+    with settings_named_as(OPTION_OF_CONTROL):
         changed = reapply.transfer_settings(source_recipe, mode).replace(render=controls.render_changes())
     task = EnhanceTask(changed, EnhanceOptions(plot=plot, overwrite=overwrite, delta=delta), transfer)
     run_enhancement(inputs, output, task, loaded, common.LOCAL_BATCH._replace(quiet=quiet), json_)

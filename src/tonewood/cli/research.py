@@ -16,9 +16,8 @@ from tonewood.cli.common import (
     SetOption,
     SourceOption,
     check_output_path,
-    settings_named_by_options,
 )
-from tonewood.errors import CallError, printable
+from tonewood.errors import CallError, printable, settings_named_as
 
 if TYPE_CHECKING:
     from tonewood.research.architecture_search import SizeSearchResult
@@ -31,7 +30,7 @@ def _training_settings(seed: int, assignments: Sequence[str] | None) -> "ModelSe
     from tonewood.settings import ModelSettings
     from tonewood.settings_by_name import apply_assignments
 
-    with settings_named_by_options({"training.seed": "--seed"}):
+    with settings_named_as({"training.seed": "--seed"}):
         settings = ModelSettings().replace(training=dict(seed=seed))
     return apply_assignments(settings, assignments or [])
 

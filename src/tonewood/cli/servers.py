@@ -19,10 +19,9 @@ from tonewood.cli.common import (
     ModelOption,
     OverwriteOption,
     check_output_path,
-    settings_named_by_options,
 )
 from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
-from tonewood.errors import CallError, printable
+from tonewood.errors import CallError, printable, settings_named_as
 
 if TYPE_CHECKING:
     from tonewood.enhancement.realtime import AudioInterface, BlockLevels, LiveControls
@@ -204,7 +203,7 @@ def live_command(
             raise CallError(f"{option} is for devices, and --from plays a recording: use one of them")
     if controls.smooth_seconds:
         raise CallError("--smooth-seconds needs later audio, so it does not apply to live: use --smooth")
-    with settings_named_by_options(OPTION_OF_CONTROL):
+    with settings_named_as(OPTION_OF_CONTROL):
         render = EnhanceSettings().replace(render=controls.render_changes()).render
     loaded = load_model(model)
     state = LiveControls(render.amount, bypass, delta=delta)
@@ -212,7 +211,7 @@ def live_command(
         _run_on_recording(from_, output_file, loaded, render, state, block, overwrite, json_)
         return
     with realtime.open_sound_card(input_, output, block, rate) as card:
-        with settings_named_by_options(OPTION_OF_CONTROL):
+        with settings_named_as(OPTION_OF_CONTROL):
             stream = StreamingEnhancer(loaded, card.rate, card.channels, render)
         delay = stream.latency / stream.rate + card.latency + block / stream.rate
         if not json_:
@@ -243,7 +242,7 @@ def _run_on_recording(
     recording = read_recording(path)
     AudioFormat.for_path(sound, recording.format)  # raises before the work if the suffix is not writable
     device = FileDevice(recording, block)
-    with settings_named_by_options(OPTION_OF_CONTROL):
+    with settings_named_as(OPTION_OF_CONTROL):
         stream = StreamingEnhancer(model, recording.rate, len(recording.samples), render)
     is_complete = _run_until_interrupted(device, stream, controls, json_)
     if not is_complete:

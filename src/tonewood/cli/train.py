@@ -17,9 +17,8 @@ from tonewood.cli.common import (
     SkipBadOption,
     SourceOption,
     check_output_path,
-    settings_named_by_options,
 )
-from tonewood.errors import CallError, failure_reason, printable
+from tonewood.errors import CallError, failure_reason, printable, settings_named_as
 from tonewood.utils.paths import read_regular
 
 if TYPE_CHECKING:
@@ -197,7 +196,7 @@ def _settings_of_options(
     from tonewood.settings_by_name import apply_assignments
 
     properties = tuple(cast("NormalizedProperty", word.strip()) for word in fix.split(",") if word.strip())
-    with settings_named_by_options(_OPTION_OF_SETTING):
+    with settings_named_as(_OPTION_OF_SETTING):
         settings = ModelSettings().replace(
             training=dict(
                 seed=seed, group_by=cast('Literal["file", "folder"]', group_by), judge=judge, fix=properties

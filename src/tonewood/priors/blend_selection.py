@@ -115,13 +115,8 @@ def _energy_distances(
     reference_weights: TakeWeights,
 ) -> list[float]:
     """Return the energy distance of every candidate's output from the reference."""
-    target = np.concatenate(
-        [
-            take.rows_db[:, frames]
-            for take, frames in zip(reference, _spread_frames(reference, reference_weights), strict=True)
-        ],
-        axis=1,
-    )
+    spread = zip(reference, _spread_frames(reference, reference_weights), strict=True)
+    target = _without_level(np.concatenate([take.rows_db[:, frames] for take, frames in spread], axis=1))
     takes = source[:: -(-len(source) // _SOURCE_TAKES)]
     rows, suggestions = [], []
     for take, frames in zip(takes, _spread_frames(takes), strict=True):
@@ -130,7 +125,7 @@ def _energy_distances(
     before = np.concatenate(rows, axis=1)
     masks = [np.concatenate(parts, axis=1) for parts in zip(*suggestions, strict=True)]
     return [
-        energy_distance(_without_level(before + blend_masks(masks, weights)), _without_level(target))
+        energy_distance(_without_level(before + blend_masks(masks, weights)), target)
         for weights in CANDIDATE_BLENDS
     ]
 

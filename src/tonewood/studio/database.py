@@ -31,6 +31,8 @@ SAMPLES_FILE = "input.f32"
 """Decoded samples of a session: float32, little-endian, channels interleaved."""
 DOWNLOAD_PREFIX = "taken-"
 """Start of the names of files that are deleted when they are sent; a killed server leaves them."""
+PART_PREFIX = "part-"
+"""Start of the names of masks whose search is running; a killed server leaves them too."""
 MAX_UNDO_STEPS = 500
 """Edits stored for each session."""
 # Without the folder lock, another server may use this folder. Its uploads take less than a day.
@@ -454,9 +456,10 @@ class SessionDatabase:
         for path in [*(self.folder / "sessions").iterdir()]:  # a list, because entries are removed
             if path.name not in known and (exclusive or path.stat().st_mtime < stale_before):
                 shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob(f"sessions/*/{DOWNLOAD_PREFIX}*"):
-            if exclusive or path.stat().st_mtime < stale_before:
-                path.unlink(missing_ok=True)
+        for prefix in (DOWNLOAD_PREFIX, PART_PREFIX):
+            for path in self.folder.glob(f"sessions/*/{prefix}*"):
+                if exclusive or path.stat().st_mtime < stale_before:
+                    path.unlink(missing_ok=True)
         remove_stale_temporaries([self.models_folder, *(self.folder / "sessions").iterdir()])
 
     @contextmanager

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tonewood.dsp.chunking import LazyTimeSeries
 from tonewood.enhancement.analysis import ArraySource
 from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
+from tonewood.studio.database import PART_PREFIX
 from tonewood.utils.arrays import FloatArray, Levels, Samples
 
 JobData = dict[str, Any]
@@ -46,7 +47,7 @@ class ReportingSource(ArraySource):
 
 def partial_mask_path(folder: Path, number: int) -> Path:
     """Return the path of the part of a mask that its search has found: int16 [frame, row]."""
-    return folder / f"part-{number}.i16"
+    return folder / f"{PART_PREFIX}{number}.i16"
 
 
 class PartialMaskWriter:

@@ -126,7 +126,7 @@ def _load_recipe_and_mask(session: StudioSession, number: int) -> tuple[Recipe, 
 
 def load_found_recipe(session: StudioSession, state: EditState) -> Recipe | None:
     """Return the recipe of the mask that an edit changes; None before the first search is finished."""
-    if state.mask_number is None or not mask_path(session.folder, state.mask_number).exists():
+    if state.mask_number is None or _is_being_searched(session, state.mask_number):
         return None
     return _load_recipe_and_mask(session, state.mask_number)[0]
 
@@ -137,7 +137,7 @@ def load_found_mask(session: StudioSession, state: EditState, model: Model) -> M
     Before the first search, all gains are 0 dB.
     """
     number = state.mask_number
-    if number is not None and mask_path(session.folder, number).exists():
+    if number is not None and not _is_being_searched(session, number):
         return _load_recipe_and_mask(session, number)[1]
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
@@ -146,6 +146,12 @@ def load_found_mask(session: StudioSession, state: EditState, model: Model) -> M
     if number is not None:
         return partial_mask(partial_mask_path(session.folder, number), hz, frames, hop, spectrum.rate / 2)
     return Mask(np.zeros((len(hz), frames), np.float32), hz, hop, spectrum.rate / 2)
+
+
+def _is_being_searched(session: StudioSession, number: int) -> bool:
+    """Return whether only a part of a mask exists. A mask that is lost is an error where it is read."""
+    part = partial_mask_path(session.folder, number)
+    return part.exists() and not mask_path(session.folder, number).exists()
 
 
 def has_mask(session: StudioSession, number: int) -> bool:
