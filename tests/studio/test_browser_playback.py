@@ -5,6 +5,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -179,9 +180,9 @@ def fades(played: np.ndarray, parts: list[np.ndarray]) -> bool:
     return bool(np.mean(rest**2) < 1e-5 * np.mean(parts[1] ** 2)) and is_about_one(shares[0] + shares[2])
 
 
-def is_about_one(gain: float) -> bool:
-    """Return whether a gain is within 1 dB of 0 dB."""
-    return 10 ** (-1 / 20) < gain < 10 ** (1 / 20)
+def is_about_one(gain: float, within_db: float = 1.0) -> bool:
+    """Return whether a gain is about 0 dB; silence is not."""
+    return 10 ** (-within_db / 20) < gain < 10 ** (within_db / 20)
 
 
 def gain_of(played: np.ndarray, expected: np.ndarray) -> float:
@@ -233,23 +234,24 @@ def test_edit_is_filtered_in_the_page_until_its_rendering_takes_over(
         page.keyboard.press("Space")
     wait_until(page, lambda: len(page.evaluate("pieces")) > 1)
 
-    def changed(amount: float, before: int) -> tuple[int, int]:
-        """Move the slider, wait until that is heard, and record for a while."""
-        turn(page, amount, "input")
-        wait_until(page, lambda: page.evaluate(SOUNDS) > before)
-        recorder.wait_for(0.1)
-        return recorder.wait_for(0.5)
+    def plays(expected: np.ndarray, gain_db: float) -> bool:
+        """Return whether half a second is the expected sound. A busy machine may leave gaps in it."""
+        runs = recorder.played(*recorder.wait_for(0.5))
+        pairs = [(run, expected[place : place + len(run)]) for place, run in runs]
+        # The same windows and gains: what differs is the renderer's single precision (-115 dB).
+        return bool(pairs) and all(
+            residual_db(run, part) < -90 and is_about_one(gain_of(run, part), gain_db) for run, part in pairs
+        )
 
-    recorder.wait_for(0.1)  # playback fades in
-    spans = {0.7: recorder.wait_for(0.8), 0.0: changed(0.0, 0), 0.35: changed(0.35, 1)}
-    for amount, span in spans.items():
-        expected = server("output", amount)
-        for place, run in recorder.played(*span):
-            part = expected[place : place + len(run)]
-            # The same windows and gains: what differs is the renderer's single precision (-115 dB).
-            # The page interpolates the level of an amount that is not stored.
-            assert residual_db(run, part) < -90
-            assert 20 * abs(np.log10(gain_of(run, part))) < (0.1 if amount == 0.35 else 0.001)
+    def was_heard(changes: int) -> bool:
+        return bool(page.evaluate(SOUNDS) >= changes)
+
+    # The page interpolates the level of an amount that is not stored.
+    for number, (amount, gain_db) in enumerate(((0.7, 0.001), (0.0, 0.001), (0.35, 0.1))):
+        if number:
+            turn(page, amount, "input")
+            wait_until(page, partial(was_heard, number))
+        wait_until(page, partial(plays, server("output", amount), gain_db))
     assert page.evaluate(APPROXIMATIONS) == 0
 
     # The rendering takes over: in no millisecond is anything heard but the output, at a gain.

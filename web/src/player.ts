@@ -20,6 +20,7 @@ const START_S = 0.8; // playback starts with more, because the page may still be
 const PIECE_S = 1.0;
 const AHEAD_S = 1.6;
 const LEAD_S = 0.03; // from a request to its sound: the time that a range takes to arrive
+const MOST_LEAD_S = 1; // less than what is scheduled ahead
 const SURE_S = 0.1; // the same, if the edit is heard already
 
 type Channels = Float32Array<ArrayBuffer>[];
@@ -179,14 +180,20 @@ export class Player extends EventTarget {
   }
 
   private async renew(): Promise<void> {
+    let lead = this.filtering.ready ? 2 * SURE_S : LEAD_S;
     do {
       if (!this.generation || !this.context) return;
       this.again = false;
       const asked = this.asked;
       this.asked = 0;
-      const ahead = this.context.currentTime + (this.filtering.ready ? 2 * SURE_S : LEAD_S);
+      const ahead = this.context.currentTime + lead;
       const { rate } = this.session.sound;
       const heard = await this.begin(this.generation.at(ahead, rate) / rate, ahead);
+      if (heard === null && this.again) {
+        // It came too late: it is tried again, and given more time.
+        this.asked ||= asked;
+        lead = Math.min(MOST_LEAD_S, 2 * lead + LEAD_S);
+      }
       if (heard !== null && asked) {
         const until = performance.now() + Math.max(0, heard - this.context.currentTime) * 1000;
         performance.measure("change-to-sound", { start: asked, end: until });
