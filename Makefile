@@ -16,6 +16,10 @@ CORPORA ?= $(TONEWOOD_CORPORA)
 DRAW ?= 0
 EXAMPLE := src/tonewood/bundled/example.flac
 
+# Compiled modules are kept, also where the environment says otherwise, as in many containers:
+# the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE =
+
 .DELETE_ON_ERROR:
 .PHONY: help demo test unit long browser docs package vulnerabilities release-tools coverage mutants studio plugin format models corpus clean
 

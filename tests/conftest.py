@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import fcntl
+import gc
 import json
 import os
 import pickle
@@ -25,6 +26,10 @@ from tonewood.training.pipeline import add_predictor, train_model
 # No deadlines: the duration of a test says nothing about Tonewood on a busy machine.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# Collection makes millions of objects that stay. Looking through them again and again takes
+# seconds: `pytest_collection_finish` continues the search for garbage without them.
+gc.disable()
 
 ROOT = Path(__file__).parent
 Made = TypeVar("Made")
@@ -74,6 +79,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def pytest_collection_finish() -> None:
+    """Exempt all objects so far from the search for garbage, and start it."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
