@@ -2,6 +2,8 @@
 
 import hashlib
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,15 @@ from tonewood.training import pipeline
 
 
 @pytest.fixture
-def fitted_correction(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fitted_correction(shared: Path) -> Iterator[None]:
     """Fit priors and guide of `training_folders` once, for the tests of what comes after them."""
+    with corrections_fitted_once(shared):
+        yield
+
+
+@contextmanager
+def corrections_fitted_once(shared: Path) -> Iterator[None]:
+    """Fit priors and guide of the same excerpts and settings once in all processes of this run."""
     fit = pipeline._fit_correction
 
     def reuse(excerpts: Any, settings: ModelSettings) -> Any:
@@ -22,4 +31,6 @@ def fitted_correction(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         key = hashlib.sha256(pickle.dumps(parts)).hexdigest()[:16]
         return made_once(shared / f"correction-{key}", lambda: fit(excerpts, settings))
 
-    monkeypatch.setattr(pipeline, "_fit_correction", reuse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_fit_correction", reuse)
+        yield

@@ -16,11 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.conftest import Folders, Run, tiny_settings
+from tests.training.conftest import corrections_fitted_once
 from tonewood.data.dataset import load_dataset
 from tonewood.errors import ModelError
 from tonewood.model.model import Model
 from tonewood.settings import ModelSettings
 from tonewood.settings_by_name import apply_assignments
+from tonewood.training import pipeline
 from tonewood.training.networks import CheckEvent, Checkpoint
 from tonewood.training.pipeline import train_model
 from tonewood.utils.atomic_write import exclusive_lock
@@ -55,17 +57,18 @@ def test_resumed_training_gives_identical_model(
 
 
 @pytest.fixture(scope="module")
-def unfinished(training_folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unfinished(training_folders: Folders, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the checkpoint of a training that ended after its first validation."""
     path = tmp_path_factory.mktemp("unfinished") / "tiny.tonewood.checkpoint"
-    run_until(training_folders, Checkpoint(path), 1)
+    with corrections_fitted_once(shared):
+        run_until(training_folders, Checkpoint(path), 1)
     return path
 
 
-@pytest.mark.usefixtures("fitted_correction")
-def test_checkpoint_of_another_training_is_refused(
-    training_folders: Folders, unfinished: Path, tmp_path: Path
+def test_checkpoint_of_another_training_is_refused_before_the_work(
+    training_folders: Folders, unfinished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delattr(pipeline, "_fit_correction")  # the first work that takes long
     path = tmp_path / unfinished.name
     shutil.copy(unfinished, path)
     other = SETTINGS.replace(training=dict(learning_rate=0.02))

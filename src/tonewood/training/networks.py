@@ -168,6 +168,22 @@ class Checkpoint:
 # --- Scorer and judge
 
 
+def open_checkpoint(
+    checkpoint: Checkpoint | None,
+    takes: RecordingsBySide | None,
+    listener_data: ListenerData | None,
+    settings: ModelSettings,
+) -> Checkpoint | None:
+    """Open a checkpoint for a training; ModelError if it belongs to another one.
+
+    None if several processes train together: the random state of each differs, and a file holds only one.
+    """
+    if checkpoint is None or world_size() > 1:
+        return None
+    checkpoint.open(_training_key(takes, listener_data, settings))
+    return checkpoint
+
+
 def fit_scorers(
     takes: RecordingsBySide | None,
     listener_data: ListenerData | None,
@@ -183,14 +199,10 @@ def fit_scorers(
     takes, listener_data
         Recordings with the label of their folder, and answers of listeners. One may be None.
     checkpoint : Checkpoint, optional
-        Ignored if several processes train together; ModelError if it belongs to another training.
+        An open one; see `open_checkpoint`.
     ways : sequence of TakeWay
         For graded targets; without them the scorer learns the labels.
     """
-    if world_size() > 1:
-        checkpoint = None  # the random state of each process differs, and a file holds only one
-    if checkpoint is not None:
-        checkpoint.open(_training_key(takes, listener_data, settings))
     fits: dict[NetworkName, TrainedScorer] = {}
     for network, seed in networks_to_train(settings):
         state = checkpoint.get_state(network) if checkpoint is not None else None

@@ -57,6 +57,7 @@ from tonewood.training.networks import (
     distill_predictor,
     fit_scorers,
     networks_to_train,
+    open_checkpoint,
 )
 from tonewood.training.preferences import (
     ListenerAnswers,
@@ -175,6 +176,10 @@ def train_model(
         reference, source, preferences, ratings, settings, cache, bad or BadRecordings()
     )
 
+    # First, so that the checkpoint of another training is refused before the work.
+    listener_data = answers.data if answers else None
+    checkpoint = open_checkpoint(checkpoint, takes, listener_data, settings)
+
     # Everything that reads whole recordings runs before the long training, so that their memory
     # can be returned to the system first. Priors and guide need two folders; listeners alone do not
     # show a correction.
@@ -190,7 +195,6 @@ def train_model(
         summary = _summarize_answers(answers, settings)
 
     # The slow part: scorer and judge, which --resume can continue.
-    listener_data = answers.data if answers else None
     fits = yield from fit_scorers(takes, listener_data, settings, device, checkpoint, ways)
     if takes is not None:
         _free_memory(takes)
