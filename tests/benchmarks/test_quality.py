@@ -1,9 +1,9 @@
 """Short share of the quality benchmark: its table, on a corpus with a known answer."""
 
+import contextlib
+import io
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pytest
 import soundfile
 from scipy.signal import lfilter
+
+from campaigns.harness.crash.commands import TINY_TRAINING
 
 RATE = 16_000
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality.py"
@@ -48,25 +50,30 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def run_script(*arguments: object) -> tuple[int, str]:
+    """Run the benchmark in this process; return its exit code and what it prints."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        patch.setenv("TONEWOOD_MATCHERING", "")
+        patch.syspath_prepend(SCRIPT.parent)
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as end:
+            return int(end.code or 0), printed.getvalue()
+    return 0, printed.getvalue()
+
+
 @pytest.fixture(scope="module")
 def report(corpus: Path) -> tuple[Path, dict[str, Any], str]:
     page = corpus.parent / "docs" / "quality.md"
     page.parent.mkdir()
     page.write_text("# By hand\n\n<!-- quality:begin -->\nold\n<!-- quality:end -->\n\nkept\n")
-    few = (
-        "training.steps=4", "guide.steps=20", "priors.network.steps=20",
-        "priors.neighbours.frames=512", "priors.neighbours.codes=64",
-    )  # fmt: skip
-    small = [word for assignment in few for word in ("--set", assignment)]
-    process = subprocess.run(
-        [sys.executable, SCRIPT, corpus, "--quick", "--rows", *ROWS, *small, "--docs", page],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TONEWOOD_MATCHERING": "", "OMP_NUM_THREADS": "1"},
-    )
-    assert process.returncode == 0, process.stderr
+    small = [word for item in (*TINY_TRAINING, "training.steps=4") for word in ("--set", item)]
+    code, printed = run_script(corpus, "--quick", "--rows", *ROWS, *small, "--docs", page)
+    assert code == 0
     result = json.loads(page.with_suffix(".json").read_text())["filtered"]
-    return page, result, process.stdout
+    return page, result, printed
 
 
 def test_rows_measure_the_known_answer(report: tuple[Path, dict[str, Any], str]) -> None:
@@ -100,13 +107,8 @@ def test_page_keeps_handwritten_text(report: tuple[Path, dict[str, Any], str]) -
     assert "static match EQ" in printed
 
 
-def test_every_row_has_valid_settings(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--list"])
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert ended.value.code == 0
-    names = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+def test_every_row_has_valid_settings() -> None:
+    code, printed = run_script("--list")
+    assert code == 0
+    names = {line.split()[0] for line in printed.splitlines()}
     assert {"tonewood", "cyclegan", "supervised", *ROWS} <= names
