@@ -1,6 +1,5 @@
 """`tonewood audit`, and the audit that `train` makes, as scripts and people call them."""
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -12,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from campaigns.harness.training import TINY_TRAINING, set_options
 from tonewood.audit.pipeline import CONFOUNDS
 from tonewood.model.card import ConfoundAudit
 from tonewood.model.model import Model, load_model
-from tonewood.settings import ModelSettings
 
 Run = Callable[..., Any]
 
@@ -133,22 +132,8 @@ def test_few_recordings_are_untested(run: Run, training_folders: Any) -> None:
 
 
 @pytest.fixture
-def learn(sides: tuple[Path, Path], small: Callable[..., ModelSettings]) -> list[object]:
-    brief = small(steps=2, check_every=1).model_dump(mode="json")
-    chosen = {
-        "scorer.depth": brief["scorer"]["depth"],
-        "scorer.width": brief["scorer"]["width"],
-        "scorer.crop_seconds": 1.0,
-        "training.steps": 2,
-        "training.check_every": 1,
-        "priors.neighbours.frames": 1_024,
-        "priors.neighbours.codes": 128,
-        "priors.network.steps": 24,
-        "priors.network.width": 8,
-        "guide.steps": 20,
-        "guide.width": 8,
-    }
-    words = [w for k, v in chosen.items() for w in ("--set", f"{k}={json.dumps(v)}")]
+def learn(sides: tuple[Path, Path]) -> list[object]:
+    words = set_options(*TINY_TRAINING, "training.steps=2", "training.check_every=1")
     return ["train", "--reference", sides[0], "--source", sides[1], "--no-judge", *words]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from campaigns.harness.training import TINY_TRAINING, set_options
 from tonewood.cli.progress import ReproducingDisplay
 from tonewood.errors import FolderError
 from tonewood.evaluation.pairs import MeasureProgress
@@ -153,21 +154,13 @@ def test_pairs_are_matched_by_name(corpus: Path) -> None:
 
 
 def test_json_trains_without_a_model(
-    run: Run, corpus: Path, small: Callable[..., ModelSettings], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    run: Run, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     methods = {
         name: method for name, method in paper_reproduction.REPRODUCED_METHODS.items() if name[0] in "up"
     }
     monkeypatch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
-    settings = small(steps=10).replace(guide=dict(steps=20, width=4))
-    sets = [
-        f"{group}.{name}={value.model_dump_json() if hasattr(value, 'model_dump') else value}"
-        for group in ("scorer", "training", "priors", "guide")
-        for name, value in dict(getattr(settings, group)).items()
-        if name not in ("bands", "judge", "seed", "fix")
-    ]
-    words = [word for item in [*sets, "training.judge=false"] for word in ("--set", item)]
+    words = set_options(*TINY_TRAINING, "training.judge=false")
     ran = run("reproduce", "--corpus", corpus, "-o", tmp_path / "out", *words, "--json")
     assert ran.code == 0, ran.err
     assert ran.err == ""

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from scipy.signal import lfilter
 
-from campaigns.harness.crash.commands import TINY_TRAINING
+from campaigns.harness.training import TINY_TRAINING, set_options
 
 RATE = 16_000
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality.py"
@@ -69,7 +69,7 @@ def report(corpus: Path) -> tuple[Path, dict[str, Any], str]:
     page = corpus.parent / "docs" / "quality.md"
     page.parent.mkdir()
     page.write_text("# By hand\n\n<!-- quality:begin -->\nold\n<!-- quality:end -->\n\nkept\n")
-    small = [word for item in (*TINY_TRAINING, "training.steps=4") for word in ("--set", item)]
+    small = set_options(*TINY_TRAINING, "training.steps=4")
     code, printed = run_script(corpus, "--quick", "--rows", *ROWS, *small, "--docs", page)
     assert code == 0
     result = json.loads(page.with_suffix(".json").read_text())["filtered"]

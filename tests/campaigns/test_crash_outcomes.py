@@ -18,6 +18,7 @@ from campaigns.harness.crash.runs import (
     leftover_files,
     state,
 )
+from campaigns.harness.training import set_options
 from tests.campaigns.conftest import PreparedCommand
 from tonewood.audio_io.recording import file_sha256
 from tonewood.enhancement import recipe
@@ -109,7 +110,7 @@ def test_read_only_cache_is_not_used(
     command_by_name: CommandByName, fork_server: ForkServer, tmp_path: Path
 ) -> None:
     tested, work = command_by_name("train"), tmp_path / "work"
-    command = tested.first(tested.fresh(work))
+    command = [*tested.first(tested.fresh(work)), "--no-judge", *set_options("training.steps=2")]
     (work / "cache").chmod(0o555)
     code, _ = fork_server.run(command, work, powerless=True)
     (work / "cache").chmod(0o755)

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
+from campaigns.harness.training import TINY_TRAINING
 from tonewood.studio.app import create_secure_studio_app
 from tonewood.studio.state import StudioState
 
@@ -108,20 +109,9 @@ def studio_state(
     tmp_path_factory: pytest.TempPathFactory,
     model_file: Path,
     root: Path,
-    small: Callable[..., Any],
 ) -> StudioState:
     """Return a studio's state with a tiny model and settings for tiny trainings."""
-    few = [
-        f"{group}={value}"
-        for group, value in (
-            ("scorer.depth", 2), ("scorer.width", 4), ("scorer.crop_seconds", 1.0),
-            ("training.steps", 20), ("training.check_every", 10), ("training.batch", 8),
-            ("training.held_out", 0.25), ("priors.neighbours.frames", 512),
-            ("priors.neighbours.codes", 64), ("priors.network.steps", 20),
-            ("priors.network.width", 8), ("guide.steps", 20), ("guide.width", 8),
-        )
-    ]  # fmt: skip
-    return StudioState(tmp_path_factory.mktemp("desk"), str(model_file), root, few)
+    return StudioState(tmp_path_factory.mktemp("desk"), str(model_file), root, list(TINY_TRAINING))
 
 
 @pytest.fixture(scope="session")

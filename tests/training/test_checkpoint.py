@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from campaigns.harness.training import TINY_TRAINING, set_options
 from tests.conftest import Folders, Run, tiny_settings
 from tests.training.conftest import corrections_fitted_once
 from tonewood.data.dataset import load_dataset
@@ -130,25 +131,17 @@ def test_digest_in_checkpoint_of_earlier_version_is_read(tmp_path: Path) -> None
     assert Checkpoint(path).recorded_digest() is None
 
 
-# Frequent checks, so that a killed training has been saved.
-ASSIGNMENTS = (
-    "training.steps=40", "training.batch=8", "training.check_every=4", "scorer.width=4", "scorer.depth=2",
-    "scorer.crop_seconds=1.0", "priors.neighbours.frames=512", "priors.neighbours.codes=64",
-    "priors.network.steps=20", "priors.network.width=8", "guide.steps=20", "guide.width=8",
-)  # fmt: skip
-
-
 @pytest.fixture
 def call(training_folders: Folders) -> list[str]:
     """Arguments of a short training on the command line."""
     sides = "--reference", str(training_folders.reference), "--source", str(training_folders.source)
-    return ["train", *sides, "--json", *(word for item in ASSIGNMENTS for word in ("--set", item))]
+    return ["train", *sides, "--json", *set_options(*TINY_TRAINING)]
 
 
 @pytest.fixture
 def undisturbed(training_folders: Folders, fitted_correction: None) -> Model:
     """Return the model that the command trains."""
-    *_, model = train_model(*training_folders, apply_assignments(ModelSettings(), ASSIGNMENTS))
+    *_, model = train_model(*training_folders, apply_assignments(ModelSettings(), TINY_TRAINING))
     assert isinstance(model, Model)
     return model
 

@@ -8,18 +8,13 @@ import soundfile
 
 from campaigns.harness.audio import instrument
 from campaigns.harness.crash.runs import Command, environment
+from campaigns.harness.training import TINY_TRAINING, set_options
 from tonewood.audio_io import tags
 
 RATE = 16_000
 MODEL = "soundfont-cello"
 SHORT_OPTIONS = ("--steps", "3", "--force")
 MINIMAL_OPTIONS = ("--prior", "static", "--steps", "0", "--force")
-TINY_TRAINING = (
-    "scorer.depth=2", "scorer.width=4", "scorer.crop_seconds=1.0", "training.steps=40",
-    "training.check_every=4", "training.batch=8", "training.held_out=0.25",
-    "priors.neighbours.frames=512", "priors.neighbours.codes=64", "priors.network.steps=20",
-    "priors.network.width=8", "guide.steps=20", "guide.width=8",
-)  # fmt: skip
 
 
 def make_inputs(root: Path, files: int = 4, seconds: float = 16.0) -> Path:
@@ -47,7 +42,6 @@ def make_inputs(root: Path, files: int = 4, seconds: float = 16.0) -> Path:
 def all_commands(inputs: Path, options: tuple[str, ...] = SHORT_OPTIONS) -> dict[str, Command]:
     """Return all commands by name."""
     takes, tagged = inputs / "takes", inputs / "tagged.flac"
-    sets = [word for assignment in TINY_TRAINING for word in ("--set", assignment)]
     sides = ["--reference", str(inputs / "reference"), "--source", str(inputs / "source")]
     conditions = [str(inputs / "conditions" / name) for name in ("good", "plain")]
 
@@ -58,7 +52,7 @@ def all_commands(inputs: Path, options: tuple[str, ...] = SHORT_OPTIONS) -> dict
         return ["enhance", str(takes), "-m", MODEL, "-o", str(work / "out"), *options]
 
     def train(work: Path) -> list[str]:
-        return ["train", *sides, *sets, "-o", str(work / "out/ours.tonewood")]
+        return ["train", *sides, *set_options(*TINY_TRAINING), "-o", str(work / "out/ours.tonewood")]
 
     def listen_new(work: Path) -> list[str]:
         listen_options = ["--seconds", "5", "--no-checks", "--seed", "3"]

@@ -2,8 +2,8 @@
 
 Faults: killed at a step on the disk, read-only folder, full disk, removed input, clock that runs
 backwards. A step is anything that Python does to files below a folder: open for writing, link,
-rename, remove, create a folder. Each line of input is a request in JSON; the answer is the exit code
-of the fork and its number of steps.
+rename, remove, create a folder. The first line of output is "ready". Each line of input is a request
+in JSON; the answer is the exit code of the fork and its number of steps.
 """
 
 import ctypes
@@ -119,10 +119,13 @@ def run_command(request: dict[str, Any], count: mmap.mmap) -> None:
 
 def main() -> None:
     """Answer requests until the input ends."""
+    import torch._dynamo  # noqa: F401 - optimizers of torch import it, which takes a second
+
     from tonewood.cli.progress import TrainingDisplay  # noqa: F401
     from tonewood.listening import builder, stimuli  # noqa: F401
     from tonewood.training import pipeline  # noqa: F401
 
+    print("ready", flush=True)
     count = mmap.mmap(-1, 8)
     for line in sys.stdin:
         request = json.loads(line)

@@ -243,6 +243,9 @@ class ForkServer:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "TONEWOOD_CORES": "1", "TERM": "dumb"},
         )
+        assert self.process.stdout is not None
+        # Two servers start their commands at the same time only if both are ready.
+        assert self.process.stdout.readline() == "ready\n"
         return self
 
     def __exit__(self, *_: object) -> None:
