@@ -50,5 +50,5 @@ def test_command_killed_at_a_moment_continues(
 
 def test_confirmed_answers_survive_a_kill(inputs: Path, tmp_path: Path) -> None:
     test = make_test(inputs, tmp_path / "test")
-    result = kill_listening(test, tmp_path / "work", 4.0, 0.5)
+    result = kill_listening(test, tmp_path / "work", 0.0, 0.5, least=40)
     assert result.errors == []

@@ -143,19 +143,21 @@ def test_search_renders_once_per_step_and_reads_input_twice(
 def test_memory_does_not_grow_with_length(tmp_path: Path, play: Callable[..., Any], model_file: Path) -> None:
     """Ten minutes need at most a tenth more memory than one minute."""
     minute = (play(60, seed=1).T * 32_767).astype(np.int16)
-    peaks = []
-    for minutes in (1, 10):
-        path = tmp_path / f"{minutes}.wav"
+    paths = [tmp_path / f"{minutes}.wav" for minutes in (1, 10)]
+    for path, minutes in zip(paths, (1, 10), strict=True):
         soundfile.write(path, np.tile(minute, (minutes, 1)), 16_000)
-        script = (
-            "import resource, sys\n"
-            "from tonewood import cli\n"
-            "try: cli.main()\n"
-            "except SystemExit as end: assert end.code == 0, end.code\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
-        options = ["-o", tmp_path / "out", "-m", model_file, "--force", "--overwrite", "--steps", "1"]
-        command = [sys.executable, "-c", script, "enhance", path, *options]
-        ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
-        peaks.append(int(ran.stdout.split()[-1]))
+    script = (
+        "import resource, sys\n"
+        "from tonewood import cli\n"
+        "options, paths = sys.argv[1:-2], sys.argv[-2:]\n"
+        "for path in paths:\n"
+        "    sys.argv = ['tonewood', 'enhance', path, *options]\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as end: assert end.code == 0, end.code\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    options = ["-o", tmp_path / "out", "-m", model_file, "--force", "--steps", "1"]
+    command = [sys.executable, "-c", script, *map(str, (*options, *paths))]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    peaks = [int(line) for line in ran.stdout.splitlines() if line.isdigit()]
     assert peaks[1] <= 1.1 * peaks[0]

@@ -116,11 +116,16 @@ class PageThread(threading.Thread):
 
 
 def kill_server(
-    server: ServerProcess, pages: list[PageThread], seconds: float, scene: str, at: float
+    server: ServerProcess, pages: list[PageThread], seconds: float, scene: str, at: float, least: int = 0
 ) -> KillResult:
-    """Kill a server after some seconds of processor time, while pages send requests."""
+    """Kill a server after some seconds of processor time, while pages send requests.
+
+    It is killed later if fewer values than `least` were confirmed until then.
+    """
     for page in pages:
         page.start()
+    while sum(len(page.confirmed) for page in pages) < least and any(page.is_alive() for page in pages):
+        time.sleep(0.004)
     kill_after(server.process, seconds)
     when = "in" if server.address else "before"
     server.stop(signal.SIGKILL)
@@ -164,9 +169,9 @@ def answer_questions(page: PageThread) -> None:
 
 
 def kill_listening(
-    test: Path, work: Path, seconds: float, at: float, name: str = "listen serve"
+    test: Path, work: Path, seconds: float, at: float, name: str = "listen serve", least: int = 0
 ) -> KillResult:
-    """Kill `listen serve` while two listeners answer."""
+    """Kill `listen serve` while two listeners answer; see `kill_server`."""
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(test, work / "test")
     (work / "tmp").mkdir()
@@ -174,7 +179,7 @@ def kill_listening(
     serve = ["listen", "serve", str(work / "test")]
     server = ServerProcess(serve, work)
     pages = [PageThread(server, answer_questions) for _ in range(2)]
-    result = kill_server(server, pages, seconds, name, at)
+    result = kill_server(server, pages, seconds, name, at, least)
     database = work / "test" / ANSWERS_FILE
     if database.exists():
         result.errors += check_database(database)
