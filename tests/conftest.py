@@ -2,11 +2,13 @@
 
 import fcntl
 import gc
+import io
 import json
 import os
 import pickle
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, Unpack
 
@@ -262,17 +264,18 @@ class Ran(NamedTuple):
 Run = Callable[..., Ran]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs the command line in this process."""
-
-    def command(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["tonewood", *map(str, arguments)])
-        capsys.readouterr()
+def run_command(*arguments: object) -> Ran:
+    """Run the command line in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["tonewood", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ran(ended.value.code, out, err)
+    assert isinstance(ended.value.code, int)
+    return Ran(ended.value.code, out.getvalue(), err.getvalue())
 
-    return command
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Return a function that runs the command line in this process."""
+    return run_command

@@ -22,11 +22,16 @@ SHAPES = [(1, 16_000), (3, 12_345), (1, 160_001), (5, 4_000)]
 
 
 @pytest.fixture(scope="module")
-def files(predicting: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with both parts, and the text that was printed during the export."""
+def files(
+    predicting: Model, predicting_file: Path, run: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Folder with both parts: the scorer by Python, the predictor by the command."""
     folder = tmp_path_factory.mktemp("onnx")
     export_onnx(predicting, "scorer", folder / "scorer.onnx")
-    export_onnx(predicting, "predictor", folder / "predictor.onnx")
+    out = folder / "predictor.onnx"
+    result = run("onnx", predicting_file, "--part", "predictor", "-o", out)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == f"predictor  {out} (opset {ONNX_OPSET})\n"
     return folder
 
 
@@ -82,16 +87,14 @@ def test_onnx_metadata_describe_the_graph(part: str, files: Path, predicting: Mo
     assert [item.name for item in output.graph.input] == ["waveform"]
 
 
-def test_onnx_command_leaves_the_model_unchanged(
-    run: Run, predicting_file: Path, predicting: Model, tmp_path: Path
-) -> None:
-    out = tmp_path / "a.onnx"
-    result = run("onnx", predicting_file, "--part", "predictor", "-o", out)
-    assert (result.code, result.err) == (0, "")
-    assert result.out == f"predictor  {out} (opset {ONNX_OPSET})\n"
-    again = run("onnx", predicting_file, "-o", out)
+def test_onnx_command_keeps_existing_files(files: Path, predicting_file: Path, run: Run) -> None:
+    again = run("onnx", predicting_file, "-o", files / "scorer.onnx")
     assert again.code == 1
-    assert again.err.startswith(f"tonewood: {out} exists")
+    assert again.err.startswith(f"tonewood: {files / 'scorer.onnx'} exists")
+
+
+@pytest.mark.usefixtures("files")
+def test_export_leaves_the_model_unchanged(predicting: Model) -> None:
     matrix = band_levels(
         torch.zeros(1, 4_000),
         16_000,
