@@ -141,7 +141,7 @@ def test_long_search_tells_its_minute_is_heard_in_part_and_cancelled(
     page.wait_for_selector(".session")
     session = page.url.rsplit("/", 1)[1]
     with live.client() as client:
-        answer = client.post(f"/api/sessions/{session}/enhance", json={"steps": 60})
+        answer = client.post(f"/api/sessions/{session}/enhance", json={"steps": 20})
         assert answer.is_success, answer.text
     figure = page.locator(".progress-slot .figure")
     wait_until(page, lambda: figure.count() == 1 and ":" in figure.inner_text())
