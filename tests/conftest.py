@@ -2,13 +2,14 @@
 
 import fcntl
 import gc
+import hashlib
 import io
 import json
 import os
 import pickle
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, Unpack
 
@@ -23,6 +24,7 @@ from tonewood import cli
 from tonewood.model.model import Model
 from tonewood.setting_types import TrainingChanges
 from tonewood.settings import ModelSettings, PredictorSettings
+from tonewood.training import pipeline
 from tonewood.training.pipeline import add_predictor, train_model
 
 # No deadlines: the duration of a test says nothing about Tonewood on a busy machine.
@@ -203,10 +205,37 @@ def learn() -> Callable[[Folders, ModelSettings], Model]:
     return trained
 
 
+@contextmanager
+def corrections_fitted_once(shared: Path) -> Iterator[None]:
+    """Fit priors and guide of the same excerpts and settings once in all processes of this run."""
+    fit = pipeline._fit_correction
+
+    def reuse(excerpts: Any, settings: ModelSettings) -> Any:
+        parts = (excerpts, settings.priors, settings.guide, settings.spectrum, settings.training.seed)
+        key = hashlib.sha256(pickle.dumps(parts)).hexdigest()[:16]
+        return made_once(shared / f"correction-{key}", lambda: fit(excerpts, settings))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_fit_correction", reuse)
+        yield
+
+
+@pytest.fixture
+def fitted_correction(shared: Path) -> Iterator[None]:
+    """Share the priors and guide of equal trainings, for the tests of what comes after them."""
+    with corrections_fitted_once(shared):
+        yield
+
+
 @pytest.fixture(scope="session")
 def model(training_folders: Folders, shared: Path) -> Model:
     """Return a tiny model."""
-    return made_once(shared / "model", lambda: trained(training_folders, tiny_settings()))
+
+    def train() -> Model:
+        with corrections_fitted_once(shared):
+            return trained(training_folders, tiny_settings())
+
+    return made_once(shared / "model", train)
 
 
 @pytest.fixture(scope="session")

@@ -216,6 +216,7 @@ def test_neural_loss_takes_a_file_and_a_reduction(model_file: Path) -> None:
     assert loss(torch.randn(3, 1, 22_050)).shape == (3,)
 
 
+@pytest.mark.usefixtures("fitted_correction")
 def test_train_writes_the_model_that_it_returns(
     training_folders: TwoFolders, small: Callable[..., ModelSettings], tmp_path: Path
 ) -> None:

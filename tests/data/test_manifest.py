@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from campaigns.harness.training import TINY_TRAINING, set_options
 from tonewood.data import dataset
 from tonewood.data.manifest import ExcerptReader, ManifestEntry, ManifestSide, read_manifest
 from tonewood.errors import AudioError, FolderError
@@ -132,14 +133,12 @@ def test_missing_excerpts_are_refused(takes: Path) -> None:
         list(dataset.load_dataset(missing, ModelSettings()))
 
 
-def test_train_reads_a_manifest(takes: Path, run: Run, small: Callable[..., ModelSettings]) -> None:
+def test_train_reads_a_manifest(takes: Path, run: Run) -> None:
     rows = ["path,label,session,start,end"]
     for name, label in (("good", "reference"), ("plain", "source")):
         rows += [f"{name}.wav,{label},{part},{34 * part},{34 * part + 34}" for part in range(2)]
     manifest = written(takes, "\n".join(rows) + "\n")
-    settings = small(judge=False, steps=5)
-    more = ["--set", f"priors={settings.priors.model_dump_json()}", "--set", "training.steps=5"]
-    more += ["--set", "guide.steps=20", "--set", "guide.width=8", "--no-judge", "--json"]
+    more = [*set_options(*TINY_TRAINING, "training.steps=4"), "--no-judge", "--json"]
     out = takes / "m.tonewood"
     ran = run("train", "--manifest", manifest, "-o", out, *more)
     assert ran.code == 0, ran.err

@@ -10,6 +10,7 @@ import soundfile
 import torch
 
 import tonewood
+from campaigns.harness.training import TINY_TRAINING, set_options
 from tonewood.data.dataset import TrainingRecording, WeightedFolder, take_weights
 from tonewood.data.loading import check_folder_weights, load_sides, parse_weighted_folder, side_display_name
 from tonewood.dsp.features import Features
@@ -129,18 +130,9 @@ def test_python_takes_a_mapping(three: Three, small: Callable[..., ModelSettings
         tonewood.train({three.warm: 1, three.source: 1}, three.source)
 
 
-def test_the_command_line_takes_weights(
-    three: Three, small: Callable[..., ModelSettings], tmp_path: Path, run: Callable[..., Any]
-) -> None:
+def test_the_command_line_takes_weights(three: Three, tmp_path: Path, run: Callable[..., Any]) -> None:
     out = tmp_path / "m.tonewood"
-    settings = quick(small)
-    more = ["--set", f"priors={settings.priors.model_dump_json()}", "--set", "training.steps=2"]
-    for group in ("guide", "scorer"):
-        more += [
-            word
-            for name, value in getattr(settings, group).model_dump(exclude={"bands"}).items()
-            for word in ("--set", f"{group}.{name}={value}")
-        ]
+    more = set_options(*TINY_TRAINING, "training.steps=2")
     call = ["train", "--reference", f"{three.warm}:2", "--reference", three.bright]
     ran = run(*call, "--source", three.source, "-o", out, "--no-judge", "--json", *more)
     assert ran.code == 0, ran.err

@@ -91,12 +91,11 @@ def test_predictor_survives_its_file_and_training_is_reproducible(
     assert [(event.number, event.total) for event in labelled] == [(n, 4) for n in range(1, 5)]
 
 
+@pytest.mark.usefixtures("fitted_correction")
 def test_training_adds_a_predictor_only_if_set(
     training_folders: Any, small: Callable[..., ModelSettings], model: Model
 ) -> None:
-    settings = small(steps=1, judge=False).replace(
-        predictor=dict(taught=True, steps=20, width=4), priors=dict(doubt=0)
-    )
+    settings = small(steps=1, judge=False).replace(predictor=dict(taught=True, steps=20, width=4))
     reference, source = training_folders
     *_, last = train_model(reference, source, settings)
     assert isinstance(last, Model)

@@ -44,6 +44,7 @@ def test_network_near_chance_is_reported(model: Model) -> None:
     assert warning.startswith("the judge cannot tell the folders apart: it is right on 52 % of")
 
 
+@pytest.mark.usefixtures("fitted_correction")
 def test_provenance_is_in_the_card(training_folders: Any, small: Callable[..., Any]) -> None:
     origin = Provenance("a | b", "CC0-1.0", "one\ntwo")
     reference, source = training_folders

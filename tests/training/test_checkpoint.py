@@ -16,8 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from campaigns.harness.training import TINY_TRAINING, set_options
-from tests.conftest import Folders, Run, tiny_settings
-from tests.training.conftest import corrections_fitted_once
+from tests.conftest import Folders, Run, corrections_fitted_once, tiny_settings
 from tonewood.data.dataset import load_dataset
 from tonewood.errors import ModelError
 from tonewood.model.model import Model

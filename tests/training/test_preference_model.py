@@ -221,14 +221,14 @@ def test_ratings_alone_train_a_model(answers_folder: Path, takes: Callable[..., 
     assert kendalltau(-np.array(scores), [tilt(wave) for wave in unseen]).statistic >= 0.7
 
 
+@pytest.mark.usefixtures("fitted_correction")
 def test_folders_and_listeners_train_one_model(
     answers_folder: Path, training_folders: Any, small: Callable[..., ModelSettings]
 ) -> None:
-    settings = small().replace(guide=dict(steps=20))
     *_, model = pipeline.train_model(
         training_folders.reference,
         training_folders.source,
-        settings,
+        small(),
         preferences=answers_folder / "answers.csv",
         ratings=answers_folder / "ratings.csv",
     )
