@@ -93,12 +93,13 @@ def test_unreadable_manifest_is_refused(tmp_path: Path) -> None:
         read_manifest(written(tmp_path, "[1]\n", "l.jsonl"))
 
 
-@pytest.fixture
-def takes(tmp_path: Path, play: Callable[..., Any]) -> Path:
+@pytest.fixture(scope="module")
+def takes(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> Path:
+    folder = tmp_path_factory.mktemp("takes")
     for name, formant in (("good", 600), ("plain", 2_500)):
         wave = play(70, formant_hz=formant, seed=formant)[0]
-        soundfile.write(tmp_path / f"{name}.wav", wave, 16_000)
-    return tmp_path
+        soundfile.write(folder / f"{name}.wav", wave, 16_000)
+    return folder
 
 
 def test_excerpts_of_one_file_or_session_share_a_group(takes: Path) -> None:

@@ -43,6 +43,11 @@ def recording(seconds: float, rate: int = 44_100, first: float = 0.0) -> Samples
 
 def notes(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> Samples:
     """Bowed notes of 0.3 s with partials, vibrato and some noise, (channels, samples)."""
+    return _synthesise(seed, seconds, rate, channels).copy()
+
+
+@cache
+def _synthesise(seed: int, seconds: float, rate: int, channels: int) -> Samples:
     rng = np.random.default_rng(seed)
     total = round(seconds * rate)
     time = np.arange(total) / rate

@@ -139,7 +139,7 @@ def test_training_accepts_mixed_rates_and_channels(
 ) -> None:
     for side, formant in (("reference", 600.0), ("source", 2_500.0)):
         (tmp_path / side).mkdir()
-        for number, (rate, channels) in enumerate(((44_100, 2), (16_000, 1))):
+        for number, (rate, channels) in enumerate(((22_050, 2), (16_000, 1))):
             wave = play(31.0, rate, channels, formant_hz=formant, seed=number)
             soundfile.write(tmp_path / side / f"{number}.flac", wave.T, rate)
     output = learn(
