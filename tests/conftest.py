@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack
 
 import numpy as np
 import pytest
@@ -21,11 +21,11 @@ from hypothesis import HealthCheck, settings
 from campaigns.harness.audio import Samples as Samples
 from campaigns.harness.audio import instrument as instrument
 from tonewood import cli
-from tonewood.model.model import Model
 from tonewood.setting_types import TrainingChanges
 from tonewood.settings import ModelSettings, PredictorSettings
-from tonewood.training import pipeline
-from tonewood.training.pipeline import add_predictor, train_model
+
+if TYPE_CHECKING:  # loads torch, which the process that distributes the tests does not need
+    from tonewood.model.model import Model
 
 # No deadlines: the duration of a test says nothing about Tonewood on a busy machine.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -192,15 +192,18 @@ def write_training_folders(root: Path) -> Folders:
     return Folders(root / "reference", root / "source")
 
 
-def trained(folders: Folders, settings: ModelSettings) -> Model:
+def trained(folders: Folders, settings: ModelSettings) -> "Model":
     """Train and return the model."""
+    from tonewood.model.model import Model
+    from tonewood.training.pipeline import train_model
+
     *_, last = train_model(folders.reference, folders.source, settings, name="tiny")
     assert isinstance(last, Model)
     return last
 
 
 @pytest.fixture(scope="session")
-def learn() -> Callable[[Folders, ModelSettings], Model]:
+def learn() -> Callable[[Folders, ModelSettings], "Model"]:
     """Return a function that trains a model."""
     return trained
 
@@ -208,6 +211,8 @@ def learn() -> Callable[[Folders, ModelSettings], Model]:
 @contextmanager
 def corrections_fitted_once(shared: Path) -> Iterator[None]:
     """Fit priors and guide of the same excerpts and settings once in all processes of this run."""
+    from tonewood.training import pipeline
+
     fit = pipeline._fit_correction
 
     def reuse(excerpts: Any, settings: ModelSettings) -> Any:
@@ -228,10 +233,10 @@ def fitted_correction(shared: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def model(training_folders: Folders, shared: Path) -> Model:
+def model(training_folders: Folders, shared: Path) -> "Model":
     """Return a tiny model."""
 
-    def train() -> Model:
+    def train() -> "Model":
         with corrections_fitted_once(shared):
             return trained(training_folders, tiny_settings())
 
@@ -239,11 +244,14 @@ def model(training_folders: Folders, shared: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def predicting(training_folders: Folders, model: Model, shared: Path) -> Model:
+def predicting(training_folders: Folders, model: "Model", shared: Path) -> "Model":
     """Return the tiny model with a tiny predictor."""
+    from tonewood.model.model import Model
+    from tonewood.training.pipeline import add_predictor
+
     settings = PredictorSettings(width=24, depth=3, steps=110, held_out=0.25)
 
-    def train() -> Model:
+    def train() -> "Model":
         *_, last = add_predictor(model, training_folders.reference, training_folders.source, settings)
         assert isinstance(last, Model)
         return last
@@ -252,7 +260,7 @@ def predicting(training_folders: Folders, model: Model, shared: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def predicting_file(predicting: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def predicting_file(predicting: "Model", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the file of the model with a predictor."""
     path = tmp_path_factory.mktemp("model") / "tiny.tonewood"
     predicting.save(path)
@@ -260,7 +268,7 @@ def predicting_file(predicting: Model, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def model_file(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_file(model: "Model", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the file of the tiny model."""
     path = tmp_path_factory.mktemp("model") / "tiny.tonewood"
     model.save(path)
