@@ -77,8 +77,8 @@ class Certificate(Settings):
     largest_db, rms_db, roughness_db : float
         Of the mask; roughness is its mean step from frame to frame.
     heard_db : float or None
-        Root mean square of the mask, each cell weighted by its loudness in input or output, whichever is
-        louder. None in certificates of earlier versions.
+        Deviation of the gains from their mean, both weighted by the power of the input: the overall level
+        is matched anyway. None in certificates of earlier versions.
     unlikeness : float
         Distance of the input from the source folder; 99 % of the folder's held-out windows are below 1.
     unlike_reference : Change
@@ -334,25 +334,18 @@ class _MaskStatistics(NamedTuple):
     @classmethod
     def from_gains(cls, mask_db: TimeSeries, rows_db: TimeSeries) -> Self:
         # Sums in double precision, since an hour has millions of cells.
-        total, square, largest = np.zeros((1, 1)), 0.0, 0.0
-        heard_square = loudness_sum = 0.0
+        total, square, largest, heard = np.zeros((1, 1)), 0.0, 0.0, np.zeros(3)
         for part in split_segments(mask_db.frames):
             gain, level = (series.read(part.start, part.stop) for series in (mask_db, rows_db))
-            gain_square = np.square(gain)
+            gain_square, power = np.square(gain), power_of_db(level)
             total = total + gain.sum(axis=1, keepdims=True, dtype=np.float64)
             square += float(gain_square.sum(dtype=np.float64))
             largest = max(largest, float(np.abs(gain).max()))
-            loudness = _loudness(level + np.maximum(gain, 0))
-            heard_square += float((loudness * gain_square).sum(dtype=np.float64))
-            loudness_sum += float(loudness.sum(dtype=np.float64))
+            heard += [(power * x).sum(dtype=np.float64) for x in (np.float32(1), gain, gain_square)]
         rms = (square / (len(total) * mask_db.frames)) ** 0.5
-        heard = (heard_square / loudness_sum) ** 0.5
-        return cls((total / mask_db.frames).astype(np.float32), largest, rms, heard)
-
-
-def _loudness(level_db: Levels) -> Levels:
-    """Return the relative loudness of cells: the power to 0.3 (Stevens 1957)."""
-    return power_of_db(np.float32(0.3) * level_db)
+        _, mean, mean_square = heard / heard[0]
+        deviation = float(max(mean_square - mean**2, 0)) ** 0.5
+        return cls((total / mask_db.frames).astype(np.float32), largest, rms, deviation)
 
 
 def _apply_mask(rows_db: TimeSeries, mask_db: TimeSeries) -> TimeSeries:
