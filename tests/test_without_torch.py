@@ -205,14 +205,17 @@ def test_stream_in_python(python: Callable[[str], str]) -> None:
     assert printed == "True True\n"
 
 
-@pytest.mark.parametrize("name", ["NeuralLoss", "FeatureLoss", "train"])
-def test_name_that_needs_torch_raises_one_line(python: Callable[[str], str], name: str) -> None:
-    printed = python(
-        "from tonewood import *\n"
+def test_names_that_need_torch_raise_one_line(python: Callable[[str], str]) -> None:
+    names = ("NeuralLoss", "FeatureLoss", "train")
+    attempts = [
         f"try:\n    {name}('cello', 44_100)\n"
         "except TonewoodError as error:\n    print(type(error).__name__, error)\n"
-    )
-    assert printed == f"MissingExtraError tonewood.{name} needs PyTorch: pip install '.[train]'\n"
+        for name in names
+    ]
+    printed = python("from tonewood import *\n" + "".join(attempts))
+    assert printed.splitlines() == [
+        f"MissingExtraError tonewood.{name} needs PyTorch: pip install '.[train]'" for name in names
+    ]
 
 
 # --- Commands that need torch
