@@ -17,6 +17,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from campaigns.harness.training import TINY_TRAINING
+from tests.conftest import Folders
 from tonewood.studio.app import create_secure_studio_app
 from tonewood.studio.state import StudioState
 
@@ -78,15 +79,15 @@ class Live:
 
 
 @pytest.fixture(scope="session")
-def root(tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any]) -> Path:
+def root(
+    tmp_path_factory: pytest.TempPathFactory, play: Callable[..., Any], training_folders: Folders
+) -> Path:
     """Return a home folder with short recordings to enhance and two folders to train from."""
     root = tmp_path_factory.mktemp("home")
-    for side, formant in (("takes", 2_500.0), ("good", 600.0)):
-        for number in range(4):
-            path = root / side / f"{side}{number}.wav"
-            path.parent.mkdir(exist_ok=True)
-            samples = play(16, formant_hz=formant, seed=number + (9 if side == "good" else 0))
-            soundfile.write(path, samples.T, 16_000)
+    for side, folder in (("takes", training_folders.source), ("good", training_folders.reference)):
+        (root / side).mkdir()
+        for number, path in enumerate(sorted(folder.rglob("*.wav"))):
+            shutil.copy(path, root / side / f"{side}{number}.wav")
     (root / "short").mkdir()
     for number in range(2):
         soundfile.write(root / "short" / f"short{number}.wav", play(3, seed=number).T, 16_000)
