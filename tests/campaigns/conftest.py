@@ -71,10 +71,3 @@ def fork_server() -> Iterator[ForkServer]:
     """Run commands as forks of one process."""
     with ForkServer() as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def other_server() -> Iterator[ForkServer]:
-    """Run commands beside those of `fork_server`."""
-    with ForkServer() as server:
-        yield server

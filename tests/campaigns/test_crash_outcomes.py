@@ -169,16 +169,12 @@ def test_clock_that_runs_backwards_changes_nothing(
 
 @pytest.mark.parametrize("amount", ["1", "0.5"])
 @pytest.mark.parametrize("prepared", ["enhance, a folder"], indirect=True)
-def test_two_runs_share_one_folder(
-    prepared: PreparedCommand, fork_server: ForkServer, other_server: ForkServer, amount: str
-) -> None:
+def test_two_runs_share_one_folder(prepared: PreparedCommand, fork_server: ForkServer, amount: str) -> None:
     work, outputs = prepared.work, prepared.undisturbed.outputs
     command = prepared.first()
-    other_server.start([*command, "--amount", amount], work)
-    fork_server.start(command, work)
-    codes = [other_server.wait()[0], fork_server.wait()[0]]
+    codes = fork_server.run_two([*command, "--amount", amount], command, work)
     if amount == "1":
-        assert codes == [0, 0], log_text(work)
+        assert codes == (0, 0), log_text(work)
         assert differences(work, outputs) == []
         return
     # With different settings, each output is from one run and has its own recipe.
@@ -191,15 +187,11 @@ def test_two_runs_share_one_folder(
 
 
 @pytest.mark.parametrize("prepared", ["train"], indirect=True)
-def test_second_training_of_one_model_is_refused(
-    prepared: PreparedCommand, fork_server: ForkServer, other_server: ForkServer
-) -> None:
+def test_second_training_of_one_model_is_refused(prepared: PreparedCommand, fork_server: ForkServer) -> None:
     work, outputs = prepared.work, prepared.undisturbed.outputs
     command = prepared.first()
-    other_server.start(command, work)
-    fork_server.start(command, work)
-    codes = sorted([other_server.wait()[0], fork_server.wait()[0]])
-    assert codes == [0, 1], log_text(work)
+    codes = fork_server.run_two(command, command, work)
+    assert sorted(codes) == [0, 1], log_text(work)
     assert "is being written by another process" in log_text(work)
     assert content(work / "out/ours.tonewood") == outputs["out/ours.tonewood"]
     assert differences(work, outputs) == []

@@ -2,8 +2,8 @@
 
 Faults: killed at a step on the disk, read-only folder, full disk, removed input, clock that runs
 backwards. A step is anything that Python does to files below a folder: open for writing, link,
-rename, remove, create a folder. The first line of output is "ready". Each line of input is a request
-in JSON; the answer is the exit code of the fork and its number of steps.
+rename, remove, create a folder. Each line of input is a request in JSON; the answer is the exit code
+of the fork and its number of steps. A request with `beside` is answered at the next with `join`.
 """
 
 import ctypes
@@ -125,14 +125,19 @@ def main() -> None:
     from tonewood.listening import builder, stimuli  # noqa: F401
     from tonewood.training import pipeline  # noqa: F401
 
-    print("ready", flush=True)
-    count = mmap.mmap(-1, 8)
+    beside = 0, mmap.mmap(-1, 8)
     for line in sys.stdin:
         request = json.loads(line)
-        count[:8] = bytes(8)
-        child = os.fork()
-        if child == 0:
-            run_command(request, count)
+        if request.get("join"):
+            child, count = beside
+        else:
+            count = mmap.mmap(-1, 8)
+            child = os.fork()
+            if child == 0:
+                run_command(request, count)
+        if request.get("beside"):
+            beside = child, count
+            continue
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         print(json.dumps([code, int.from_bytes(count[:8], "little")]), flush=True)

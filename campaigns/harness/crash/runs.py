@@ -243,9 +243,6 @@ class ForkServer:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "TONEWOOD_CORES": "1", "TERM": "dumb"},
         )
-        assert self.process.stdout is not None
-        # Two servers start their commands at the same time only if both are ready.
-        assert self.process.stdout.readline() == "ready\n"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -260,6 +257,14 @@ class ForkServer:
         self.start(arguments, work, step, **faults)
         return self.wait()
 
+    def run_two(self, first: Iterable[str], second: Iterable[str], work: Path) -> tuple[int, int]:
+        """Run two commands at the same time; return both exit codes."""
+        self.start(first, work, beside=True)
+        self.start(second, work)
+        second_code, _ = self.wait()
+        self._send({"join": True})
+        return self.wait()[0], second_code
+
     def wait(self) -> tuple[int, int]:
         """Wait for the started command; return exit code and number of steps."""
         assert self.process.stdout is not None
@@ -268,7 +273,6 @@ class ForkServer:
 
     def start(self, arguments: Iterable[str], work: Path, step: int = 0, **faults: Any) -> None:
         """Start a command; `faults` are those of `fork_server.apply_faults`."""
-        assert self.process.stdin is not None
         request = {
             "arguments": list(arguments),
             "environment": {"TMPDIR": str(work / "tmp"), "TONEWOOD_CACHE": str(work / "cache")},
@@ -277,6 +281,10 @@ class ForkServer:
             "step": step,
             **faults,
         }
+        self._send(request)
+
+    def _send(self, request: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
 
