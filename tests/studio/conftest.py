@@ -84,9 +84,9 @@ def root(
 ) -> Path:
     """Return a home folder with short recordings to enhance and two folders to train from."""
     root = tmp_path_factory.mktemp("home")
-    for side, folder in (("takes", training_folders.source), ("good", training_folders.reference)):
+    for side, takes in (("takes", training_folders.source), ("good", training_folders.reference)):
         (root / side).mkdir()
-        for number, path in enumerate(sorted(folder.rglob("*.wav"))):
+        for number, path in enumerate(sorted(takes.rglob("*.wav"))):
             shutil.copy(path, root / side / f"{side}{number}.wav")
     (root / "short").mkdir()
     for number in range(2):
