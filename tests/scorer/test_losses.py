@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from scipy.signal import lfilter
 from torch import Tensor
 
+from tests.scorer.filter_training import filter_trained_by_loss
 from tonewood.dsp.features import band_levels
 from tonewood.errors import CallError, TonewoodError
 from tonewood.model.losses import NeuralLoss
@@ -238,48 +238,15 @@ def test_loss_compiles_as_one_graph() -> None:
     assert torch.allclose(grads[0], grads[1], atol=1e-4 * grads[0].abs().max().item())
 
 
-WORKER = """
-import os
-import sys
-import torch
-from torch.distributed import destroy_process_group, init_process_group
-from torch.nn.parallel import DistributedDataParallel
-from tests.scorer.test_losses import filter_trained_by_loss
-
-init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
-filter_ = filter_trained_by_loss(DistributedDataParallel, rank=int(sys.argv[2]), world=2)
-print(" ".join(f"{value:.6f}" for value in filter_))
-destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # gloo's threads may outlive the interpreter, and end it loudly
-"""
-
-
-def filter_trained_by_loss(
-    wrap: Callable[[torch.nn.Module], torch.nn.Module], rank: int = 0, world: int = 1
-) -> list[float]:
-    """Return the taps of a filter after three steps down the loss of this process's share of a batch."""
-    scorer = initial_scorer(MEL, PAPER, torch.Generator().manual_seed(0)).as_tensors()
-    scorer.weights["linear.weight"] *= 50
-    loss = ScorerLoss(scorer, 22_050)
-    generator = torch.Generator().manual_seed(1)
-    taps = torch.nn.Conv1d(1, 1, 9, padding=4, bias=False)
-    torch.nn.init.normal_(taps.weight, std=0.2, generator=generator)
-    waves = torch.randn(4, 1, 6_000, generator=generator)[rank::world]
-    model = wrap(taps)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
-    for _ in range(3):
-        optimiser.zero_grad()
-        loss(model(waves)).backward()
-        optimiser.step()
-    return taps.weight.flatten().tolist()
-
-
 def test_training_is_the_same_in_one_and_two_processes(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-c", WORKER, str(tmp_path / "meet")]
+    command = [sys.executable, "-W", "error", "-m", "tests.scorer.filter_training"]
     processes = [
         subprocess.Popen(
-            [*command, str(rank)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, str(rank), str(tmp_path / "meet")],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
     ]
