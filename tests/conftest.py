@@ -8,7 +8,7 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack
@@ -30,10 +30,6 @@ if TYPE_CHECKING:  # loads torch, which the process that distributes the tests d
 # No deadlines: the duration of a test says nothing about Tonewood on a busy machine.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
-
-# Collection makes millions of objects that stay. Looking through them again and again takes
-# seconds: `pytest_collection_finish` continues the search for garbage without them.
-gc.disable()
 
 ROOT = Path(__file__).parent
 Made = TypeVar("Made")
@@ -85,11 +81,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
-def pytest_collection_finish() -> None:
-    """Exempt all objects so far from the search for garbage, and start it."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Search for garbage after the collection only, and without its objects.
+
+    It makes millions that stay; looking through them again and again takes seconds.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
