@@ -3,7 +3,6 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 import tonewood
+from tests.conftest import Folders
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement.analysis import score_array as workflow_score
 from tonewood.enhancement.pipeline import enhance_array as workflow_enhance
@@ -20,13 +20,6 @@ from tonewood.settings import EnhanceSettings, ModelSettings, PriorSettings, Ren
 
 Play = Callable[..., NDArray[np.float32]]
 BRIEF = EnhanceSettings(prior=PriorSettings(kind="static"), search=SearchSettings(steps=2), force=True)
-
-
-class TwoFolders(Protocol):
-    """As the fixture `training_folders` is."""
-
-    reference: Path
-    source: Path
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +211,7 @@ def test_neural_loss_takes_a_file_and_a_reduction(model_file: Path) -> None:
 
 @pytest.mark.usefixtures("fitted_correction")
 def test_train_writes_the_model_that_it_returns(
-    training_folders: TwoFolders, small: Callable[..., ModelSettings], tmp_path: Path
+    training_folders: Folders, small: Callable[..., ModelSettings], tmp_path: Path
 ) -> None:
     path = tmp_path / "made.tonewood"
     trained = tonewood.train(

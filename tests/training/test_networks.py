@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Folders, tiny_settings
+from tests.training.conftest import Split
 from tonewood.data.dataset import TrainingRecording
 from tonewood.data.loading import DatasetSide
-from tonewood.scorer.training import LabelledTakes, train_scorer
-from tonewood.training import networks
 from tonewood.training.networks import CheckEvent, TakeWay, hold_out_takes
 from tonewood.training.pipeline import train_model
 from tonewood.utils.arrays import Levels
@@ -58,17 +57,9 @@ def are_alike(one: Levels, other: Levels) -> bool:
 
 @pytest.mark.usefixtures("fitted_correction")
 def test_training_of_folders_uses_the_ways_of_both_sides(
-    training_folders: Folders, monkeypatch: pytest.MonkeyPatch
+    training_folders: Folders, splits: list[Split]
 ) -> None:
     """Of four takes a side, one is held out; ends of reference ways and starts of source ways are takes."""
-    splits: list[tuple[LabelledTakes, LabelledTakes]] = []
-    real = train_scorer
-
-    def watch(train: LabelledTakes, held_out: LabelledTakes, *rest: Any, **more: Any) -> Any:
-        splits.append((train, held_out))
-        return real(train, held_out, *rest, **more)
-
-    monkeypatch.setattr(networks, "train_scorer", watch)
     events = train_model(*training_folders, tiny_settings(steps=1))
     judged = (isinstance(event, CheckEvent) and event.network == "judge" for event in events)
     assert any(judged)

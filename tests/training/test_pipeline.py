@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from tests.training.conftest import Split
 from tonewood.audio_io.reader import read_recording
 from tonewood.data import loading
 from tonewood.enhancement.pipeline import Enhancement, enhance_array, to_analysis_rate
@@ -15,7 +16,6 @@ from tonewood.errors import CallError, DeviceError
 from tonewood.evaluation.metrics import gap_closed, mel_distance
 from tonewood.model.model import Model, load_model
 from tonewood.model.model_file import bundled_models
-from tonewood.scorer.training import LabelledTakes, train_scorer
 from tonewood.settings import EnhanceSettings
 from tonewood.training import networks, pipeline
 from tonewood.utils.parallel import check_device
@@ -72,17 +72,9 @@ def test_held_out_takes_are_not_trained_on(
     training_folders: Any,
     small: Small,
     learn: Learn,
-    monkeypatch: pytest.MonkeyPatch,
+    splits: list[Split],
     group_by: str,
 ) -> None:
-    splits: list[tuple[LabelledTakes, LabelledTakes]] = []
-    real = train_scorer
-
-    def watch(train: LabelledTakes, held_out: LabelledTakes, *rest: Any, **more: Any) -> Iterator[Any]:
-        splits.append((train, held_out))
-        return real(train, held_out, *rest, **more)
-
-    monkeypatch.setattr(networks, "train_scorer", watch)
     learn(training_folders, small(group_by=group_by, steps=1))
     assert len(splits) == 2
     for train, held_out in splits:
