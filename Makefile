@@ -49,7 +49,7 @@ test: $(STAMP) browser
 	$(BIN)/ruff check --quiet .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pip-licenses --output-file /dev/null >/dev/null
-	@# mypy takes a minute of one core the first time; the tests run beside it.
+# mypy takes a minute of one core the first time; the tests run beside it.
 	$(BIN)/mypy --no-error-summary & types=$$!; $(PYTEST) --durations 10 --durations-min 10; tests=$$?; wait $$types && exit $$tests
 
 unit: export OMP_NUM_THREADS = 1
