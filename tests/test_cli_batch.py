@@ -124,8 +124,9 @@ def test_failures_are_named_again_at_the_end(run: Run, takes: Path, model_file: 
 
 
 def test_quiet_keeps_json_and_verdicts_that_are_not_good(
-    run: Run, takes: Path, model_file: Path, tmp_path: Path
+    run: Run, takes: Path, model_file: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
+    soundfile.write(takes / "take1.wav", 0.1 * rng.standard_normal(16_000), 16_000)  # unlike both folders
     call = ("enhance", takes, "-m", model_file, *FEW)
     results = run(*call, "-o", tmp_path / "a", "--quiet", "--json").objects
     lines = {
