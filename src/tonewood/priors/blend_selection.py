@@ -92,8 +92,12 @@ def cycle_distance(rows_db: Levels, take: PriorFeatures) -> float:
 
 def energy_distance(first: Levels, second: Levels) -> float:
     """Return the energy distance in dB of two samples [row, frame]: 0 for samples of one distribution."""
-    between, *within = (_mean_distance(*pair) for pair in ((first, second), (first, first), (second, second)))
-    return 2 * between - sum(within)
+    return _unspread_distance(first, second) - _mean_distance(second, second)
+
+
+def _unspread_distance(first: Levels, second: Levels) -> float:
+    """Return the energy distance without the spread of the second sample."""
+    return 2 * _mean_distance(first, second) - _mean_distance(first, first)
 
 
 def _cycle_distances(priors: Priors, cycles: PseudoCycles) -> list[float]:
@@ -115,8 +119,8 @@ def _energy_distances(
     reference_weights: TakeWeights,
 ) -> list[float]:
     """Return the energy distance of every candidate's output from the reference."""
-    spread = zip(reference, _spread_frames(reference, reference_weights), strict=True)
-    target = _without_level(np.concatenate([take.rows_db[:, frames] for take, frames in spread], axis=1))
+    chosen = zip(reference, _spread_frames(reference, reference_weights), strict=True)
+    target = _without_level(np.concatenate([take.rows_db[:, frames] for take, frames in chosen], axis=1))
     takes = source[:: -(-len(source) // _SOURCE_TAKES)]
     rows, suggestions = [], []
     for take, frames in zip(takes, _spread_frames(takes), strict=True):
@@ -124,10 +128,9 @@ def _energy_distances(
         suggestions.append([mask[:, frames] for mask in priors.suggestions(take) if mask is not None])
     before = np.concatenate(rows, axis=1)
     masks = [np.concatenate(parts, axis=1) for parts in zip(*suggestions, strict=True)]
-    return [
-        energy_distance(_without_level(before + blend_masks(masks, weights)), target)
-        for weights in CANDIDATE_BLENDS
-    ]
+    spread_db = _mean_distance(target, target)  # the same for all candidates
+    outputs = (_without_level(before + blend_masks(masks, weights)) for weights in CANDIDATE_BLENDS)
+    return [_unspread_distance(output, target) - spread_db for output in outputs]
 
 
 def _spread_frames(takes: Sequence[PriorFeatures], weights: TakeWeights = None) -> list[NDArray[np.intp]]:
