@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 
 from tonewood.data.manifest import BadRecordings
 from tonewood.enhancement.analysis import score_array
-from tonewood.enhancement.editing import Edit, Note, compose_mask, search_around_pins
+from tonewood.enhancement.editing import Edit, Note, compose_mask, search_around_pins, shape_for_edit
 from tonewood.enhancement.mask_search import PREFERENCE_MAX_GAIN_DB
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.errors import AudioError, FolderError, ModelError
@@ -177,7 +177,8 @@ def test_search_around_pinned_note_works_without_priors(
         item.gain_at(np.array([1_000.0]), seconds).item() for item in (new.mask, last.mask)
     )
     assert after_db == pytest.approx(before_db, abs=0.15)
-    whole = compose_mask(new.mask, Edit(notes=(note,)), 30)
+    edit = Edit(notes=(note,))
+    whole = compose_mask(shape_for_edit(new.mask, edit), edit, 30)
     assert whole.gain_at(np.array([1_000.0]), seconds).item() - before_db == pytest.approx(6, abs=0.2)
     assert np.isfinite(new.samples).all()
 

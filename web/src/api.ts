@@ -30,9 +30,16 @@ export interface Shape {
   direction: "both" | "cut" | "boost";
 }
 
+/** Frequencies in Hz and gains in dB that join the static part of the found mask, or replace it. */
+export interface Curve {
+  points: [number, number][];
+  replaces_static: boolean;
+}
+
 export interface Edit {
   amount: number;
   shape?: Shape; // of the found mask
+  curve?: Curve;
   notes: Note[];
   areas: Area[];
 }
@@ -188,7 +195,8 @@ export async function ask(
 ): Promise<Response> {
   // keepalive: a change is stored even if the page is closed before the response.
   const init: RequestInit = { method, headers, keepalive: method === "PUT" || method === "DELETE" };
-  if (body !== undefined) {
+  if (body instanceof Blob) init.body = body;
+  else if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers = { ...headers, "Content-Type": "application/json" };
   }

@@ -1,6 +1,6 @@
 /** The average EQ, drawn upright beside the picture because both share the frequency axis. */
 
-import { get, type Session } from "./api";
+import { get, type Edit, type Session } from "./api";
 import { decibels, h, hertz, s } from "./dom";
 import type { Scale } from "./scale";
 
@@ -65,7 +65,7 @@ export class AverageEq {
     this.reach = Math.min(30, Math.ceil(most / 6) * 6);
   }
 
-  draw(amount: number): void {
+  draw({ amount, curve: own }: Edit): void {
     const { scale, curve } = this;
     const height = scale.height;
     const width = this.plot.clientWidth || 110;
@@ -79,7 +79,7 @@ export class AverageEq {
     const where = curve.hz[curve.mean.findIndex((db) => db * amount === extreme)] ?? 0;
     this.plot.setAttribute(
       "aria-label",
-      `Average gain by frequency; the largest is ${decibels(extreme)} at ${hertz(where)}`,
+      `Average gain by frequency; the largest is ${decibels(extreme)} at ${hertz(where)}${own ? "; dashed: the curve from a file" : ""}`,
     );
     this.plot.replaceChildren(
       ...scale.ticks().map((hz) => s("line", { class: "grid", x1: 0, x2: width, y1: scale.y(hz), y2: scale.y(hz) })),
@@ -87,6 +87,7 @@ export class AverageEq {
       s("polygon", { class: "band", points: [...at(curve.low), ...at(curve.high).reverse()].join(" ") }),
       ...(this.visible && this.whole ? [s("polyline", { class: "whole", points: at(this.whole.mean).join(" ") })] : []),
       s("polyline", { class: "mean", points: at(curve.mean).join(" ") }),
+      ...(own ? [s("polyline", { class: "file", points: own.points.filter(([hz]) => scale.shows(hz)).map(([hz, db]) => `${x(db * amount).toFixed(1)},${scale.y(hz).toFixed(1)}`).join(" ") })] : []),
       ...(width < 90
         ? [s("text", { x: width / 2, y: height - 6, "text-anchor": "middle" }, `±${reach} dB`)]
         : [

@@ -124,7 +124,7 @@ export class Filtering {
     this.last = key;
     const id = ++this.edits;
     if (asked) this.pending = [...this.pending.slice(-20), { id, asked }];
-    const weights = edit.shape ? shapeWeights(grid.row_hz, edit.shape) : null;
+    const weights = edit.shape ? shapeWeights(edit.curve ? grid.curve_hz : grid.row_hz, edit.shape) : null;
     this.send({ kind: "edit", id, found: grid.found, edit, weights, gain });
     return true;
   }

@@ -147,7 +147,7 @@ export class SessionPage {
     scope.onchange = () => {
       this.marks.lay();
       scope.loop(player.loop);
-      this.eq.draw(this.edits.now.amount);
+      this.eq.draw(this.edits.now);
       scope.playhead(player.position, false);
       this.overview.window(scope.scale);
       if (this.eq.follows) {
@@ -229,7 +229,7 @@ export class SessionPage {
     this.marks.lay();
     this.summarise();
     this.scope.draw();
-    this.eq.draw(amount);
+    this.eq.draw(this.edits.now);
   }
 
   /** Says in words what the picture shows. */
@@ -261,7 +261,7 @@ export class SessionPage {
     this.player.preview(this.edits.now);
     this.scope.amount = amount;
     this.scope.draw();
-    this.eq.draw(amount);
+    this.eq.draw(this.edits.now);
   }
 
   /** A part of the mask is seen and heard while the rest is searched. */
@@ -294,7 +294,7 @@ export class SessionPage {
 
   private showCurve(): void {
     const { scope, eq } = this;
-    eq.draw(this.edits.now.amount);
+    eq.draw(this.edits.now);
     if (scope.reach !== eq.reach) {
       scope.reach = eq.reach; // one scale for the curve and for the colours
       scope.draw();

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from tonewood.dsp.chunking import ArrayTimeSeries, split_segments
+from tonewood.dsp.chunking import ArrayTimeSeries, LazyTimeSeries, split_segments
 from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
@@ -18,19 +18,28 @@ from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid, se
 from tonewood.enhancement.pipeline import Enhancement
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
 from tonewood.mask.certificate import Certificate, share_text
-from tonewood.mask.components import shape_mask
+from tonewood.mask.components import add_curve, curve_rows, shape_mask
 from tonewood.mask.mask import Mask, moving_average, moving_average_gradient
 from tonewood.mask.render import RenderResult, render_through_mask
 from tonewood.mask.search import SearchStep, StickyNotes, render_sticky_notes
 from tonewood.model.model import Model
 from tonewood.setting_types import Settings
-from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT, EnhanceSettings, NoteSettings, ShapeSettings
+from tonewood.settings import (
+    MAX_AMOUNT,
+    MIN_AMOUNT,
+    CurveSettings,
+    EnhanceSettings,
+    NoteSettings,
+    ShapeSettings,
+)
 from tonewood.utils.arrays import FloatArray, Levels
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each row of the found mask
 _MAX_EDIT_HZ = 20_000.0  # of hearing; the found mask ends at half the analysis rate, 8 kHz by default
 EDIT_EDGE_HZ, EDIT_EDGE_SECONDS = NoteSettings().smooth_hz, NoteSettings().smooth_ms / 1000
 """Longest ramps at the edges of notes and regions."""
+MAX_CURVE_POINTS = 500
+"""Points of an edit's curve: a history of as many edits stays small."""
 
 
 class Note(Settings, strict=True):
@@ -63,13 +72,28 @@ class EditRegion(Settings, strict=True):
 class Edit(Settings, strict=True):
     """All edits of a found mask; the amount scales everything, in dB.
 
-    The shape applies to the found mask; notes keep theirs.
+    The curve joins the static part of the found mask, and the shape applies to both; notes keep theirs.
     """
 
     amount: float = Field(1.0, ge=MIN_AMOUNT, le=MAX_AMOUNT)
     shape: ShapeSettings = Field(ShapeSettings(), exclude_if=lambda shape: shape == ShapeSettings())
+    curve: CurveSettings = Field(CurveSettings(), exclude_if=lambda curve: curve == CurveSettings())
     notes: tuple[Note, ...] = Field((), max_length=200, strict=False)
     areas: tuple[EditRegion, ...] = Field((), max_length=50, strict=False)
+
+    @field_validator("curve")
+    @classmethod
+    def _check_curve(cls, curve: CurveSettings) -> CurveSettings:
+        if len(curve.points) > MAX_CURVE_POINTS:
+            raise ValueError(
+                f"the curve has {len(curve.points)} points; {MAX_CURVE_POINTS} are possible: use fewer"
+            )
+        return curve
+
+    @property
+    def has_blocks(self) -> bool:
+        """True if notes or regions change the mask."""
+        return bool(self.audible_notes or self.areas)
 
     @property
     def audible_notes(self) -> tuple[Note, ...]:
@@ -85,24 +109,23 @@ class Edit(Settings, strict=True):
 def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: float = 0.0) -> Mask:
     """Return the mask of an edit at full amount: regions scaled, notes added.
 
-    Without notes and regions it is the found mask itself. Otherwise it has rows four times as fine, up
-    to 20 kHz; the found mask is interpolated between its rows. Every cell depends on its own position
-    only, so a range of a mask can be composed alone.
+    Without notes and regions it is the found mask itself. Every cell depends on its own position only, so
+    a range of a mask can be composed alone.
 
     Parameters
     ----------
     found_mask : Mask
-        In the shape of the edit, as `shape_for_edit` returns it.
+        As `shape_for_edit` returns it.
     start_s : float
         Time of the first frame, if `found_mask` is a range of a mask.
     """
-    if not edit.audible_notes and not edit.areas:
-        # A shaped mask is quantized, as it is stored.
-        return found_mask if edit.shape == ShapeSettings() else found_mask.quantize()
-    hz = refine_rows(found_mask.hz)
+    if not edit.has_blocks:
+        # What is computed is quantized, as it is stored.
+        is_found = edit.shape == ShapeSettings() and not edit.curve.points
+        return found_mask if is_found else found_mask.quantize()
+    gain = found_mask.gain_db
     frame_s = np.arange(found_mask.frames) * found_mask.hop_seconds
-    gain = found_mask.gain_at(hz, frame_s)
-    row_hz, at_s = hz.astype(np.float32), (frame_s + start_s).astype(np.float32)
+    row_hz, at_s = found_mask.hz.astype(np.float32), (frame_s + start_s).astype(np.float32)
     for region in edit.areas:
         coverage = note_coverage([_region_as_note(region)], row_hz, at_s)
         gain = gain * (
@@ -110,9 +133,7 @@ def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: floa
         )  # 1 outside the region, its amount inside
     if edit.audible_notes:
         gain = gain + notes_mask(edit.audible_notes, row_hz, at_s)
-    # Up to the highest row, because notes may lie above the rows of the found mask.
-    mask = Mask(gain, hz, found_mask.hop_seconds, max(found_mask.top_hz, float(hz[-1])))
-    return mask.clip(max_gain_db).quantize()
+    return found_mask.with_gains(gain).clip(max_gain_db).quantize()
 
 
 def refine_rows(hz: FloatArray) -> FloatArray:
@@ -176,8 +197,23 @@ def compose_mask_range(
 
 
 def shape_for_edit(found_mask: Mask, edit: Edit) -> Mask:
-    """Return the found mask in the shape of an edit: what `compose_mask` composes with its notes."""
-    return shape_mask(found_mask, edit.shape, edit.amount)
+    """Return the found mask with the curve and in the shape of an edit, computed when it is read.
+
+    With notes or regions it has rows four times as fine, up to 20 kHz, interpolated between its own.
+    """
+    shaped = shape_mask(add_curve(found_mask, edit.curve), edit.shape, edit.amount)
+    if not edit.has_blocks:
+        return shaped
+    hz = refine_rows(found_mask.hz)
+    if edit.curve.points:
+        hz = curve_rows(hz)
+
+    def read(start: int, stop: int) -> Levels:
+        part = shaped.slice_frames(start, min(stop, shaped.frames))
+        return part.gain_at(hz, np.arange(part.frames) * shaped.hop_seconds)
+
+    # Up to the highest row, because notes may lie above the rows of the found mask.
+    return shaped.with_gains(LazyTimeSeries(shaped.frames, read), hz, max(shaped.top_hz, float(hz[-1])))
 
 
 def _range_margins(length: int, rate: int, model: Model, start: int, stop: int) -> tuple[int, int, float]:
@@ -381,7 +417,7 @@ def search_around_pins(
     mask = mask.clip(settings.render.max_gain_db).quantize()
     # The result is rendered with the notes, but its mask is stored without: the user can still move them.
     edit = Edit(amount=settings.render.amount, notes=pinned)
-    composed = compose_mask(mask, edit, settings.render.max_gain_db)
+    composed = compose_mask(shape_for_edit(mask, edit), edit, settings.render.max_gain_db)
     result = render_edit(samples, rate, model, composed, edit, settings, certificate)
     yield Enhancement(
         mask=mask,

@@ -52,7 +52,7 @@ def add_curve(mask: Mask, curve: CurveSettings) -> Mask:
     if not curve.points:
         return mask
     base = select_component(mask, "dynamics-of-bands") if curve.replaces_static else mask
-    hz = np.union1d(mask.hz, _CURVE_HZ)
+    hz = curve_rows(mask.hz)
     at_hz, at_db = np.array(curve.points).T
     curve_db = np.interp(np.log(np.maximum(hz, 1e-3)), np.log(at_hz), at_db).astype(np.float32)[:, None]
 
@@ -62,6 +62,12 @@ def add_curve(mask: Mask, curve: CurveSettings) -> Mask:
         return gain_db
 
     return mask.with_gains(LazyTimeSeries(mask.frames, read), hz, max(mask.top_hz, float(hz[-1])))
+
+
+def curve_rows(hz: FloatArray) -> FloatArray:
+    """Return the rows of a mask with a curve: its own, and those of the curve."""
+    rows: FloatArray = np.union1d(hz, _CURVE_HZ)
+    return rows
 
 
 def limit_to_aspect(mask: Mask, aspect: AspectSettings, reach_s: float, *, first_frame: int = 0) -> Mask:

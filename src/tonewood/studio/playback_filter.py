@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.stft import filter_fft_length, scale_to_rate
 from tonewood.enhancement.editing import EDIT_EDGE_HZ, EDIT_EDGE_SECONDS, Edit, refine_rows
+from tonewood.mask.components import curve_rows, mean_gain_db
 from tonewood.mask.mask import QUANTIZATION_STEP_DB
 from tonewood.model.model import Model
 from tonewood.setting_types import Settings
@@ -37,6 +38,10 @@ class PlaybackFilter(Settings):
         Number of the mask; None before the first search, when all gains are 0 dB.
     row_hz, fine_hz : tuple of float
         Rows of the found mask, and those of a mask with notes or areas.
+    curve_hz, fine_curve_hz : tuple of float
+        The same, with a curve.
+    mean_db : tuple of float
+        Mean over time of each row of the found mask, which a curve may replace.
     edge_hz, edge_s : float
         Longest ramps at the edges of notes and areas.
     """
@@ -44,6 +49,9 @@ class PlaybackFilter(Settings):
     found: int | None
     row_hz: tuple[float, ...]
     fine_hz: tuple[float, ...]
+    curve_hz: tuple[float, ...]
+    fine_curve_hz: tuple[float, ...]
+    mean_db: tuple[float, ...]
     top_hz: float
     hop_s: float
     frames: int
@@ -72,6 +80,9 @@ def describe_playback_filter(session: StudioSession, state: EditState, model: Mo
         found=state.mask_number,
         row_hz=tuple(mask.hz.tolist()),
         fine_hz=tuple(refine_rows(mask.hz).tolist()),
+        curve_hz=tuple(curve_rows(mask.hz).tolist()),
+        fine_curve_hz=tuple(curve_rows(refine_rows(mask.hz)).tolist()),
+        mean_db=tuple(mean_gain_db(mask).tolist()),
         top_hz=mask.top_hz,
         hop_s=mask.hop_seconds,
         frames=mask.frames,

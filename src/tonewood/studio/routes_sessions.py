@@ -10,10 +10,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from tonewood.enhancement.editing import Edit
+from tonewood.enhancement.editing import MAX_CURVE_POINTS, Edit
 from tonewood.errors import CallError, OutputError
+from tonewood.mask.curve_files import MAX_CURVE_BYTES, parse_curve_file, thin_curve
 from tonewood.setting_types import Settings
-from tonewood.settings import EnhanceSettings
+from tonewood.settings import CurveSettings, EnhanceSettings
 from tonewood.studio.database import ConflictError
 from tonewood.studio.session_archive import is_session_archive, open_session_archive
 from tonewood.studio.session_audio import PlaybackLevels, edit_key
@@ -179,6 +180,24 @@ async def upload_recording(
     except BaseException:  # a client that disconnects cancels the request: its files go, too
         studio.database.discard_session(identity)
         raise
+
+
+@session_routes.post(
+    "/curves",
+    responses=responds_with(CurveSettings),
+    openapi_extra={"requestBody": {"required": True, "content": _BINARY_BODY}},
+)
+async def read_curve_file(
+    request: Request, name: Annotated[str, Query(max_length=1_000)] = "curve"
+) -> dict[str, Any]:
+    """Return the curve of an edit from a file of frequencies and gains, the body of the request."""
+    content = b""
+    async for piece in request.stream():
+        content += piece
+        if len(content) > MAX_CURVE_BYTES:
+            break
+    points = thin_curve(parse_curve_file(content, title_from_filename(name)), MAX_CURVE_POINTS)
+    return EnhanceSettings().replace(render=dict(curve=dict(points=points))).render.curve.model_dump()
 
 
 @session_routes.get("/sessions/{name}", responses=responds_with(SessionResponse))

@@ -7,7 +7,7 @@
  */
 
 import { Fft } from "./fft";
-import { BinWeights, type Grid } from "./grid";
+import { Interpolation, type Grid } from "./grid";
 import type { EditedMask } from "./mask";
 import type { Samples } from "./samples";
 
@@ -46,7 +46,8 @@ export class Analysis {
   readonly fft: Fft;
   readonly frames: number;
   private spectra: Recent<Spectrum[]>;
-  private weights: BinWeights[] = [];
+  private weights: Interpolation[] = [];
+  private bins: number[]; // their frequencies
 
   constructor(
     readonly samples: Samples,
@@ -56,6 +57,7 @@ export class Analysis {
     this.before = fft / 2 - Math.floor((fft - window) / 2);
     this.hann = Float64Array.from({ length: window }, (_, n) => 0.5 - 0.5 * Math.cos((2 * Math.PI * n) / window));
     this.fft = new Fft(fft);
+    this.bins = Array.from({ length: fft / 2 + 1 }, (_, bin) => (bin * samples.recording.rate) / fft);
     this.frames = Math.floor(samples.recording.samples / hop) + 2;
     this.spectra = new Recent(() => this.blank());
   }
@@ -66,9 +68,9 @@ export class Analysis {
   }
 
   /** Returns the weights of a mask's rows at the bins. */
-  weightsOf({ hz, top_hz }: EditedMask): BinWeights {
+  weightsOf({ hz, top_hz }: EditedMask): Interpolation {
     let weights = this.weights.find((known) => known.hz === hz);
-    if (!weights) this.weights.push((weights = new BinWeights(hz, top_hz, this.grid, this.samples.recording.rate)));
+    if (!weights) this.weights.push((weights = new Interpolation(hz, top_hz, this.bins)));
     return weights;
   }
 
@@ -96,7 +98,7 @@ export class Analysis {
 }
 
 export class Filter {
-  private weights: BinWeights;
+  private weights: Interpolation;
   private factors: Float64Array;
   private frames: Recent<Spectrum[]>;
   private blocks: Recent<Float64Array[]>;
