@@ -18,9 +18,9 @@ from tonewood.enhancement.editing import (
     compose_mask_range,
     render_edit,
     render_range,
-    search_around_pins,
     shape_for_edit,
 )
+from tonewood.enhancement.pinned_search import search_around_pins
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.mask.curve_files import thin_curve
 from tonewood.mask.mask import Mask
@@ -134,7 +134,7 @@ def test_rendered_range_equals_that_range_of_the_whole(
     expected = filter_recording(wave, rate, whole.gain_at, model.settings.spectrum)[:, span.start : span.stop]
     part = compose_mask_range(shape_for_edit(found_mask, edit), edit, 30, wave.shape[1], rate, model, span)
     assert part.gain_db.shape[1] < found_mask.gain_db.shape[1] or rate == RATE
-    output = render_range(wave, rate, part, model, span.start, span.stop)
+    output = render_range(wave, rate, [part], model, span.start, span.stop)
     np.testing.assert_allclose(output, expected, atol=5e-5)  # a step of 0.01 dB may round otherwise
 
 
@@ -149,7 +149,7 @@ def enhanced(model: Model, play: Callable[..., Any]) -> tuple[Any, Enhancement]:
 
 def test_empty_edit_equals_the_enhancement(model: Model, enhanced: tuple[Any, Enhancement]) -> None:
     wave, last = enhanced
-    same = render_edit(wave, RATE, model, last.mask, Edit(), last.settings, last.certificate)
+    same = render_edit(wave, RATE, model, [last.mask], Edit(), last.settings, last.certificate)
     np.testing.assert_allclose(same.rendered.samples, last.samples, atol=1e-6)
     expected_fields, edited_fields = (item.model_dump() for item in (last.certificate, same.certificate))
     assert edited_fields.pop("verdict") == expected_fields.pop("verdict")
@@ -164,7 +164,7 @@ def test_new_search_keeps_pinned_notes_and_takes_them_into_account(
     wave, last = enhanced
     pinned = NOTE.model_copy(update={"pinned": True, "width_s": 2.0})
     events = list(
-        search_around_pins(wave, RATE, model, last.mask, (pinned,), last.settings, last.certificate)
+        search_around_pins(wave, RATE, model, [last.mask], (pinned,), last.settings, last.certificate)
     )
     assert [event.number for event in events if isinstance(event, SearchStep)] == [0, 1, 2]
     new = events[-1]
@@ -221,7 +221,7 @@ def test_long_curve_is_thinned_for_an_edit() -> None:
 
 def test_half_an_edit_gets_the_verdict_of_the_whole(model: Model, enhanced: tuple[Any, Enhancement]) -> None:
     wave, last = enhanced
-    half = render_edit(wave, RATE, model, last.mask, Edit(amount=0.5), last.settings, last.certificate)
+    half = render_edit(wave, RATE, model, [last.mask], Edit(amount=0.5), last.settings, last.certificate)
     assert half.certificate.verdict == last.certificate.verdict
     assert half.certificate.share == "50 %"
     assert half.certificate.whole is not None

@@ -59,11 +59,11 @@ def test_curve_of_a_file_is_heard_rendered_and_undone(
     kept = partial(edit, live, enhanced_session)
 
     # Added, and instead: the page filters as the server renders.
-    page.set_input_files(".curve input", house)
+    page.set_input_files(".curve-file input", house)
     wait_until(page, lambda: kept().get("curve") == {"points": POINTS, "replaces_static": False})
     wait_until(page, lambda: plays(recorder, server("output")))
     assert page.locator(".average .file").count() == 1
-    assert "30 Hz–12.0 kHz, −6.0 dB to +8.0 dB" in page.inner_text(".curve")
+    assert "30 Hz–12.0 kHz, −6.0 dB to +8.0 dB" in page.inner_text(".curve-file")
     added = shown()
     page.get_by_role("button", name="Instead").click()
     wait_until(page, lambda: kept()["curve"]["replaces_static"])
@@ -84,7 +84,7 @@ def test_curve_of_a_file_is_heard_rendered_and_undone(
     np.testing.assert_allclose(again, studio, atol=1e-4)
 
     # Undo takes back the choice, then the curve.
-    page.wait_for_selector(".curve [data-replaces=true][aria-pressed=true]")
+    page.wait_for_selector(".curve-file [data-replaces=true][aria-pressed=true]")
     page.keyboard.press("Control+z")
     wait_until(page, lambda: not kept()["curve"]["replaces_static"])
     page.keyboard.press("Control+z")

@@ -81,10 +81,15 @@ export interface Part {
   seconds: number;
 }
 
+/** What has a mask of its own; "all": one mask for all channels. */
+export type Link = "all" | "mid-side" | "off";
+
 export interface State {
   part?: Part | null; // known to this page only
   number: number;
   found: number | null;
+  link: Link;
+  components: string[]; // that have masks of their own: mid and side, or numbers of channels
   edit: Edit;
   undo: boolean;
   redo: boolean;

@@ -18,7 +18,7 @@ export class CurveRow {
     title: "Room EQ Wizard, AutoEq, GraphicEQ, or lines of Hz and dB",
   });
   private facts = h("span", { class: "quiet" });
-  private removal = button("Remove the curve", "trash", () => this.keep(null), { bare: true });
+  private removal = button("Remove the curve", "trash", () => this.keep(null), { bare: true, class: "small" });
   private ways: HTMLElement;
 
   constructor(private desk: Desk) {
@@ -33,7 +33,7 @@ export class CurveRow {
     );
     this.element = h(
       "div",
-      { class: "curve" },
+      { class: "curve-file" },
       h("span", {}, "Curve"),
       h("div", { class: "row" }, this.facts, this.open, this.removal, this.input),
       this.ways,

@@ -12,7 +12,7 @@ import type { Message, Report } from "./filter/worklet";
 import worklet from "./filter/worklet?worker&url";
 
 const KEPT_RANGES = 40;
-const KEPT_CHUNKS = 40; // 3 min
+const KEPT_CHUNKS = 40; // of each mask: 3 min
 const NEAR_S = 2.6; // half of the longest smoothing over time that the page offers, and a frame
 
 interface Pending {
@@ -102,7 +102,9 @@ export class Filtering {
     const first = Math.max(0, chunk(start / rate - near));
     const last = Math.min(Math.floor((grid.frames - 1) / grid.chunk_frames), chunk(stop / rate + near));
     const wanted = [];
-    for (let number = first; number <= last; number++) wanted.push(this.chunk(grid, number));
+    for (let number = first; number <= last; number++) {
+      for (let mask = 0; mask < grid.mean_db.length; mask++) wanted.push(this.chunk(grid, mask, number));
+    }
     await Promise.all(wanted);
   }
 
@@ -174,30 +176,30 @@ export class Filtering {
     return this.loading;
   }
 
-  private chunk({ found, chunk_frames, hop_s }: Grid, number: number): Promise<void> {
+  private chunk({ found, chunk_frames, hop_s }: Grid, mask: number, number: number): Promise<void> {
     const { part } = this.session.state;
     // A chunk that a running search has not found wholly is loaded again when there is more.
     const grows = part && (number + 1) * chunk_frames * hop_s > part.seconds;
-    const name = `${found} ${number}${grows ? ` ${part.seconds}` : ""}`;
+    const name = `${found} ${mask} ${number}${grows ? ` ${part.seconds}` : ""}`;
     let chunk = this.chunks.get(name);
     if (chunk) return chunk;
-    const query = found === null ? "" : `?found=${found}`;
-    chunk = ask("GET", `/sessions/${this.session.id}/filter/${number}${query}`).then(async (answer) => {
-      this.send({ kind: "chunk", found, number, steps: new Int16Array(await answer.arrayBuffer()) });
+    const query = found === null ? "" : `&found=${found}`;
+    chunk = ask("GET", `/sessions/${this.session.id}/filter/${number}?mask=${mask}${query}`).then(async (answer) => {
+      this.send({ kind: "chunk", found, mask, number, steps: new Int16Array(await answer.arrayBuffer()) });
     });
     this.chunks.set(name, chunk);
     chunk.catch(() => this.chunks.delete(name));
-    if (this.chunks.size > KEPT_CHUNKS) this.forget();
+    if (this.chunks.size > KEPT_CHUNKS * (this.grid?.mean_db.length ?? 1)) this.forget();
     return chunk;
   }
 
   private forget(): void {
     const oldest = this.chunks.keys().next().value as string;
-    const [found, number] = oldest.split(" ");
+    const [found, mask, number] = oldest.split(" ");
     this.chunks.delete(oldest);
-    const newer = `${found} ${number}`;
+    const newer = `${found} ${mask} ${number}`;
     if ([...this.chunks.keys()].some((name) => name === newer || name.startsWith(`${newer} `))) return;
-    this.send({ kind: "chunk", found: found === "null" ? null : Number(found), number: Number(number), steps: null });
+    this.send({ kind: "chunk", found: found === "null" ? null : Number(found), mask: Number(mask), number: Number(number), steps: null });
   }
 
   private send(message: Message): void {

@@ -29,6 +29,7 @@ export class Searches {
     private session: Session,
     private edits: Edits,
     private heard: Heard,
+    private link: HTMLSelectElement | null,
   ) {
     this.listening = new Listening(session.id, (job) => void this.told(job), () => void this.back());
     for (const job of session.jobs) void this.told(job);
@@ -59,12 +60,16 @@ export class Searches {
     );
     if (!keep) return;
     await this.edits.settled();
-    await trying(() => post(`/sessions/${this.session.id}/again`, { keep }));
+    await trying(() => post(`/sessions/${this.session.id}/again`, { keep, ...this.options }));
   }
 
   async enhance(force: boolean): Promise<void> {
     await this.edits.settled();
-    await trying(() => post(`/sessions/${this.session.id}/enhance`, { force }));
+    await trying(() => post(`/sessions/${this.session.id}/enhance`, { force, ...this.options }));
+  }
+
+  private get options(): { link?: string } {
+    return this.link ? { link: this.link.value } : {};
   }
 
   explain(): void {

@@ -10,6 +10,7 @@ import { Exports } from "./exports";
 import { facts } from "./facts";
 import { header } from "./header";
 import { typed } from "./keys";
+import { linkChoice } from "./linking";
 import { Marks } from "./marks";
 import { modelChoice } from "./models";
 import { Overview } from "./overview";
@@ -46,8 +47,10 @@ export class SessionPage {
   private certificate = new CertificateCard(() => void this.searches.enhance(true));
   private marks: Marks;
   private exports: Exports;
+  private link: HTMLSelectElement | null;
 
   constructor(private session: Session) {
+    this.link = linkChoice(session);
     this.edits = new Edits(session, (state) => this.accept(state));
     this.player = new Player(session);
     this.scope = new Scope(session);
@@ -70,6 +73,7 @@ export class SessionPage {
       cleared: () => this.marks.select(null),
       layered: (layer) => layer === "saliency" && !session.saliency && this.searches.explain(),
       axis: (axis) => void this.axis(axis),
+      turned: () => void this.loadCurve(),
     });
     this.marks = new Marks(this.edits, this.scope, this.player, (box) => this.solo(box));
     this.shape = new ShapeCard(this.marks);
@@ -78,7 +82,7 @@ export class SessionPage {
       stands: (told, job) => this.stands(told, job),
       stopped: () => this.settleIfNeeded(),
       found: (part) => this.partly(part),
-    });
+    }, this.link);
     this.exports = new Exports(session, () => this.edits.settled());
     this.build();
     this.connect();
@@ -109,7 +113,7 @@ export class SessionPage {
       skip,
       header(
         [this.title(), h("span", { class: "facts quiet" }, facts(session))],
-        [h("div", { class: "enhance" }, modelChoice(session, () => this.show()), this.enhanceButton)],
+        [h("div", { class: "enhance" }, modelChoice(session, () => this.show()), this.link, this.enhanceButton)],
       ),
       h(
         "div",
@@ -165,7 +169,7 @@ export class SessionPage {
       const [{ peaks }, formats] = await Promise.all([
         get<{ peaks: number[] }>(`/sessions/${this.session.id}/waveform`),
         get<Formats>("/formats"),
-        this.eq.load(this.session),
+        this.eq.load(this.session, this.scope.component),
       ]);
       if (this.gone) return;
       this.overview.draw(peaks);
@@ -224,7 +228,7 @@ export class SessionPage {
     (this.enhanceButton.lastChild as HTMLElement).textContent = act;
     this.enhanceButton.classList.toggle("primary", !found || other);
     this.certificate.show(state, this.session.model);
-    this.exports.show(found, found || notes.length > 0);
+    this.exports.show(found, found || notes.length > 0, state.components.length > 0);
     this.shape.show(found);
     this.marks.lay();
     this.summarise();
@@ -288,7 +292,7 @@ export class SessionPage {
   }
 
   private async loadCurve(): Promise<void> {
-    await trying(() => this.eq.load(this.session));
+    await trying(() => this.eq.load(this.session, this.scope.component));
     this.showCurve();
   }
 

@@ -30,6 +30,7 @@ const SALIENCY_REACH = 31;
 const QUIET = 0.03; // share of the level scale below which nothing sounds
 
 export class Tiles {
+  component = ""; // whose levels and gains are drawn, if masks are separate
   private tiles = new Map<string, Tile>();
   private turn = 0;
   private top = 110; // byte of the brightest level
@@ -133,9 +134,10 @@ export class Tiles {
   private name(kind: Kind, axis: AxisName, level: number, number: number, state: State): string {
     const { part } = state;
     const grown = kind === "mask" && part ? `&found=${part.found}&of=${part.seconds}` : "";
-    const key = kind === "mask" || kind === "output" ? `?key=${state.key}${grown}` : "";
-    const digest = kind === "saliency" ? `?of=${this.session.saliency?.digest}` : "";
-    return `${kind}/${axis}/${level}/${number}${key}${digest}`;
+    const key = kind === "mask" || kind === "output" ? `&key=${state.key}${grown}` : "";
+    const digest = kind === "saliency" ? `&of=${this.session.saliency?.digest}` : "";
+    const component = kind !== "saliency" && this.component ? `&component=${this.component}` : "";
+    return `${kind}/${axis}/${level}/${number}?${key}${digest}${component}`.replace("?&", "?").replace(/\?$/, "");
   }
 
   private async fetch(tile: Tile, level: boolean): Promise<void> {

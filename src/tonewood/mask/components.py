@@ -4,7 +4,7 @@
 recording whose channels, or mid and side, have masks of their own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -280,6 +280,28 @@ def join_components(parts: Samples, link: ChannelLink) -> Samples:
         return parts
     mid, side = parts
     return np.stack([mid + side, mid - side])
+
+
+def filter_components(
+    samples: Samples,
+    masks: Sequence[Mask],
+    link: ChannelLink,
+    filter_part: Callable[[Samples, Mask], Samples],
+) -> Samples:
+    """Return samples (channels, samples) of which each component was filtered through its mask."""
+    if len(masks) == 1:
+        return filter_part(samples, masks[0])
+    parts = split_components(samples, link)
+    outputs = [filter_part(part[None], mask) for part, mask in zip(parts, masks, strict=True)]
+    return join_components(np.concatenate(outputs), link)
+
+
+def scored_masks(masks: Sequence[Mask], link: ChannelLink) -> Sequence[Mask]:
+    """Return the masks that scores depend on, which are of the mean of the channels.
+
+    That mean is the mid alone, or contains all channels alike.
+    """
+    return masks[:1] if link == "mid-side" else masks
 
 
 def shape_mask(mask: Mask, shape: ShapeSettings, amount: float = 1.0) -> Mask:

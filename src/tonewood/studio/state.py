@@ -100,6 +100,8 @@ class StudioState:
         return {
             "number": state.number,
             "found": state.mask_number,
+            "link": session_audio.found_link(session, state),
+            "components": session_audio.component_names(session, state),
             "edit": state.edit.model_dump(mode="json"),
             "undo": state.can_undo,
             "redo": state.can_redo,

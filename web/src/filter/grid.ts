@@ -1,12 +1,15 @@
 /** Grid of a mask and its filter, as the server describes them. */
 
+import type { Link } from "../api";
+
 export interface Grid {
   found: number | null;
   row_hz: number[];
   fine_hz: number[]; // rows of a mask with notes or areas
   curve_hz: number[]; // the same, with a curve
   fine_curve_hz: number[];
-  mean_db: number[]; // of each row over time
+  link: Link;
+  mean_db: number[][]; // of each component's rows over time
   top_hz: number; // above it, gains fade to 0 dB over an octave
   hop_s: number;
   frames: number;

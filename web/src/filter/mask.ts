@@ -7,7 +7,10 @@ import { Interpolation, type Grid } from "./grid";
 export class FoundMask {
   private chunks = new Map<number, Int16Array>();
 
-  constructor(readonly grid: Grid) {}
+  constructor(
+    readonly grid: Grid,
+    readonly mean_db: number[],
+  ) {}
 
   put(number: number, steps: Int16Array): void {
     this.chunks.set(number, steps);
@@ -122,7 +125,7 @@ export class EditedMask {
   /** Adds the curve, which smoothing over time does not change, or puts it in the place of the mean. */
   private bent(gains: Float64Array): Float64Array {
     if (!this.curved) return gains;
-    const { mean_db } = this.found.grid;
+    const { mean_db } = this.found;
     const moving = this.edit.curve?.replaces_static ? gains.map((gain, row) => gain - mean_db[row]) : gains;
     const bent = this.curved.rows.all(moving);
     for (let row = 0; row < bent.length; row++) bent[row] += this.curved.gains[row];
