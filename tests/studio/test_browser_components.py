@@ -46,6 +46,7 @@ def test_separate_masks_are_drawn_heard_edited_and_undone(
 
     page.reload()  # the scale of the colours is known once the page is ready
     page.wait_for_selector(".overview > div")
+
     # The picture and the average EQ show one component, then the other.
     def average() -> str:
         return str(page.locator(".average .mean").get_attribute("points"))

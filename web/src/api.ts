@@ -75,7 +75,7 @@ export interface Certificate {
   reasons: string[];
 }
 
-/** What a running search has found of a recording's first mask. */
+/** What a running search has found of a recording's mask. */
 export interface Part {
   found: number; // number of the mask
   seconds: number;
@@ -102,7 +102,11 @@ export interface State {
 }
 
 /** Returns the number of the mask that is shown and played. */
-export const maskOf = (state: State): number | null => state.found ?? state.part?.found ?? null;
+export const maskOf = (state: State): number | null => state.part?.found ?? state.found;
+
+/** Returns a state that shows what a search has found so far; the rendering is of the mask before. */
+export const inPart = (state: State, part: Part | null): State =>
+  part && part.found !== state.found ? { ...state, part, whole: false, link: "all", components: [] } : state;
 
 /** Returns whether there is something to compare with the original. */
 export const isMasked = (state: State): boolean => maskOf(state) !== null || state.edit.notes.length > 0;

@@ -163,12 +163,14 @@ export class Filtering {
   private known(): Promise<Grid> {
     const { id, state, model } = this.session;
     const found = maskOf(state);
-    const of = `${found} ${found === null ? model : ""}`;
+    // What is known of a mask is complete once its search has ended.
+    const of = `${found} ${found === null ? model : ""}${state.part ? " in part" : ""}`;
     if (this.grid && this.of === of) return Promise.resolve(this.grid);
     this.loading ??= get<Grid>(`/sessions/${id}/filter${found === null ? "" : `?found=${found}`}`)
       .then((grid) => {
+        const same = found !== null && this.grid?.found === found;
         [this.grid, this.of] = [grid, of];
-        for (const name of this.chunks.keys()) if (name.startsWith(`${grid.found} `)) this.chunks.delete(name);
+        if (!same) for (const name of this.chunks.keys()) if (name.startsWith(`${grid.found} `)) this.chunks.delete(name);
         this.send({ kind: "grid", grid });
         return grid;
       })

@@ -13,7 +13,7 @@ interface Heard {
   stands(session: Session, job: Job | null): void;
   /** The rendering of an edit was stopped. */
   stopped(): void;
-  /** A first search has found a part of the mask; null when it is over. */
+  /** A search has found a part of the mask; null when it was stopped. */
   found(part: Part | null): void;
 }
 
@@ -99,10 +99,11 @@ export class Searches {
 
   /** Passes on what a search has found, not more often than the page can show it. */
   private tellPart(job: Job): void {
-    if (job.kind !== "enhance" || this.session.state.found !== null) return;
+    if (job.kind !== "enhance" && job.kind !== "again") return;
     const part = (job.told.part as Part | undefined) ?? null;
-    if (over(job) && job.state !== "done") this.heard.found(null);
-    else if (part && part.seconds !== this.session.state.part?.seconds && performance.now() - this.partAt > PART_MS) {
+    if (over(job)) {
+      if (job.state !== "done") this.heard.found(null);
+    } else if (part && part.seconds !== this.session.state.part?.seconds && performance.now() - this.partAt > PART_MS) {
       this.partAt = performance.now();
       this.heard.found(part);
     }
@@ -112,6 +113,7 @@ export class Searches {
   private async back(): Promise<void> {
     if (this.job) say("The studio was restarted and the search was lost: search again.", "error");
     this.job = null;
+    this.heard.found(null);
     this.show();
     await this.look(null);
   }

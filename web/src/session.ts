@@ -1,6 +1,6 @@
 /** The page of one recording: see, hear and edit it. */
 
-import { get, maskOf, put, trying, type Formats, type Job, type Part, type Session, type State } from "./api";
+import { get, inPart, maskOf, put, trying, type Formats, type Job, type Part, type Session, type State } from "./api";
 import { AverageEq } from "./average";
 import type { Box, Tool } from "./blocks";
 import { CertificateCard } from "./certificate";
@@ -35,6 +35,8 @@ export class SessionPage {
   private settle = 0;
   private curveTimer = 0;
   private gone = false;
+  private told: State; // by the server
+  private part: Part | null = null; // of a mask that is searched
 
   // parts of the page that change
   private transport: Transport;
@@ -50,6 +52,7 @@ export class SessionPage {
   private link: HTMLSelectElement | null;
 
   constructor(private session: Session) {
+    this.told = session.state;
     this.link = linkChoice(session);
     this.edits = new Edits(session, (state) => this.accept(state));
     this.player = new Player(session);
@@ -270,9 +273,8 @@ export class SessionPage {
 
   /** A part of the mask is seen and heard while the rest is searched. */
   private partly(part: Part | null): void {
-    this.session.state = { ...this.session.state, part };
-    this.show();
-    this.player.accept(this.edits.rest ? null : this.edits.now, false);
+    this.part = part;
+    this.accept(this.told);
   }
 
   /** The page is closed: the pending edit is sent now. */
@@ -284,7 +286,8 @@ export class SessionPage {
   private accept(state: State): void {
     const changed = state.key !== this.session.state.key;
     const curve = changed || state.found !== this.session.state.found;
-    this.session.state = state.found === null ? { ...state, part: this.session.state.part } : state;
+    this.told = state;
+    this.session.state = inPart(state, this.part);
     this.show();
     this.player.accept(this.edits.rest ? null : this.edits.now, changed);
     if (curve) void this.loadCurve();
@@ -309,15 +312,15 @@ export class SessionPage {
 
   /** An edit that is not rendered yet is rendered soon, also one of a page that was closed. */
   private settleIfNeeded(): void {
-    const { whole, found, edit } = this.session.state;
-    if (!this.gone && !whole && (found !== null || edit.notes.length)) this.settleSoon();
+    const { whole, found, edit, part } = this.session.state;
+    if (!this.gone && !part && !whole && (found !== null || edit.notes.length)) this.settleSoon();
   }
 
   /** Starts the full rendering when the edit has not changed for a moment. */
   private settleSoon(): void {
     clearTimeout(this.settle);
     this.settle = window.setTimeout(() => {
-      if (!this.gone && !this.session.state.whole) this.searches.whole();
+      if (!this.gone && !this.told.whole) this.searches.whole();
     }, SETTLE_MS);
   }
 
@@ -345,6 +348,7 @@ export class SessionPage {
   /** Applies the session after a job, or when the server is reachable again. */
   private stands(told: Session, job: Job | null): void {
     if (!job && this.edits.resend()) return;
+    if (job?.kind === "enhance" || job?.kind === "again") this.part = null;
     this.session.saliency = told.saliency;
     const first = this.session.state.found === null && told.state.found !== null;
     this.edits.receive(told.state);

@@ -152,7 +152,8 @@ def component_names(session: StudioSession, state: EditState) -> tuple[str, ...]
 def load_found_masks(session: StudioSession, state: EditState, model: Model) -> tuple[Mask, ...]:
     """Return the mask of each component that an edit changes.
 
-    Of a running search, it is the part that was found. Before the first search, all gains are 0 dB.
+    Of a running search, it is the part that was found, and then the mask before. Before the first search,
+    all gains are 0 dB.
     """
     number = state.mask_number
     if number is not None and not _is_being_searched(session, number):
@@ -162,7 +163,9 @@ def load_found_masks(session: StudioSession, state: EditState, model: Model) -> 
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
     frames = int(session.recording.seconds / hop) + 1
     if number is not None:
-        return (partial_mask(partial_mask_path(session.folder, number), hz, frames, hop, spectrum.rate / 2),)
+        base = None if state.base_number is None else _load_recipe_and_masks(session, state.base_number)[1][0]
+        path = partial_mask_path(session.folder, number)
+        return (partial_mask(path, hz, frames, hop, spectrum.rate / 2, base),)
     return (Mask(np.zeros((len(hz), frames), np.float32), hz, hop, spectrum.rate / 2),)
 
 
@@ -389,7 +392,7 @@ def _estimate_at_full_amount(
     """
     # Cuts and boosts depend on the sign of the amount.
     edit = state.edit.model_copy(update={"amount": math.copysign(1.0, state.edit.amount)})
-    state = EditState(0, state.mask_number, edit, can_undo=False, can_redo=False)
+    state = replace(state, number=0, edit=edit, can_undo=False, can_redo=False)
     return _compute_loudness_estimate(replace(session, changed=0.0), state, model, known)
 
 
@@ -397,12 +400,12 @@ def _estimate_at_full_amount(
 def _compute_loudness_estimate(
     session: StudioSession, state: EditState, model: Model, known: int | None
 ) -> LoudnessEstimate | None:
-    """Return the estimate; for the first `known` frames of a mask whose search is running."""
+    """Return the estimate; for the first `known` frames of a mask whose first search is running."""
     path = session.folder / BANDS_FILE
     if not path.exists():
         return None
     power, hz = _read_band_power(path, _modified_ns(path))
-    if known is not None:
+    if known is not None and state.base_number is None:
         power = power[:, : max(1, known // _BLOCK_FRAMES)]
     blocks = np.arange(0, power.shape[1], max(1, power.shape[1] // _MAX_ESTIMATE_BLOCKS))
     found = scored_masks(load_found_masks(session, state, model), found_link(session, state))

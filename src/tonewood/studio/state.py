@@ -143,7 +143,7 @@ class StudioState:
         if found is not None and found != state.mask_number:
             if not session_audio.has_mask(session, found):
                 raise NotFoundError(f"this recording has no mask {found}: search again")
-            state = replace(state, mask_number=found)
+            state = replace(state, mask_number=found, base_number=state.mask_number)
         return session, state
 
     def current_model(self, session: StudioSession) -> str:

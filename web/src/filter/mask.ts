@@ -9,7 +9,7 @@ export class FoundMask {
 
   constructor(
     readonly grid: Grid,
-    readonly mean_db: number[],
+    public mean_db: number[],
   ) {}
 
   put(number: number, steps: Int16Array): void {

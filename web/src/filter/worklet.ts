@@ -139,6 +139,11 @@ class MaskFilter extends AudioWorkletProcessor {
   private receive(message: Message): void {
     if (message.kind === "grid") {
       const { grid } = message;
+      const known = this.masks.get(grid.found)?.components;
+      if (known && grid.found !== null) {
+        known.forEach((mask, n) => (mask.mean_db = grid.mean_db[n])); // a search has found more of it
+        return;
+      }
       if (this.masks.size > 1) this.masks.delete(this.masks.keys().next().value as number | null);
       const components = grid.mean_db.map((mean_db) => new FoundMask(grid, mean_db));
       this.masks.set(grid.found, { components, analysis: new Analysis(this.samples, grid) });
