@@ -24,10 +24,10 @@ from tonewood.enhancement.mask_search import (
     check_link,
     mask_grid,
     search_segments,
-    settings_for_preference_model,
 )
 from tonewood.enhancement.pipeline import Enhancement
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
+from tonewood.enhancement.search_settings import settings_for_model
 from tonewood.mask.certificate import Certificate
 from tonewood.mask.components import count_components, split_components
 from tonewood.mask.mask import Mask, moving_average, moving_average_gradient
@@ -57,7 +57,7 @@ def search_around_pins(
     found_masks : sequence of Mask
         Of each component. With another link than that of the settings, the first is of all.
     """
-    settings = settings_for_preference_model(settings, model)
+    settings = settings_for_model(settings, model)
     link, limit_db = settings.render.link, settings.render.max_gain_db
     check_link(len(samples), link)
     count = count_components(len(samples), link)
