@@ -77,8 +77,9 @@ export interface Certificate {
 
 /** What a running search has found of a recording's mask. */
 export interface Part {
-  found: number; // number of the mask
+  found: number; // number of the mask, which the search after a cancelled one uses again
   seconds: number;
+  job: string;
 }
 
 /** What has a mask of its own; "all": one mask for all channels. */

@@ -131,6 +131,12 @@ export class Filtering {
     return true;
   }
 
+  /** Forgets what a cancelled search found of a mask. */
+  drop(found: number): void {
+    this.of = "";
+    for (const name of this.chunks.keys()) if (name.startsWith(`${found} `)) this.chunks.delete(name);
+  }
+
   private async open(context: AudioContext): Promise<boolean> {
     const { rate, channels, samples } = this.session.sound;
     if (context.sampleRate !== rate) return false;

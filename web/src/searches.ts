@@ -100,7 +100,7 @@ export class Searches {
   /** Passes on what a search has found, not more often than the page can show it. */
   private tellPart(job: Job): void {
     if (job.kind !== "enhance" && job.kind !== "again") return;
-    const part = (job.told.part as Part | undefined) ?? null;
+    const part: Part | null = job.told.part ? { ...job.told.part, job: job.id } : null;
     if (over(job)) {
       if (job.state !== "done") this.heard.found(null);
     } else if (part && part.seconds !== this.session.state.part?.seconds && performance.now() - this.partAt > PART_MS) {

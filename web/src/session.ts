@@ -273,6 +273,7 @@ export class SessionPage {
 
   /** A part of the mask is seen and heard while the rest is searched. */
   private partly(part: Part | null): void {
+    if (!part && this.part) this.player.drop(this.part.found);
     this.part = part;
     this.accept(this.told);
   }

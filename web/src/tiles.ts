@@ -133,7 +133,7 @@ export class Tiles {
 
   private name(kind: Kind, axis: AxisName, level: number, number: number, state: State): string {
     const { part } = state;
-    const grown = kind === "mask" && part ? `&found=${part.found}&of=${part.seconds}` : "";
+    const grown = kind === "mask" && part ? `&found=${part.found}&of=${part.job}-${part.seconds}` : "";
     const key = kind === "mask" || kind === "output" ? `&key=${state.key}${grown}` : "";
     const digest = kind === "saliency" ? `&of=${this.session.saliency?.digest}` : "";
     const component = kind !== "saliency" && this.component ? `&component=${this.component}` : "";
