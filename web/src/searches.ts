@@ -32,7 +32,11 @@ export class Searches {
     private link: HTMLSelectElement | null,
   ) {
     this.listening = new Listening(session.id, (job) => void this.told(job), () => void this.back());
-    for (const job of session.jobs) void this.told(job);
+  }
+
+  /** Follows the jobs that run already, once the page is built. */
+  begin(): void {
+    for (const job of this.session.jobs) void this.told(job);
   }
 
   destroy(): void {

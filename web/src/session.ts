@@ -89,6 +89,7 @@ export class SessionPage {
     this.exports = new Exports(session, () => this.edits.settled());
     this.build();
     this.connect();
+    this.searches.begin();
     void this.load();
   }
 
