@@ -193,9 +193,11 @@ def test_search_again_shows_and_plays_its_parts_over_the_mask_before(
         picture(page)
         page.keyboard.press("2")
         before = picture(page)
-        with page.expect_response(
-            lambda response: "/tiles/mask/" in response.url and "&found=1" in response.url and response.ok
-        ):
+
+        def draws_part(response: Any) -> bool:
+            return "/tiles/mask/" in response.url and "&found=1" in response.url and bool(response.ok)
+
+        with page.expect_response(draws_part):
             assert client.post(f"{base}/again", json={"steps": 60}).is_success
         with page.expect_response(lambda response: "?mask=0&found=1" in response.url and response.ok):
             page.keyboard.press("Space")
@@ -203,6 +205,8 @@ def test_search_again_shows_and_plays_its_parts_over_the_mask_before(
         assert chunk(0, 1) != chunk(0, 0)
         assert chunk(28, 1) == chunk(28, 0)
         page.keyboard.press("Space")
+        with page.expect_response(draws_part):
+            page.reload()
 
         # After Cancel, everything is as before.
         page.get_by_role("button", name="Cancel").click()

@@ -62,9 +62,9 @@ def search_around_pins(
     check_link(len(samples), link)
     count = count_components(len(samples), link)
     parts = [samples] if count == 1 else [part[None] for part in split_components(samples, link)]
-    kept = found_masks if len(found_masks) == count else [found_masks[0]] * count
+    kept_masks = found_masks if len(found_masks) == count else [found_masks[0]] * count
     masks, n_steps = [], 0
-    for part, found_mask in zip(parts, kept, strict=True):
+    for part, found_mask in zip(parts, kept_masks, strict=True):
         mask, steps = yield from _search_component(part, rate, model, found_mask, pinned, settings)
         masks.append(mask)
         n_steps = max(n_steps, steps)

@@ -408,9 +408,9 @@ def _compute_loudness_estimate(
     if known is not None and state.base_number is None:
         power = power[:, : max(1, known // _BLOCK_FRAMES)]
     blocks = np.arange(0, power.shape[1], max(1, power.shape[1] // _MAX_ESTIMATE_BLOCKS))
-    found = scored_masks(load_found_masks(session, state, model), found_link(session, state))
+    masks = scored_masks(load_found_masks(session, state, model), found_link(session, state))
     # Blocks last 0.1 s; the gain is taken at their centres.
-    gains = [_thin_gain_db(mask, session, state, hz, (blocks + 0.5) / 10) for mask in found]
+    gains = [_thin_gain_db(mask, session, state, hz, (blocks + 0.5) / 10) for mask in masks]
     return LoudnessEstimate(power[:, blocks], np.mean(gains, axis=0, dtype=np.float32))
 
 
