@@ -24,10 +24,10 @@ from tonewood.enhancement.mask_search import (
     check_link,
     mask_grid,
     search_segments,
+    settings_for_model,
 )
 from tonewood.enhancement.pipeline import Enhancement
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
-from tonewood.enhancement.search_settings import settings_for_model
 from tonewood.mask.certificate import Certificate
 from tonewood.mask.components import count_components, split_components
 from tonewood.mask.mask import Mask, moving_average, moving_average_gradient
