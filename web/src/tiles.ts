@@ -99,7 +99,7 @@ export class Tiles {
     const { columns } = this.session.axes;
     const levels = under?.bytes ?? null;
     const amount = kind === "mask" ? paint.amount : 1;
-    const key = `${paint.dark}${amount.toFixed(3)}${paint.reach}${paint.flat}${levels ? this.top : ""}`;
+    const key = `${paint.dark}${amount.toFixed(3)}${paint.reach}${paint.flat}${levels ? `${this.top}${under?.name}` : ""}`;
     const table = gainColours(amount, kind === "mask" ? paint.reach : SALIENCY_REACH, paint.flat);
     const shares = Float32Array.from({ length: 256 }, (_, byte) => levelShare(byte, this.top));
     const { ground, line } = neutral();
