@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
@@ -95,11 +96,33 @@ def tour(browser: Browser, address: str, shot: Callable[[str, Page], None]) -> N
     shot("phone", phone)
     phone.close()
 
+    masks(page, address, shot)
     page.goto(f"{address}#/")
     page.wait_for_selector(".recents a")
     shot("home", page)
     folder(page, address, shot)
     train(page, address, shot)
+
+
+def masks(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:
+    """Find masks for mid and side of a stereo recording, and add a curve."""
+    samples, rate = soundfile.read(EXAMPLE, dtype="float32")
+    recording, curve = io.BytesIO(), b"hz,dB\n30,5\n200,1\n1000,0\n4000,-2\n16000,-6\n"
+    soundfile.write(recording, np.stack([samples, 0.6 * np.roll(samples, 500)], axis=1), rate, format="WAV")
+    page.goto(f"{address}#/")
+    name = "Suite in stereo.wav"
+    page.set_input_files(
+        "input[type=file]", {"name": name, "mimeType": "audio/wav", "buffer": recording.getvalue()}
+    )
+    page.get_by_role("combobox", name="Masks").select_option("Mid and side")
+    page.get_by_role("button", name="Enhance", exact=True).click()
+    page.locator(".components").get_by_role("button", name="Side").click()
+    page.set_input_files(".curve-file input", {"name": "house.csv", "mimeType": "text/csv", "buffer": curve})
+    page.wait_for_selector(".rechecking")
+    page.wait_for_selector(".rechecking", state="detached")
+    page.locator(".curve-file").scroll_into_view_if_needed()
+    page.wait_for_timeout(4_000)  # until the message is gone
+    shot("masks", page)
 
 
 def folder(page: Page, address: str, shot: Callable[[str, Page], None]) -> None:

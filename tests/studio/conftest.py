@@ -210,7 +210,7 @@ def shared_session(live: Live) -> str:
 def enhanced_session(live: Live, shared_session: str) -> str:
     """Return the id of an enhanced session without edits, whatever the test before left."""
     with live.client() as client:
-        change_edit(client, {"id": shared_session}, notes=[], areas=[], amount=1.0, shape={})
+        change_edit(client, {"id": shared_session}, notes=[], areas=[], amount=1.0, shape={}, curve={})
     return shared_session
 
 

@@ -126,6 +126,9 @@ def test_session_is_renamed_and_deletion_is_undone(visit: Callable[..., Any], li
             return [item["title"] for item in client.get("/api/sessions").json() if item["id"] == session]
 
     page.reload()
+    # Its waveform is drawn beside its name.
+    drawing = page.locator("li", has_text="three.flac").locator(".thumbnail path")
+    wait_until(page, lambda: (drawing.get_attribute("d") or "").count("M") == 48)
     page.get_by_role("button", name="Rename three.flac").click()
     page.keyboard.type("Suite, take 3")
     page.keyboard.press("Enter")

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.studio.browser_page import edit, position, press, state, wait_for_change, wait_until
-from tests.studio.conftest import Live
+from tests.studio.browser_page import edit, picture, position, press, state, wait_for_change, wait_until
+from tests.studio.conftest import NOTE, Live, change_edit, upload_recording, wait_for_job
 
 
 def test_note_is_edited_by_keyboard(open_session: Callable[[], Any]) -> None:
@@ -152,7 +152,7 @@ def test_long_search_tells_its_minute_is_heard_in_part_and_cancelled(
     with page.expect_response(lambda response: "/tiles/mask/" in response.url and response.ok):
         wait_until(page, enhanced.is_enabled)
     assert page.get_by_role("link", name="Audio").count() == 0
-    with page.expect_response(lambda response: "/filter/0?found=0" in response.url and response.ok):
+    with page.expect_response(lambda response: "/filter/0?mask=0&found=0" in response.url and response.ok):
         page.keyboard.press("Space")
     page.keyboard.press("2")
     page.locator("#amount").press("PageDown")
@@ -169,3 +169,47 @@ def test_long_search_tells_its_minute_is_heard_in_part_and_cancelled(
     page.mouse.up()
     page.wait_for_selector("text=Cancelled; nothing was changed.")
     wait_until(page, enhanced.is_disabled)
+
+
+def test_search_again_shows_and_plays_its_parts_over_the_mask_before(
+    visit: Callable[..., Any], live: Live, long_recording: Path
+) -> None:
+    with live.client() as client:
+        session = upload_recording(client, long_recording)
+        base = f"/api/sessions/{session['id']}"
+        first = client.post(f"{base}/enhance", json={"steps": 0}).json()
+        assert wait_for_job(client, first)["state"] == "done"
+        change_edit(client, session, notes=[{**NOTE, "pinned": True}])
+        wait_for_job(client, client.post(f"{base}/whole").json())
+
+        def chunk(number: int, found: int) -> bytes:
+            content: bytes = client.get(f"{base}/filter/{number}?found={found}").content
+            return content
+
+        page = visit()
+        page.goto(f"{live.url}#/s/{session['id']}")
+        page.wait_for_selector(".overview > div")
+        page.keyboard.press("1")  # the loudest level of all sets the colours
+        picture(page)
+        page.keyboard.press("2")
+        before = picture(page)
+
+        def draws_part(response: Any) -> bool:
+            return "/tiles/mask/" in response.url and "&found=1" in response.url and bool(response.ok)
+
+        with page.expect_response(draws_part):
+            assert client.post(f"{base}/again", json={"steps": 60}).is_success
+        with page.expect_response(lambda response: "?mask=0&found=1" in response.url and response.ok):
+            page.keyboard.press("Space")
+        # The first half minute is the new mask, the last one still the mask before.
+        assert chunk(0, 1) != chunk(0, 0)
+        assert chunk(28, 1) == chunk(28, 0)
+        page.keyboard.press("Space")
+        with page.expect_response(draws_part):
+            page.reload()
+
+        # After Cancel, everything is as before.
+        page.get_by_role("button", name="Cancel").click()
+        page.wait_for_selector("text=Cancelled; nothing was changed.")
+        wait_until(page, lambda: picture(page) == before)
+        assert client.get(f"{base}/state").json()["found"] == 0

@@ -40,12 +40,29 @@ def test_undo_and_redo_go_through_all_edits(client: TestClient, take: Path) -> N
         {"notes": [{**NOTE, "id": f"n{n}"} for n in range(201)]},
         {"areas": [{"id": "a", "amount": 3}]},
         {"colour": "red"},
+        {"curve": {"points": [[200, 1], [100, 2]]}},
+        {"curve": {"points": [[n + 1, 0] for n in range(501)]}},
     ],
 )
 def test_invalid_edit_is_rejected(client: TestClient, session: dict[str, Any], wrong: dict[str, Any]) -> None:
     answer = client.put(f"/api/sessions/{session['id']}/edit", json=wrong)
     assert answer.status_code == 422
     assert "\n" not in answer.json()["error"]
+
+
+def test_curve_files_are_read_or_refused_in_one_line(client: TestClient) -> None:
+    def read(content: bytes) -> Any:
+        return client.post("/api/curves", params={"name": "house.csv"}, content=content)
+
+    expected = {"points": [[30.0, 6.0], [2_000.0, -1.5]], "replaces_static": False}
+    assert read(b"hz,dB\n30,6\n2000,-1.5\n").json() == expected
+    long = "\n".join(f"{20 + n},1" for n in range(3_000))
+    assert len(read(long.encode()).json()["points"]) == 500
+    refused = [b"", b"no curve\n", b"20,90\n30,90\n", b"20,1\n" * 250_000]
+    for content in refused:
+        answer = read(content)
+        assert answer.status_code in (400, 413)
+        assert "\n" not in answer.json()["error"]
 
 
 def test_new_search_keeps_pinned_notes(client: TestClient, session: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, change_edit, decode_samples, wait_for_job
-from tonewood.studio.session_audio import load_found_mask, mask_path
+from tonewood.studio.session_audio import load_found_masks, mask_path
 from tonewood.studio.state import StudioState
 from tonewood.studio.tiles import TILE_COLUMNS, TILE_ROWS
 
@@ -108,7 +108,7 @@ def test_lost_mask_is_an_error_and_not_silence(session: dict[str, Any], studio_s
     aside = path.rename(path.with_suffix(".aside"))
     try:
         with pytest.raises(FileNotFoundError):
-            load_found_mask(stored, current, studio_state.model_for_edit(stored, current))
+            load_found_masks(stored, current, studio_state.model_for_edit(stored, current))[0]
     finally:
         aside.rename(path)
 
@@ -126,7 +126,7 @@ def test_filter_of_the_page_has_the_mask_and_the_levels(
     ]
     steps = np.concatenate(chunks).reshape(-1, len(grid["row_hz"]))
     stored, current = studio_state.session_and_state(session["id"])
-    mask = load_found_mask(stored, current, studio_state.model_for_edit(stored, current))
+    mask = load_found_masks(stored, current, studio_state.model_for_edit(stored, current))[0]
     np.testing.assert_allclose(steps.T * grid["step_db"], mask.gain_db, atol=1e-5)
     for wrong in (f"2?found={grid['found']}", "0?found=99"):
         assert client.get(f"{base}/filter/{wrong}").status_code == 404

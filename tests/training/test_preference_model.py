@@ -15,8 +15,9 @@ from scipy.stats import kendalltau
 
 from tonewood.data.manifest import BadRecordings
 from tonewood.enhancement.analysis import score_array
-from tonewood.enhancement.editing import Edit, Note, compose_mask, search_around_pins
+from tonewood.enhancement.editing import Edit, Note, compose_mask, shape_for_edit
 from tonewood.enhancement.mask_search import PREFERENCE_MAX_GAIN_DB
+from tonewood.enhancement.pinned_search import search_around_pins
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.errors import AudioError, FolderError, ModelError
 from tonewood.model.card_text import card_lines, card_markdown
@@ -168,7 +169,7 @@ def test_search_around_pinned_note_works_without_priors(
     assert isinstance(last, Enhancement)
     note = Note(id="n", seconds=1.5, hz=1_000.0, width_s=2.0, height_hz=800.0, gain_db=6.0, pinned=True)
     *_, new = search_around_pins(
-        wave[None], RATE, preference_model, last.mask, (note,), settings, last.certificate
+        wave[None], RATE, preference_model, [last.mask], (note,), settings, last.certificate
     )
     assert isinstance(new, Enhancement)
     assert (new.prior, new.settings.prior.kind) == ("none", "none")
@@ -177,7 +178,8 @@ def test_search_around_pinned_note_works_without_priors(
         item.gain_at(np.array([1_000.0]), seconds).item() for item in (new.mask, last.mask)
     )
     assert after_db == pytest.approx(before_db, abs=0.15)
-    whole = compose_mask(new.mask, Edit(notes=(note,)), 30)
+    edit = Edit(notes=(note,))
+    whole = compose_mask(shape_for_edit(new.mask, edit), edit, 30)
     assert whole.gain_at(np.array([1_000.0]), seconds).item() - before_db == pytest.approx(6, abs=0.2)
     assert np.isfinite(new.samples).all()
 

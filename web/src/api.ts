@@ -30,9 +30,16 @@ export interface Shape {
   direction: "both" | "cut" | "boost";
 }
 
+/** Frequencies in Hz and gains in dB that join the static part of the found mask, or replace it. */
+export interface Curve {
+  points: [number, number][];
+  replaces_static: boolean;
+}
+
 export interface Edit {
   amount: number;
   shape?: Shape; // of the found mask
+  curve?: Curve;
   notes: Note[];
   areas: Area[];
 }
@@ -68,16 +75,22 @@ export interface Certificate {
   reasons: string[];
 }
 
-/** What a running search has found of a recording's first mask. */
+/** What a running search has found of a recording's mask. */
 export interface Part {
-  found: number; // number of the mask
+  found: number; // number of the mask, which the search after a cancelled one uses again
   seconds: number;
+  job: string;
 }
+
+/** What has a mask of its own; "all": one mask for all channels. */
+export type Link = "all" | "mid-side" | "off";
 
 export interface State {
   part?: Part | null; // known to this page only
   number: number;
   found: number | null;
+  link: Link;
+  components: string[]; // that have masks of their own: mid and side, or numbers of channels
   edit: Edit;
   undo: boolean;
   redo: boolean;
@@ -90,7 +103,11 @@ export interface State {
 }
 
 /** Returns the number of the mask that is shown and played. */
-export const maskOf = (state: State): number | null => state.found ?? state.part?.found ?? null;
+export const maskOf = (state: State): number | null => state.part?.found ?? state.found;
+
+/** Returns a state that shows what a search has found so far; the rendering is of the mask before. */
+export const inPart = (state: State, part: Part | null): State =>
+  part && part.found !== state.found ? { ...state, part, whole: false, link: "all", components: [] } : state;
 
 /** Returns whether there is something to compare with the original. */
 export const isMasked = (state: State): boolean => maskOf(state) !== null || state.edit.notes.length > 0;
@@ -188,7 +205,8 @@ export async function ask(
 ): Promise<Response> {
   // keepalive: a change is stored even if the page is closed before the response.
   const init: RequestInit = { method, headers, keepalive: method === "PUT" || method === "DELETE" };
-  if (body !== undefined) {
+  if (body instanceof Blob) init.body = body;
+  else if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers = { ...headers, "Content-Type": "application/json" };
   }

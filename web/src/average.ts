@@ -1,6 +1,6 @@
 /** The average EQ, drawn upright beside the picture because both share the frequency axis. */
 
-import { get, type Session } from "./api";
+import { get, type Edit, type Session } from "./api";
 import { decibels, h, hertz, s } from "./dom";
 import type { Scale } from "./scale";
 
@@ -54,9 +54,9 @@ export class AverageEq {
     return { boost: at(Math.max(...mean)), cut: at(Math.min(...mean)) };
   }
 
-  async load(session: Session): Promise<void> {
+  async load(session: Session, component: string): Promise<void> {
     const { start, end, axis } = this.scale;
-    const path = `/sessions/${session.id}/curve?axis=${axis}`;
+    const path = `/sessions/${session.id}/curve?axis=${axis}&component=${component}`;
     const range = `&start_s=${start.toFixed(3)}&end_s=${end.toFixed(3)}`;
     const [whole, curve] = await Promise.all([get<Curve>(path), this.visible ? get<Curve>(path + range) : null]);
     [this.whole, this.curve] = [whole, curve ?? whole];
@@ -65,7 +65,7 @@ export class AverageEq {
     this.reach = Math.min(30, Math.ceil(most / 6) * 6);
   }
 
-  draw(amount: number): void {
+  draw({ amount, curve: own }: Edit): void {
     const { scale, curve } = this;
     const height = scale.height;
     const width = this.plot.clientWidth || 110;
@@ -79,7 +79,7 @@ export class AverageEq {
     const where = curve.hz[curve.mean.findIndex((db) => db * amount === extreme)] ?? 0;
     this.plot.setAttribute(
       "aria-label",
-      `Average gain by frequency; the largest is ${decibels(extreme)} at ${hertz(where)}`,
+      `Average gain by frequency; the largest is ${decibels(extreme)} at ${hertz(where)}${own ? "; dashed: the curve from a file" : ""}`,
     );
     this.plot.replaceChildren(
       ...scale.ticks().map((hz) => s("line", { class: "grid", x1: 0, x2: width, y1: scale.y(hz), y2: scale.y(hz) })),
@@ -87,6 +87,7 @@ export class AverageEq {
       s("polygon", { class: "band", points: [...at(curve.low), ...at(curve.high).reverse()].join(" ") }),
       ...(this.visible && this.whole ? [s("polyline", { class: "whole", points: at(this.whole.mean).join(" ") })] : []),
       s("polyline", { class: "mean", points: at(curve.mean).join(" ") }),
+      ...(own ? [s("polyline", { class: "file", points: held(own.points).map(([hz, db]) => `${x(db * amount).toFixed(1)},${scale.y(hz).toFixed(1)}`).join(" ") })] : []),
       ...(width < 90
         ? [s("text", { x: width / 2, y: height - 6, "text-anchor": "middle" }, `±${reach} dB`)]
         : [
@@ -95,4 +96,9 @@ export class AverageEq {
           ]),
     );
   }
+}
+
+/** Returns the points of a curve, whose ends hold beyond them. */
+function held(points: [number, number][]): [number, number][] {
+  return [[10, points[0][1]], ...points, [40_000, points[points.length - 1][1]]];
 }

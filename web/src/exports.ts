@@ -25,6 +25,7 @@ export class Exports {
   private audioRow: HTMLElement;
   private programs = h("ul", { class: "takes" });
   private programGroup: HTMLElement;
+  private separate = h("p", { class: "quiet" }, "Separate masks fit no equaliser of other programs: search with one mask for that.");
   private documents = h("ul", { class: "takes" });
   private hint = h("p", { class: "quiet" }, "There is nothing to export yet but the session.");
   private status = h("p", { class: "quiet", role: "status" });
@@ -45,11 +46,13 @@ export class Exports {
       this.hint,
       this.audioRow,
       this.programGroup,
+      this.separate,
       h("details", {}, h("summary", {}, "Documents"), this.documents),
       this.status,
     );
     this.aim();
-    this.show(session.state.found !== null, session.state.edit.notes.length > 0);
+    const { found, edit, components } = session.state;
+    this.show(found !== null, edit.notes.length > 0, components.length > 0);
   }
 
   /** Offers all audio formats, and equalisers for other programs. */
@@ -66,10 +69,11 @@ export class Exports {
   }
 
   /** Offers nothing that does not exist: audio needs a change, all else but the session a mask. */
-  show(found: boolean, changed: boolean): void {
+  show(found: boolean, changed: boolean, separate: boolean): void {
     this.hint.hidden = changed;
     this.audioRow.hidden = !changed;
-    this.programGroup.hidden = !found;
+    this.programGroup.hidden = !found || separate;
+    this.separate.hidden = !separate;
     this.documents.replaceChildren(...[...(found ? DOCUMENTS : []), SESSION].map((item) => this.row(item)));
   }
 

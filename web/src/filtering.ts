@@ -12,7 +12,7 @@ import type { Message, Report } from "./filter/worklet";
 import worklet from "./filter/worklet?worker&url";
 
 const KEPT_RANGES = 40;
-const KEPT_CHUNKS = 40; // 3 min
+const KEPT_CHUNKS = 40; // of each mask: 3 min
 const NEAR_S = 2.6; // half of the longest smoothing over time that the page offers, and a frame
 
 interface Pending {
@@ -102,7 +102,9 @@ export class Filtering {
     const first = Math.max(0, chunk(start / rate - near));
     const last = Math.min(Math.floor((grid.frames - 1) / grid.chunk_frames), chunk(stop / rate + near));
     const wanted = [];
-    for (let number = first; number <= last; number++) wanted.push(this.chunk(grid, number));
+    for (let number = first; number <= last; number++) {
+      for (let mask = 0; mask < grid.mean_db.length; mask++) wanted.push(this.chunk(grid, mask, number));
+    }
     await Promise.all(wanted);
   }
 
@@ -124,9 +126,15 @@ export class Filtering {
     this.last = key;
     const id = ++this.edits;
     if (asked) this.pending = [...this.pending.slice(-20), { id, asked }];
-    const weights = edit.shape ? shapeWeights(grid.row_hz, edit.shape) : null;
+    const weights = edit.shape ? shapeWeights(edit.curve ? grid.curve_hz : grid.row_hz, edit.shape) : null;
     this.send({ kind: "edit", id, found: grid.found, edit, weights, gain });
     return true;
+  }
+
+  /** Forgets what a cancelled search found of a mask. */
+  drop(found: number): void {
+    this.of = "";
+    for (const name of this.chunks.keys()) if (name.startsWith(`${found} `)) this.chunks.delete(name);
   }
 
   private async open(context: AudioContext): Promise<boolean> {
@@ -161,12 +169,14 @@ export class Filtering {
   private known(): Promise<Grid> {
     const { id, state, model } = this.session;
     const found = maskOf(state);
-    const of = `${found} ${found === null ? model : ""}`;
+    // What is known of a mask is complete once its search has ended.
+    const of = `${found} ${found === null ? model : ""}${state.part ? " in part" : ""}`;
     if (this.grid && this.of === of) return Promise.resolve(this.grid);
     this.loading ??= get<Grid>(`/sessions/${id}/filter${found === null ? "" : `?found=${found}`}`)
       .then((grid) => {
+        const same = found !== null && this.grid?.found === found;
         [this.grid, this.of] = [grid, of];
-        for (const name of this.chunks.keys()) if (name.startsWith(`${grid.found} `)) this.chunks.delete(name);
+        if (!same) for (const name of this.chunks.keys()) if (name.startsWith(`${grid.found} `)) this.chunks.delete(name);
         this.send({ kind: "grid", grid });
         return grid;
       })
@@ -174,30 +184,30 @@ export class Filtering {
     return this.loading;
   }
 
-  private chunk({ found, chunk_frames, hop_s }: Grid, number: number): Promise<void> {
+  private chunk({ found, chunk_frames, hop_s }: Grid, mask: number, number: number): Promise<void> {
     const { part } = this.session.state;
     // A chunk that a running search has not found wholly is loaded again when there is more.
     const grows = part && (number + 1) * chunk_frames * hop_s > part.seconds;
-    const name = `${found} ${number}${grows ? ` ${part.seconds}` : ""}`;
+    const name = `${found} ${mask} ${number}${grows ? ` ${part.seconds}` : ""}`;
     let chunk = this.chunks.get(name);
     if (chunk) return chunk;
-    const query = found === null ? "" : `?found=${found}`;
-    chunk = ask("GET", `/sessions/${this.session.id}/filter/${number}${query}`).then(async (answer) => {
-      this.send({ kind: "chunk", found, number, steps: new Int16Array(await answer.arrayBuffer()) });
+    const query = found === null ? "" : `&found=${found}`;
+    chunk = ask("GET", `/sessions/${this.session.id}/filter/${number}?mask=${mask}${query}`).then(async (answer) => {
+      this.send({ kind: "chunk", found, mask, number, steps: new Int16Array(await answer.arrayBuffer()) });
     });
     this.chunks.set(name, chunk);
     chunk.catch(() => this.chunks.delete(name));
-    if (this.chunks.size > KEPT_CHUNKS) this.forget();
+    if (this.chunks.size > KEPT_CHUNKS * (this.grid?.mean_db.length ?? 1)) this.forget();
     return chunk;
   }
 
   private forget(): void {
     const oldest = this.chunks.keys().next().value as string;
-    const [found, number] = oldest.split(" ");
+    const [found, mask, number] = oldest.split(" ");
     this.chunks.delete(oldest);
-    const newer = `${found} ${number}`;
+    const newer = `${found} ${mask} ${number}`;
     if ([...this.chunks.keys()].some((name) => name === newer || name.startsWith(`${newer} `))) return;
-    this.send({ kind: "chunk", found: found === "null" ? null : Number(found), number: Number(number), steps: null });
+    this.send({ kind: "chunk", found: found === "null" ? null : Number(found), mask: Number(mask), number: Number(number), steps: null });
   }
 
   private send(message: Message): void {

@@ -5,6 +5,7 @@ import { button, clock, h, icon, say } from "./dom";
 import { header } from "./header";
 import { dropped, openFiles, type Opening } from "./opening";
 import { Recording } from "./recorder";
+import { thumbnail } from "./thumbnail";
 
 const ACCEPTED = "audio/*,.wav,.flac,.aif,.aiff,.mp3,.ogg,.opus,.caf,.w64,.au,.tonewood-session";
 const RECENT = 8;
@@ -116,6 +117,7 @@ export class HomePage {
     return h(
       "li",
       {},
+      thumbnail(session),
       link,
       button(`Rename ${session.title}`, "pencil", () => this.rename(session, link, name), { bare: true, title: "Rename" }),
       button(`Delete ${session.title}`, "trash", () => this.remove(session), { bare: true, title: "Delete" }),

@@ -11,10 +11,12 @@ const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.str
 /** Returns `theirs` with everything that `mine` changed since `base`. */
 export function merged(base: Edit, mine: Edit, theirs: Edit): Edit {
   const shape = same(mine.shape, base.shape) ? theirs.shape : mine.shape;
-  const { shape: _, ...rest } = theirs;
+  const curve = same(mine.curve, base.curve) ? theirs.curve : mine.curve;
+  const { shape: _, curve: __, ...rest } = theirs;
   return {
     ...rest,
     ...(shape && { shape }),
+    ...(curve && { curve }),
     amount: mine.amount === base.amount ? theirs.amount : mine.amount,
     notes: items(base.notes, mine.notes, theirs.notes),
     areas: items(base.areas, mine.areas, theirs.areas),

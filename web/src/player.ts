@@ -132,6 +132,11 @@ export class Player extends EventTarget {
     if (changed && !this.filtering.ready) void this.refresh();
   }
 
+  /** Forgets what a cancelled search found of a mask. */
+  drop(found: number): void {
+    this.filtering.drop(found);
+  }
+
   /** Plays the edit, at the levels that are known now. */
   private level(asked = 0): void {
     const { state } = this.session;

@@ -58,6 +58,17 @@ export class Scope {
     new ResizeObserver(() => this.resized()).observe(picture);
   }
 
+  /** The component that is drawn, if masks are separate. */
+  get component(): string {
+    return this.tiles.component;
+  }
+
+  set component(component: string) {
+    if (component === this.tiles.component) return;
+    this.tiles.component = component;
+    this.before = null; // its tiles are of the other component
+  }
+
   get state(): State {
     return this.drawnState;
   }
@@ -65,6 +76,7 @@ export class Scope {
   set state(state: State) {
     if (state.key !== this.drawnState.key || state.part !== this.drawnState.part) this.before = this.drawnState;
     this.drawnState = state;
+    if (!state.components.includes(this.component)) this.component = state.components[0] ?? "";
   }
 
   /** Draws at the next frame. */

@@ -13,7 +13,7 @@ interface Heard {
   stands(session: Session, job: Job | null): void;
   /** The rendering of an edit was stopped. */
   stopped(): void;
-  /** A first search has found a part of the mask; null when it is over. */
+  /** A search has found a part of the mask; null when it was stopped. */
   found(part: Part | null): void;
 }
 
@@ -29,9 +29,14 @@ export class Searches {
     private session: Session,
     private edits: Edits,
     private heard: Heard,
+    private link: HTMLSelectElement | null,
   ) {
     this.listening = new Listening(session.id, (job) => void this.told(job), () => void this.back());
-    for (const job of session.jobs) void this.told(job);
+  }
+
+  /** Follows the jobs that run already, once the page is built. */
+  begin(): void {
+    for (const job of this.session.jobs) void this.told(job);
   }
 
   destroy(): void {
@@ -59,12 +64,16 @@ export class Searches {
     );
     if (!keep) return;
     await this.edits.settled();
-    await trying(() => post(`/sessions/${this.session.id}/again`, { keep }));
+    await trying(() => post(`/sessions/${this.session.id}/again`, { keep, ...this.options }));
   }
 
   async enhance(force: boolean): Promise<void> {
     await this.edits.settled();
-    await trying(() => post(`/sessions/${this.session.id}/enhance`, { force }));
+    await trying(() => post(`/sessions/${this.session.id}/enhance`, { force, ...this.options }));
+  }
+
+  private get options(): { link?: string } {
+    return this.link ? { link: this.link.value } : {};
   }
 
   explain(): void {
@@ -94,10 +103,11 @@ export class Searches {
 
   /** Passes on what a search has found, not more often than the page can show it. */
   private tellPart(job: Job): void {
-    if (job.kind !== "enhance" || this.session.state.found !== null) return;
-    const part = (job.told.part as Part | undefined) ?? null;
-    if (over(job) && job.state !== "done") this.heard.found(null);
-    else if (part && part.seconds !== this.session.state.part?.seconds && performance.now() - this.partAt > PART_MS) {
+    if (job.kind !== "enhance" && job.kind !== "again") return;
+    const part: Part | null = job.told.part ? { ...job.told.part, job: job.id } : null;
+    if (over(job)) {
+      if (job.state !== "done") this.heard.found(null);
+    } else if (part && part.seconds !== this.session.state.part?.seconds && performance.now() - this.partAt > PART_MS) {
       this.partAt = performance.now();
       this.heard.found(part);
     }
@@ -107,6 +117,7 @@ export class Searches {
   private async back(): Promise<void> {
     if (this.job) say("The studio was restarted and the search was lost: search again.", "error");
     this.job = null;
+    this.heard.found(null);
     this.show();
     await this.look(null);
   }

@@ -1,6 +1,6 @@
 /** The page of one recording: see, hear and edit it. */
 
-import { get, maskOf, put, trying, type Formats, type Job, type Part, type Session, type State } from "./api";
+import { get, inPart, maskOf, put, trying, type Formats, type Job, type Part, type Session, type State } from "./api";
 import { AverageEq } from "./average";
 import type { Box, Tool } from "./blocks";
 import { CertificateCard } from "./certificate";
@@ -10,6 +10,7 @@ import { Exports } from "./exports";
 import { facts } from "./facts";
 import { header } from "./header";
 import { typed } from "./keys";
+import { linkChoice } from "./linking";
 import { Marks } from "./marks";
 import { modelChoice } from "./models";
 import { Overview } from "./overview";
@@ -34,6 +35,8 @@ export class SessionPage {
   private settle = 0;
   private curveTimer = 0;
   private gone = false;
+  private told: State; // by the server
+  private part: Part | null = null; // of a mask that is searched
 
   // parts of the page that change
   private transport: Transport;
@@ -46,8 +49,11 @@ export class SessionPage {
   private certificate = new CertificateCard(() => void this.searches.enhance(true));
   private marks: Marks;
   private exports: Exports;
+  private link: HTMLSelectElement | null;
 
   constructor(private session: Session) {
+    this.told = session.state;
+    this.link = linkChoice(session);
     this.edits = new Edits(session, (state) => this.accept(state));
     this.player = new Player(session);
     this.scope = new Scope(session);
@@ -70,6 +76,7 @@ export class SessionPage {
       cleared: () => this.marks.select(null),
       layered: (layer) => layer === "saliency" && !session.saliency && this.searches.explain(),
       axis: (axis) => void this.axis(axis),
+      turned: () => void this.loadCurve(),
     });
     this.marks = new Marks(this.edits, this.scope, this.player, (box) => this.solo(box));
     this.shape = new ShapeCard(this.marks);
@@ -78,10 +85,11 @@ export class SessionPage {
       stands: (told, job) => this.stands(told, job),
       stopped: () => this.settleIfNeeded(),
       found: (part) => this.partly(part),
-    });
+    }, this.link);
     this.exports = new Exports(session, () => this.edits.settled());
     this.build();
     this.connect();
+    this.searches.begin();
     void this.load();
   }
 
@@ -109,7 +117,7 @@ export class SessionPage {
       skip,
       header(
         [this.title(), h("span", { class: "facts quiet" }, facts(session))],
-        [h("div", { class: "enhance" }, modelChoice(session, () => this.show()), this.enhanceButton)],
+        [h("div", { class: "enhance" }, modelChoice(session, () => this.show()), this.link, this.enhanceButton)],
       ),
       h(
         "div",
@@ -147,7 +155,7 @@ export class SessionPage {
     scope.onchange = () => {
       this.marks.lay();
       scope.loop(player.loop);
-      this.eq.draw(this.edits.now.amount);
+      this.eq.draw(this.edits.now);
       scope.playhead(player.position, false);
       this.overview.window(scope.scale);
       if (this.eq.follows) {
@@ -165,7 +173,7 @@ export class SessionPage {
       const [{ peaks }, formats] = await Promise.all([
         get<{ peaks: number[] }>(`/sessions/${this.session.id}/waveform`),
         get<Formats>("/formats"),
-        this.eq.load(this.session),
+        this.eq.load(this.session, this.scope.component),
       ]);
       if (this.gone) return;
       this.overview.draw(peaks);
@@ -224,12 +232,12 @@ export class SessionPage {
     (this.enhanceButton.lastChild as HTMLElement).textContent = act;
     this.enhanceButton.classList.toggle("primary", !found || other);
     this.certificate.show(state, this.session.model);
-    this.exports.show(found, found || notes.length > 0);
+    this.exports.show(found, found || notes.length > 0, state.components.length > 0);
     this.shape.show(found);
     this.marks.lay();
     this.summarise();
     this.scope.draw();
-    this.eq.draw(amount);
+    this.eq.draw(this.edits.now);
   }
 
   /** Says in words what the picture shows. */
@@ -261,14 +269,14 @@ export class SessionPage {
     this.player.preview(this.edits.now);
     this.scope.amount = amount;
     this.scope.draw();
-    this.eq.draw(amount);
+    this.eq.draw(this.edits.now);
   }
 
   /** A part of the mask is seen and heard while the rest is searched. */
   private partly(part: Part | null): void {
-    this.session.state = { ...this.session.state, part };
-    this.show();
-    this.player.accept(this.edits.rest ? null : this.edits.now, false);
+    if (!part && this.part) this.player.drop(this.part.found);
+    this.part = part;
+    this.accept(this.told);
   }
 
   /** The page is closed: the pending edit is sent now. */
@@ -280,7 +288,8 @@ export class SessionPage {
   private accept(state: State): void {
     const changed = state.key !== this.session.state.key;
     const curve = changed || state.found !== this.session.state.found;
-    this.session.state = state.found === null ? { ...state, part: this.session.state.part } : state;
+    this.told = state;
+    this.session.state = inPart(state, this.part);
     this.show();
     this.player.accept(this.edits.rest ? null : this.edits.now, changed);
     if (curve) void this.loadCurve();
@@ -288,13 +297,13 @@ export class SessionPage {
   }
 
   private async loadCurve(): Promise<void> {
-    await trying(() => this.eq.load(this.session));
+    await trying(() => this.eq.load(this.session, this.scope.component));
     this.showCurve();
   }
 
   private showCurve(): void {
     const { scope, eq } = this;
-    eq.draw(this.edits.now.amount);
+    eq.draw(this.edits.now);
     if (scope.reach !== eq.reach) {
       scope.reach = eq.reach; // one scale for the curve and for the colours
       scope.draw();
@@ -305,15 +314,15 @@ export class SessionPage {
 
   /** An edit that is not rendered yet is rendered soon, also one of a page that was closed. */
   private settleIfNeeded(): void {
-    const { whole, found, edit } = this.session.state;
-    if (!this.gone && !whole && (found !== null || edit.notes.length)) this.settleSoon();
+    const { whole, found, edit, part } = this.session.state;
+    if (!this.gone && !part && !whole && (found !== null || edit.notes.length)) this.settleSoon();
   }
 
   /** Starts the full rendering when the edit has not changed for a moment. */
   private settleSoon(): void {
     clearTimeout(this.settle);
     this.settle = window.setTimeout(() => {
-      if (!this.gone && !this.session.state.whole) this.searches.whole();
+      if (!this.gone && !this.told.whole) this.searches.whole();
     }, SETTLE_MS);
   }
 
@@ -341,6 +350,7 @@ export class SessionPage {
   /** Applies the session after a job, or when the server is reachable again. */
   private stands(told: Session, job: Job | null): void {
     if (!job && this.edits.resend()) return;
+    if (job?.kind === "enhance" || job?.kind === "again") this.part = null;
     this.session.saliency = told.saliency;
     const first = this.session.state.found === null && told.state.found !== null;
     this.edits.receive(told.state);

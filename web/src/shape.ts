@@ -1,6 +1,7 @@
-/** The shape of the automatic EQ: smoothing, limits, cuts or boosts. */
+/** The shape of the automatic EQ: smoothing, limits, cuts or boosts, and a curve. */
 
 import type { Edit, Shape } from "./api";
+import { CurveRow } from "./curve";
 import { card, h, hertz } from "./dom";
 import { Slider } from "./slider";
 
@@ -30,8 +31,10 @@ export class ShapeCard {
   readonly element: HTMLElement;
   private sliders: { slider: Slider; value: (shape: Shape) => number }[] = [];
   private directions: HTMLElement;
+  private curve: CurveRow;
 
   constructor(private desk: Desk) {
+    this.curve = new CurveRow(desk);
     const width = (value: number, unit: string, digits: number) => (value ? `${value.toFixed(digits)} ${unit}` : "off");
     const rows = [
       this.row("Smooth, pitch", { min: 0, max: 2, step: 0.05, reset: 0, text: (it) => width(it, "oct", 2) },
@@ -51,11 +54,12 @@ export class ShapeCard {
         h("button", { type: "button", "data-direction": direction, onclick: () => this.desk.keep(this.shaped((shape) => ({ ...shape, direction }))) }, name),
       ),
     );
-    this.element = card("Shape of the automatic EQ", ...rows, this.directions);
+    this.element = card("Shape of the automatic EQ", ...rows, this.directions, this.curve.element);
   }
 
   show(found: boolean): void {
     this.element.hidden = !found;
+    this.curve.show();
     const shape = this.desk.edit.shape ?? DEFAULT;
     for (const { slider, value } of this.sliders) slider.show(value(shape));
     for (const element of this.directions.children) {

@@ -30,6 +30,7 @@ const SALIENCY_REACH = 31;
 const QUIET = 0.03; // share of the level scale below which nothing sounds
 
 export class Tiles {
+  component = ""; // whose levels and gains are drawn, if masks are separate
   private tiles = new Map<string, Tile>();
   private turn = 0;
   private top = 110; // byte of the brightest level
@@ -98,7 +99,7 @@ export class Tiles {
     const { columns } = this.session.axes;
     const levels = under?.bytes ?? null;
     const amount = kind === "mask" ? paint.amount : 1;
-    const key = `${paint.dark}${amount.toFixed(3)}${paint.reach}${paint.flat}${levels ? this.top : ""}`;
+    const key = `${paint.dark}${amount.toFixed(3)}${paint.reach}${paint.flat}${levels ? `${this.top}${under?.name}` : ""}`;
     const table = gainColours(amount, kind === "mask" ? paint.reach : SALIENCY_REACH, paint.flat);
     const shares = Float32Array.from({ length: 256 }, (_, byte) => levelShare(byte, this.top));
     const { ground, line } = neutral();
@@ -132,10 +133,11 @@ export class Tiles {
 
   private name(kind: Kind, axis: AxisName, level: number, number: number, state: State): string {
     const { part } = state;
-    const grown = kind === "mask" && part ? `&found=${part.found}&of=${part.seconds}` : "";
-    const key = kind === "mask" || kind === "output" ? `?key=${state.key}${grown}` : "";
-    const digest = kind === "saliency" ? `?of=${this.session.saliency?.digest}` : "";
-    return `${kind}/${axis}/${level}/${number}${key}${digest}`;
+    const grown = kind === "mask" && part ? `&found=${part.found}&of=${part.job}-${part.seconds}` : "";
+    const key = kind === "mask" || kind === "output" ? `&key=${state.key}${grown}` : "";
+    const digest = kind === "saliency" ? `&of=${this.session.saliency?.digest}` : "";
+    const component = kind !== "saliency" && this.component ? `&component=${this.component}` : "";
+    return `${kind}/${axis}/${level}/${number}?${key}${digest}${component}`.replace("?&", "?").replace(/\?$/, "");
   }
 
   private async fetch(tile: Tile, level: boolean): Promise<void> {

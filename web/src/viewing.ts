@@ -1,9 +1,11 @@
 /** Controls of the picture: tools, zoom, what it shows. */
 
+import type { State } from "./api";
 import type { Box, Tool } from "./blocks";
 import { button, clock, decibels, h, hertz, icon } from "./dom";
 import { follow } from "./drawing";
 import { legend } from "./legend";
+import { componentTitle } from "./linking";
 import { pitch } from "./pitch";
 import type { Player } from "./player";
 import type { AxisName } from "./scale";
@@ -34,6 +36,8 @@ interface Heard {
   cleared(): void;
   layered(layer: Layer): void;
   axis(axis: AxisName): void;
+  /** Another component is drawn. */
+  turned(): void;
 }
 
 export class Viewing {
@@ -43,6 +47,7 @@ export class Viewing {
   private views = h("div", { class: "segmented views", role: "group", "aria-label": "View" });
   private undo: HTMLButtonElement;
   private redo: HTMLButtonElement;
+  private components = h("div", { class: "segmented components", role: "group", "aria-label": "Mask of", hidden: true });
   readonly readout = h("p", { class: "readout", "aria-hidden": "true" });
   private legendSlot = h("div", { class: "legend-slot" });
   private opacity: Slider;
@@ -82,7 +87,7 @@ export class Viewing {
     );
     this.opacityField = h("div", { class: "choice opacity" }, h("span", { "aria-hidden": "true" }, "Opacity"), this.opacity.input);
     this.elements = [
-      h("div", { class: "bar under" }, this.tools, this.undo, this.redo, ...zooms, h("span", { class: "gap" }), this.views),
+      h("div", { class: "bar under" }, this.tools, this.undo, this.redo, ...zooms, h("span", { class: "gap" }), this.components, this.views),
       h("div", { class: "bar under" }, ...this.choices(), this.opacityField, h("span", { class: "gap" }), this.legendSlot),
     ];
     this.touches = new Touches(scope);
@@ -105,15 +110,34 @@ export class Viewing {
     this.look(scope.view);
   }
 
-  show(state: { undo: boolean; redo: boolean }): void {
+  show(state: State): void {
     this.undo.disabled = !state.undo;
     this.redo.disabled = !state.redo;
+    this.showComponents(state.components);
     this.showLegend();
   }
 
   showLegend(): void {
     const { scope } = this;
     this.legendSlot.replaceChildren(legend(scope.covered ? scope.shows : "none", scope.reach));
+  }
+
+  /** Offers the components that have masks of their own. */
+  private showComponents(names: string[]): void {
+    this.components.hidden = names.length === 0;
+    const shown = [...this.components.children].map((element) => element.getAttribute("data-component"));
+    if (shown.join() !== names.join()) {
+      const act = (name: string) => {
+        this.scope.component = name;
+        press(this.components, "data-component", name);
+        this.scope.draw();
+        this.heard.turned();
+      };
+      this.components.replaceChildren(
+        ...names.map((name) => h("button", { type: "button", "data-component": name, onclick: () => act(name) }, componentTitle(name, names.length))),
+      );
+    }
+    press(this.components, "data-component", this.scope.component);
   }
 
   choose(tool: Tool): void {

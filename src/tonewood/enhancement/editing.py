@@ -1,36 +1,47 @@
-"""Edit a mask with notes and regions, render the edit, and search again around pinned notes."""
+"""Edit a mask with notes and regions, and render the edit."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from tonewood.dsp.chunking import ArrayTimeSeries, split_segments
+from tonewood.dsp.chunking import ArrayTimeSeries, LazyTimeSeries, mean_series
 from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
-from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
+from tonewood.enhancement.analysis import ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_share
-from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid, settings_for_model
-from tonewood.enhancement.pipeline import Enhancement
-from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
 from tonewood.mask.certificate import Certificate, share_text
-from tonewood.mask.components import shape_mask
-from tonewood.mask.mask import Mask, moving_average, moving_average_gradient
-from tonewood.mask.render import RenderResult, render_through_mask
-from tonewood.mask.search import SearchStep, StickyNotes, render_sticky_notes
+from tonewood.mask.components import (
+    add_curve,
+    curve_rows,
+    filter_components,
+    scored_masks,
+    shape_mask,
+)
+from tonewood.mask.mask import Mask
+from tonewood.mask.render import RenderResult, render_through_masks
+from tonewood.mask.search import StickyNotes, render_sticky_notes
 from tonewood.model.model import Model
-from tonewood.setting_types import Settings
-from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT, EnhanceSettings, NoteSettings, ShapeSettings
-from tonewood.utils.arrays import FloatArray, Levels
+from tonewood.setting_types import ChannelLink, Settings
+from tonewood.settings import (
+    MAX_AMOUNT,
+    MIN_AMOUNT,
+    CurveSettings,
+    EnhanceSettings,
+    NoteSettings,
+    ShapeSettings,
+)
+from tonewood.utils.arrays import FloatArray, Levels, Samples
 
 _ROW_REFINEMENT = 4  # rows of an edited mask for each row of the found mask
 _MAX_EDIT_HZ = 20_000.0  # of hearing; the found mask ends at half the analysis rate, 8 kHz by default
 EDIT_EDGE_HZ, EDIT_EDGE_SECONDS = NoteSettings().smooth_hz, NoteSettings().smooth_ms / 1000
 """Longest ramps at the edges of notes and regions."""
+MAX_CURVE_POINTS = 500
+"""Points of an edit's curve: a history of as many edits stays small."""
 
 
 class Note(Settings, strict=True):
@@ -63,13 +74,28 @@ class EditRegion(Settings, strict=True):
 class Edit(Settings, strict=True):
     """All edits of a found mask; the amount scales everything, in dB.
 
-    The shape applies to the found mask; notes keep theirs.
+    The curve joins the static part of the found mask, and the shape applies to both; notes keep theirs.
     """
 
     amount: float = Field(1.0, ge=MIN_AMOUNT, le=MAX_AMOUNT)
     shape: ShapeSettings = Field(ShapeSettings(), exclude_if=lambda shape: shape == ShapeSettings())
+    curve: CurveSettings = Field(CurveSettings(), exclude_if=lambda curve: curve == CurveSettings())
     notes: tuple[Note, ...] = Field((), max_length=200, strict=False)
     areas: tuple[EditRegion, ...] = Field((), max_length=50, strict=False)
+
+    @field_validator("curve")
+    @classmethod
+    def _check_curve(cls, curve: CurveSettings) -> CurveSettings:
+        if len(curve.points) > MAX_CURVE_POINTS:
+            raise ValueError(
+                f"the curve has {len(curve.points)} points; {MAX_CURVE_POINTS} are possible: use fewer"
+            )
+        return curve
+
+    @property
+    def has_blocks(self) -> bool:
+        """True if notes or regions change the mask."""
+        return bool(self.audible_notes or self.areas)
 
     @property
     def audible_notes(self) -> tuple[Note, ...]:
@@ -85,24 +111,23 @@ class Edit(Settings, strict=True):
 def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: float = 0.0) -> Mask:
     """Return the mask of an edit at full amount: regions scaled, notes added.
 
-    Without notes and regions it is the found mask itself. Otherwise it has rows four times as fine, up
-    to 20 kHz; the found mask is interpolated between its rows. Every cell depends on its own position
-    only, so a range of a mask can be composed alone.
+    Without notes and regions it is the found mask itself. Every cell depends on its own position only, so
+    a range of a mask can be composed alone.
 
     Parameters
     ----------
     found_mask : Mask
-        In the shape of the edit, as `shape_for_edit` returns it.
+        As `shape_for_edit` returns it.
     start_s : float
         Time of the first frame, if `found_mask` is a range of a mask.
     """
-    if not edit.audible_notes and not edit.areas:
-        # A shaped mask is quantized, as it is stored.
-        return found_mask if edit.shape == ShapeSettings() else found_mask.quantize()
-    hz = refine_rows(found_mask.hz)
+    if not edit.has_blocks:
+        # What is computed is quantized, as it is stored.
+        is_found = edit.shape == ShapeSettings() and not edit.curve.points
+        return found_mask if is_found else found_mask.quantize()
+    gain = found_mask.gain_db
     frame_s = np.arange(found_mask.frames) * found_mask.hop_seconds
-    gain = found_mask.gain_at(hz, frame_s)
-    row_hz, at_s = hz.astype(np.float32), (frame_s + start_s).astype(np.float32)
+    row_hz, at_s = found_mask.hz.astype(np.float32), (frame_s + start_s).astype(np.float32)
     for region in edit.areas:
         coverage = note_coverage([_region_as_note(region)], row_hz, at_s)
         gain = gain * (
@@ -110,9 +135,7 @@ def compose_mask(found_mask: Mask, edit: Edit, max_gain_db: float, start_s: floa
         )  # 1 outside the region, its amount inside
     if edit.audible_notes:
         gain = gain + notes_mask(edit.audible_notes, row_hz, at_s)
-    # Up to the highest row, because notes may lie above the rows of the found mask.
-    mask = Mask(gain, hz, found_mask.hop_seconds, max(found_mask.top_hz, float(hz[-1])))
-    return mask.clip(max_gain_db).quantize()
+    return found_mask.with_gains(gain).clip(max_gain_db).quantize()
 
 
 def refine_rows(hz: FloatArray) -> FloatArray:
@@ -132,7 +155,13 @@ def notes_mask(notes: Sequence[Note], row_hz: FloatArray, frame_s: FloatArray) -
 
 
 def render_range(
-    samples: NDArray[np.float32], rate: int, mask: Mask, model: Model, start: int, stop: int
+    samples: NDArray[np.float32],
+    rate: int,
+    masks: Sequence[Mask],
+    model: Model,
+    start: int,
+    stop: int,
+    link: ChannelLink = "all",
 ) -> NDArray[np.float32]:
     """Render samples [start, stop) of a recording (channels, samples), without loudness matching.
 
@@ -141,17 +170,18 @@ def render_range(
 
     Parameters
     ----------
-    mask : Mask
-        Of the whole recording, or of this range as `compose_mask_range` returns it.
+    masks : sequence of Mask
+        Of each component, of the whole recording, or of this range as `compose_mask_range` returns it.
     """
     spectrum = model.settings.spectrum
     begin, end, first_s = _range_margins(samples.shape[1], rate, model, start, stop)
-    output = filter_recording(
-        np.ascontiguousarray(samples[:, begin:end]),
-        rate,
-        lambda hz, seconds: mask.gain_at(hz, seconds + (begin / rate - first_s)),
-        spectrum,
-    )
+
+    def filter_part(part: Samples, mask: Mask) -> Samples:
+        return filter_recording(
+            part, rate, lambda hz, seconds: mask.gain_at(hz, seconds + (begin / rate - first_s)), spectrum
+        )
+
+    output = filter_components(np.ascontiguousarray(samples[:, begin:end]), masks, link, filter_part)
     return output[:, start - begin : stop - begin]
 
 
@@ -176,8 +206,23 @@ def compose_mask_range(
 
 
 def shape_for_edit(found_mask: Mask, edit: Edit) -> Mask:
-    """Return the found mask in the shape of an edit: what `compose_mask` composes with its notes."""
-    return shape_mask(found_mask, edit.shape, edit.amount)
+    """Return the found mask with the curve and in the shape of an edit, computed when it is read.
+
+    With notes or regions it has rows four times as fine, up to 20 kHz, interpolated between its own.
+    """
+    shaped = shape_mask(add_curve(found_mask, edit.curve), edit.shape, edit.amount)
+    if not edit.has_blocks:
+        return shaped
+    hz = refine_rows(found_mask.hz)
+    if edit.curve.points:
+        hz = curve_rows(hz)
+
+    def read(start: int, stop: int) -> Levels:
+        part = shaped.slice_frames(start, min(stop, shaped.frames))
+        return part.gain_at(hz, np.arange(part.frames) * shaped.hop_seconds)
+
+    # Up to the highest row, because notes may lie above the rows of the found mask.
+    return shaped.with_gains(LazyTimeSeries(shaped.frames, read), hz, max(shaped.top_hz, float(hz[-1])))
 
 
 def _range_margins(length: int, rate: int, model: Model, start: int, stop: int) -> tuple[int, int, float]:
@@ -238,7 +283,6 @@ def _note_profiles(notes: Sequence[Note], row_hz: FloatArray, frame_s: FloatArra
 class EditResult:
     """Rendered edit and its certificate."""
 
-    mask: Mask
     rendered: RenderResult
     certificate: Certificate
 
@@ -247,7 +291,7 @@ def render_edit(
     samples: NDArray[np.float32],
     rate: int,
     model: Model,
-    mask: Mask,
+    masks: Sequence[Mask],
     edit: Edit,
     settings: EnhanceSettings,
     found_certificate: Certificate,
@@ -256,21 +300,24 @@ def render_edit(
 
     Parameters
     ----------
-    mask : Mask
-        As `compose_mask` returns it.
+    masks : sequence of Mask
+        Of each component, as `compose_mask` returns it.
     found_certificate : Certificate
         Of the found mask; what it says about the input holds for every edit.
     """
     render = settings.render.replace(amount=edit.amount)
-    output = render_through_mask(samples, rate, mask, render, model.settings.spectrum)
+    output = render_through_masks(samples, rate, masks, render, model.settings.spectrum)
+    scored = scored_masks(masks, render.link)
     rows = analyse_source(ArraySource(samples, rate), model, with_pitch=False).rows_db
-    frames = np.arange(rows.frames) * mask.hop_seconds
+    frames = np.arange(rows.frames) * masks[0].hop_seconds
     hz = center_frequencies(model.settings.scorer.bands, model.settings.spectrum)
 
     def measure(amount: float, sound: NDArray[np.float32]) -> RenderedMask:
         return RenderedMask(
-            mask_db=ArrayTimeSeries(mask.gain_at(hz, frames) * np.float32(amount)),
-            roughness_db=mask.roughness_db * abs(amount),
+            mask_db=mean_series(
+                [ArrayTimeSeries(mask.gain_at(hz, frames) * np.float32(amount)) for mask in scored]
+            ),
+            roughness_db=max(mask.roughness_db for mask in scored) * abs(amount),
             input_db=rows,
             output_db=analyse_source(ArraySource(sound, rate), model, with_pitch=False).rows_db,
         )
@@ -278,118 +325,12 @@ def render_edit(
     applied = measure(edit.amount, output.samples)
     whole = None
     if edit.amount < 1:
-        in_full = render_through_mask(
-            samples, rate, mask, render.replace(amount=1.0, match=False), model.settings.spectrum
+        in_full = render_through_masks(
+            samples, rate, masks, render.replace(amount=1.0, match=False), model.settings.spectrum
         )
         whole = measure(1.0, in_full.samples)
     before = InputMeasurements.of_certificate(found_certificate)
     share = share_text(render.model_copy(update={"shape": edit.shape}))
     change = np.abs(output.samples / output.factor - samples).max() / (np.abs(samples).max() or 1.0)
     certificate = certify_share(applied, whole, share, float(change), before, model, settings.certificate)
-    return EditResult(mask, output, certificate)
-
-
-class _Pins(NamedTuple):
-    """Pinned notes on the grid of a search, each [row, frame].
-
-    Attributes
-    ----------
-    coverage : array
-        0 outside of the notes, 1 inside.
-    notes_db : array
-        Mask of the notes that are not muted.
-    mask_db : array
-        Found mask and notes together: what stays under the pins.
-    """
-
-    coverage: Levels
-    notes_db: Levels
-    mask_db: Levels
-
-
-def _place_pins(found_mask: Mask, pinned: tuple[Note, ...], hz: FloatArray, frames: int) -> _Pins:
-    frame_s = np.arange(frames, dtype=np.float32) * np.float32(found_mask.hop_seconds)
-    row_hz = hz.astype(np.float32)
-    audible = tuple(note for note in pinned if not note.muted)
-    notes_db = np.zeros((len(row_hz), frames), dtype=np.float32)
-    if audible:
-        notes_db = notes_mask(audible, row_hz, frame_s)
-    found_db = found_mask.gain_at(hz, frame_s.astype(np.float64))
-    return _Pins(note_coverage(pinned, row_hz, frame_s), notes_db, found_db + notes_db)
-
-
-class _PinnedMask:
-    """Mask parametrisation that is fixed under pinned notes and free elsewhere."""
-
-    def __init__(self, start_db: Levels, pins: _Pins, smooth_frames: int) -> None:
-        self.start_db, self.pins = start_db, pins
-        self.smooth_frames = smooth_frames
-        self.values: Levels = np.zeros_like(start_db)
-
-    def mask(self) -> Levels:
-        """Return the mask [row, frame]: pinned where covered, else start plus the smoothed change."""
-        # Blended, so that the edges of a pinned note are as smooth as those of the note itself.
-        free = self.start_db + moving_average(self.values, self.smooth_frames)
-        return free + self.pins.coverage * (self.pins.mask_db - free)
-
-    def gradient(self, mask_gradient: Levels) -> Levels:
-        """Return the gradient of the change before its smoothing; none where pins cover the mask."""
-        return moving_average_gradient((1 - self.pins.coverage) * mask_gradient, self.smooth_frames)
-
-
-def _search_free_cells(
-    recording: Analysis, grid: MaskGrid, model: Model, pins: _Pins, settings: EnhanceSettings
-) -> Iterator[SearchStep]:
-    """Search the mask of a whole recording, except where pinned notes cover it."""
-    frames = recording.rows_db.frames
-    prior = find_prior_mask(settings.prior.kind, recording, grid.hz, model, fade=not settings.force)
-    prior_db = prior.mask_db.read(0, frames)
-    # Under the pins the mask stays, so its distance from the prior must not count there.
-    centre_db = ArrayTimeSeries(prior_db + pins.coverage * (pins.mask_db - prior_db))
-    search_settings = settings.replace(search=dict(stop_at_reference=False))
-    mask_search = MaskSearch(model, search_settings, recording, grid, PriorMask(centre_db, prior.level_db))
-    (segment,) = split_segments(frames, frames)
-    smooth_frames = model.settings.spectrum.to_frames(settings.search.smooth_ms / 1000)
-    # Starts from the prior, as a first search does; the found mask is only kept under the pins.
-    return mask_search.steps(segment, _PinnedMask(prior_db, pins, smooth_frames))
-
-
-def search_around_pins(
-    samples: NDArray[np.float32],
-    rate: int,
-    model: Model,
-    found_mask: Mask,
-    pinned: tuple[Note, ...],
-    settings: EnhanceSettings,
-    certificate: Certificate,
-) -> Iterator[SearchStep | Enhancement]:
-    """Search a new mask around pinned notes; yields every search step and, last, the result.
-
-    Under a pinned note the mask stays as it is, and the search takes it into account. The result's
-    mask is without the notes, to be composed with them; its audio and certificate are with them.
-    """
-    settings = settings_for_model(settings, model)
-    recording = analyse_source(ArraySource(samples, rate), model)
-    grid = mask_grid(recording, model, settings.method)
-    pins = _place_pins(found_mask, pinned, grid.hz, recording.rows_db.frames)
-    step: SearchStep | None = None
-    for step in _search_free_cells(recording, grid, model, pins, settings):
-        yield step
-    assert step is not None
-    gain = step.mask_db - pins.notes_db
-    mask = Mask(gain, grid.hz, found_mask.hop_seconds, model.settings.spectrum.rate / 2)
-    mask = mask.clip(settings.render.max_gain_db).quantize()
-    # The result is rendered with the notes, but its mask is stored without: the user can still move them.
-    edit = Edit(amount=settings.render.amount, notes=pinned)
-    composed = compose_mask(mask, edit, settings.render.max_gain_db)
-    result = render_edit(samples, rate, model, composed, edit, settings, certificate)
-    yield Enhancement(
-        mask=mask,
-        prior=settings.prior.kind,
-        steps=step.number,
-        certificate=result.certificate,
-        settings=settings,
-        spectrum=model.settings.spectrum,
-        rate=rate,
-        rendered=result.rendered,
-    )
+    return EditResult(output, certificate)

@@ -284,7 +284,7 @@ def find_mask(
     search = MaskSearch(model, settings, analysis, grid, prior, departure_db)
 
     undivided = kind in ("random", "blocks") or settings.search.beta > 0
-    segments = _search_segments(frames, undivided, model, settings.search)
+    segments = search_segments(frames, undivided, model, settings.search)
     gains, n_steps, hop = DiskArray(len(grid.hz), scratch_dir), 0, spectrum.hop / spectrum.rate
     for steps in parallel_iterate(search.steps, segments):
         for step in steps:
@@ -297,7 +297,7 @@ def find_mask(
     return FoundMask(Mask(gains, grid.hz, hop, spectrum.rate / 2), n_steps)
 
 
-def _search_segments(
+def search_segments(
     frames: int, undivided: bool, model: Model, settings: SearchSettings
 ) -> Iterator[Segment]:
     """Split a recording for the search, at multiples of the guide's pooling."""
@@ -378,7 +378,8 @@ class FoundRecording(NamedTuple):
     settings: EnhanceSettings
 
 
-def _check_link(channels: int, link: ChannelLink) -> None:
+def check_link(channels: int, link: ChannelLink) -> None:
+    """Raise AudioError unless a recording of so many channels can have masks of its own for a link."""
     if link == "mid-side" and channels > 2:
         raise AudioError(
             f"the recording has {channels} channels, and mid and side need 2: use --link off for a mask of "
@@ -401,7 +402,7 @@ def find_masks(
         Of the recording, with pitches, if it was made already.
     """
     link = settings.render.link
-    _check_link(source.channels, link)
+    check_link(source.channels, link)
     count = count_components(source.channels, link)
     if count == 1:
         return (yield from _find_component_mask(source, model, settings, scratch_dir, analysis))

@@ -36,6 +36,7 @@ from tonewood.enhancement.certification import (
 from tonewood.enhancement.mask_search import FoundMask, find_masks
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.mask.certificate import Certificate, Change, share_text
+from tonewood.mask.components import scored_masks
 from tonewood.mask.mask import Mask, resample_mask
 from tonewood.mask.render import (
     ChunkRenderer,
@@ -392,9 +393,7 @@ def render_and_certify(
     scorer_hz = center_frequencies(model.settings.scorer.bands, spectrum)
 
     def rendered(part: RenderSettings, output_db: TimeSeries) -> RenderedMask:
-        # Scores are of the mean of the channels: of the mid alone, or of all channels alike.
-        scored = masks[:1] if render.link == "mid-side" else masks
-        applied = [effective_mask(mask, part, spectrum) for mask in scored]
+        applied = [effective_mask(mask, part, spectrum) for mask in scored_masks(masks, render.link)]
         # On the scorer's rows, whatever grid the method found the masks on.
         hop, frames = spectrum.hop / spectrum.rate, analysis.rows_db.frames
         mask_db = mean_series([resample_mask(mask, scorer_hz, hop, frames) for mask in applied])

@@ -4,7 +4,7 @@
 recording whose channels, or mid and side, have masks of their own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ def add_curve(mask: Mask, curve: CurveSettings) -> Mask:
     if not curve.points:
         return mask
     base = select_component(mask, "dynamics-of-bands") if curve.replaces_static else mask
-    hz = np.union1d(mask.hz, _CURVE_HZ)
+    hz = curve_rows(mask.hz)
     at_hz, at_db = np.array(curve.points).T
     curve_db = np.interp(np.log(np.maximum(hz, 1e-3)), np.log(at_hz), at_db).astype(np.float32)[:, None]
 
@@ -62,6 +62,12 @@ def add_curve(mask: Mask, curve: CurveSettings) -> Mask:
         return gain_db
 
     return mask.with_gains(LazyTimeSeries(mask.frames, read), hz, max(mask.top_hz, float(hz[-1])))
+
+
+def curve_rows(hz: FloatArray) -> FloatArray:
+    """Return the rows of a mask with a curve: its own, and those of the curve."""
+    rows: FloatArray = np.union1d(hz, _CURVE_HZ)
+    return rows
 
 
 def limit_to_aspect(mask: Mask, aspect: AspectSettings, reach_s: float, *, first_frame: int = 0) -> Mask:
@@ -274,6 +280,28 @@ def join_components(parts: Samples, link: ChannelLink) -> Samples:
         return parts
     mid, side = parts
     return np.stack([mid + side, mid - side])
+
+
+def filter_components(
+    samples: Samples,
+    masks: Sequence[Mask],
+    link: ChannelLink,
+    filter_part: Callable[[Samples, Mask], Samples],
+) -> Samples:
+    """Return samples (channels, samples) of which each component was filtered through its mask."""
+    if len(masks) == 1:
+        return filter_part(samples, masks[0])
+    parts = split_components(samples, link)
+    outputs = [filter_part(part[None], mask) for part, mask in zip(parts, masks, strict=True)]
+    return join_components(np.concatenate(outputs), link)
+
+
+def scored_masks(masks: Sequence[Mask], link: ChannelLink) -> Sequence[Mask]:
+    """Return the masks that scores depend on, which are of the mean of the channels.
+
+    That mean is the mid alone, or contains all channels alike.
+    """
+    return masks[:1] if link == "mid-side" else masks
 
 
 def shape_mask(mask: Mask, shape: ShapeSettings, amount: float = 1.0) -> Mask:

@@ -5,9 +5,11 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from tonewood.errors import CallError, failure_reason, printable
 
-_MAX_BYTES = 1 << 20
+MAX_CURVE_BYTES = 1 << 20
 _MAX_POINTS = 5_000
 _COMMENTS = ("*", "#", ";", "//")
 _FREQUENCY_COLUMNS = ("frequency", "freq", "hz", "freq(hz)", "frequency (hz)", "frequency_hz")
@@ -28,20 +30,35 @@ def read_curve(path: Path) -> CurvePoints:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            content = file.read(MAX_CURVE_BYTES + 1)
     except OSError as error:
         raise CallError(
             f"{printable(path)} cannot be read ({failure_reason(error)}): check the file"
         ) from None
-    if len(content) > _MAX_BYTES:
-        raise CallError(f"{printable(path)} is over {_MAX_BYTES >> 20} MiB: give a table of Hz and dB")
+    return parse_curve_file(content, path)
+
+
+def parse_curve_file(content: bytes, name: str | Path) -> CurvePoints:
+    """Return the points of a curve file's content; CallError names the file if it is not a curve."""
+    if len(content) > MAX_CURVE_BYTES:
+        raise CallError(f"{printable(name)} is over {MAX_CURVE_BYTES >> 20} MiB: give a table of Hz and dB")
     try:
         return parse_curve(content.decode("utf-8-sig", errors="replace"))
     except ValueError as error:
         raise CallError(
-            f"{printable(path)} is not a curve ({printable(str(error))}): give lines of Hz and dB by rising "
+            f"{printable(name)} is not a curve ({printable(str(error))}): give lines of Hz and dB by rising "
             "frequency, as in 100,-2.5"
         ) from None
+
+
+def thin_curve(points: CurvePoints, most: int) -> CurvePoints:
+    """Return a curve with at most `most` points, equally spaced in octaves if it has more."""
+    if len(points) <= most:
+        return points
+    at_hz, at_db = np.array(points).T
+    hz = np.geomspace(at_hz[0], at_hz[-1], most)
+    gain_db = np.interp(np.log(hz), np.log(at_hz), at_db)
+    return tuple(zip(hz.tolist(), gain_db.round(3).tolist(), strict=True))
 
 
 def parse_curve(text: str) -> CurvePoints:

@@ -18,11 +18,10 @@ from tonewood.dsp.loudness import integrated_loudness, k_weighting_db, true_peak
 from tonewood.dsp.stft import filter_chunk, filter_margin
 from tonewood.mask.components import (
     add_curve,
-    join_components,
+    filter_components,
     limit_to_aspect,
     select_component,
     shape_mask,
-    split_components,
 )
 from tonewood.mask.mask import Mask
 from tonewood.setting_types import ChannelLink
@@ -77,7 +76,18 @@ def render_through_mask(
     settings: RenderSettings,
     spectrum: SpectrumSettings,
 ) -> RenderResult:
-    """Render samples (channels, samples) at any rate through a mask.
+    """Render samples (channels, samples) at any rate through a mask, as `render_through_masks` does."""
+    return render_through_masks(samples, rate, [mask], settings, spectrum)
+
+
+def render_through_masks(
+    samples: NDArray[np.float32],
+    rate: int,
+    masks: Sequence[Mask],
+    settings: RenderSettings,
+    spectrum: SpectrumSettings,
+) -> RenderResult:
+    """Render samples (channels, samples) at any rate through the masks of their components.
 
     Amount 0 returns the input itself. Otherwise one gain matches the output's loudness to the
     input's, or less if the true peak would exceed the ceiling; `settings.matches_loudness` says if.
@@ -85,7 +95,7 @@ def render_through_mask(
     before = integrated_loudness(samples, rate)
     if settings.amount == 0:
         return LoudnessMatch(0.0, before, before, peak_limited=False).with_samples(samples)
-    blocks = render_blocks([samples], rate, samples.shape[0], [mask], settings, spectrum)
+    blocks = render_blocks([samples], rate, samples.shape[0], masks, settings, spectrum)
     return apply_loudness_match(np.concatenate(list(blocks), axis=1), rate, before, settings)
 
 
@@ -182,14 +192,10 @@ class ChunkRenderer:
         return Chunk(samples, padded.core_start, left_margin, item.chunk.core_size, padded.is_last)
 
     def _filter(self, chunk: Chunk, masks: tuple[Mask, ...]) -> Samples:
-        if len(masks) == 1:
-            return filter_chunk(chunk, self.rate, masks[0].gain_at, self.spectrum)
-        parts = split_components(chunk.samples, self.link)
-        outputs = [
-            filter_chunk(chunk._replace(samples=part[None]), self.rate, mask.gain_at, self.spectrum)
-            for part, mask in zip(parts, masks, strict=True)
-        ]
-        return join_components(np.concatenate(outputs), self.link)
+        def filter_part(part: Samples, mask: Mask) -> Samples:
+            return filter_chunk(chunk._replace(samples=part), self.rate, mask.gain_at, self.spectrum)
+
+        return filter_components(chunk.samples, masks, self.link, filter_part)
 
 
 def effective_mask(mask: Mask, settings: RenderSettings, spectrum: SpectrumSettings) -> Mask:

@@ -108,6 +108,8 @@ class EditState:
         Place in the history, from 0.
     mask_number : int or None
         Mask that the edit changes; None before the first search.
+    base_number : int or None
+        Mask that holds after the part of a mask that a running search has found.
     """
 
     number: int
@@ -115,6 +117,7 @@ class EditState:
     edit: Edit
     can_undo: bool
     can_redo: bool
+    base_number: int | None = None
 
 
 class HistoryRow(NamedTuple):

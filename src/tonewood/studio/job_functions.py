@@ -17,7 +17,7 @@ from tonewood.audio_io.recording import find_audio_files
 from tonewood.batch.enhance_file import EnhanceOptions
 from tonewood.batch.runner import BatchProgress, run_batch
 from tonewood.batch.tasks import EnhanceTask
-from tonewood.dsp.chunking import ArrayTimeSeries
+from tonewood.dsp.chunking import ArrayTimeSeries, mean_series
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing
@@ -25,6 +25,7 @@ from tonewood.enhancement.analysis import analyse_source
 from tonewood.enhancement.certification import least_sufficient_amount, sounds_like_reference
 from tonewood.enhancement.editing import Edit
 from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, find_left_out, plan_jobs
+from tonewood.enhancement.pinned_search import search_around_pins
 from tonewood.enhancement.pipeline import (
     Enhancement,
     build_recipe,
@@ -33,7 +34,8 @@ from tonewood.enhancement.pipeline import (
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
 from tonewood.errors import CallError, FolderError, MissingExtraError, TonewoodError, printable
 from tonewood.mask.certificate import Certificate
-from tonewood.mask.render import RenderResult, render_through_mask
+from tonewood.mask.components import count_components, scored_masks
+from tonewood.mask.render import RenderResult, render_through_masks
 from tonewood.mask.search import SearchStep
 from tonewood.model.card import summarize_audit
 from tonewood.model.model import Model, load_model
@@ -50,11 +52,11 @@ from tonewood.studio.search_progress import (
 from tonewood.studio.session_audio import (
     SALIENCY_FILE,
     FullRender,
-    compose_edited_mask,
+    compose_edited_masks,
     edit_key,
     get_full_render,
     levels_from_loudness,
-    load_found_mask,
+    load_found_masks,
     load_found_recipe,
     mask_path,
     prune_renders,
@@ -283,7 +285,8 @@ def _enhance_session(
     amount, certificate = 1.0, enhancement.certificate
     if request["found"] is None and certificate.verdict in ("good", "limited"):
         frame_s = np.arange(rows_db.shape[1]) * enhancement.mask.hop_seconds
-        mask_db = ArrayTimeSeries(enhancement.mask.gain_at(hz, frame_s))
+        masks = scored_masks((enhancement.mask, *enhancement.others), settings.render.link)
+        mask_db = mean_series([ArrayTimeSeries(mask.gain_at(hz, frame_s)) for mask in masks])
         amount = least_sufficient_amount(ArrayTimeSeries(rows_db), mask_db, certificate, model)
     while amount < 1:
         edit = Edit(amount=amount).model_dump(mode="json")
@@ -308,9 +311,9 @@ def _search_session_again(request: JobData, session: StudioSession, model: Model
     if recipe is None:
         raise CallError("this session has no mask yet: enhance the recording first")
     yield {"phase": "listening", "of": settings.search.steps, "steps": []}
-    mask, pinned = load_found_mask(session, state, model), state.edit.pinned_notes
+    masks, pinned = load_found_masks(session, state, model), state.edit.pinned_notes
     samples, rate = session.open_samples(), session.recording.rate
-    events = editing.search_around_pins(samples, rate, model, mask, pinned, settings, recipe.certificate)
+    events = search_around_pins(samples, rate, model, masks, pinned, settings, recipe.certificate)
     enhancement = yield from _follow_search(events, request, session, model, pinned)
     yield _search_result(request, enhancement)
 
@@ -329,7 +332,7 @@ def _follow_search(
     )
     part = PartialMaskWriter(partial_mask_path(session.folder, number), limit_db)
     try:
-        enhancement = yield from _report_steps(events, request, model, part)
+        enhancement = yield from _report_steps(events, request, session, model, part)
         recipe = build_session_recipe(session, model, enhancement)
         # A cancelled job may have written a mask with this number already.
         recipe.save(mask_path(session.folder, number), overwrite=True)
@@ -341,9 +344,18 @@ def _follow_search(
 
 
 def _report_steps(
-    events: Iterator[SearchStep | Enhancement], request: JobData, model: Model, part: PartialMaskWriter
+    events: Iterator[SearchStep | Enhancement],
+    request: JobData,
+    session: StudioSession,
+    model: Model,
+    part: PartialMaskWriter,
 ) -> Generator[JobData, None, Enhancement]:
-    """Report the steps of a search, segment by segment, and store what it found in each."""
+    """Report the steps of a search, segment by segment, and store what it found in each.
+
+    Of separate masks, which are searched one after the other, no part is stored.
+    """
+    channels, link = session.recording.channels, request["settings"]["render"].get("link", "all")
+    is_linked = count_components(channels, link) == 1
     hop_s = model.settings.spectrum.hop / model.settings.spectrum.rate
     steps: list[dict[str, float]] = []
     last: SearchStep | None = None
@@ -352,14 +364,15 @@ def _report_steps(
             return event
         progress: JobData = {"phase": "searching", "at_s": round(event.offset * hop_s, 1)}
         if last is not None and event.offset != last.offset:  # the segment before is finished
-            part.append(last.mask_db)
             steps.clear()
+        if is_linked and last is not None and event.offset != last.offset:
+            part.append(last.mask_db)
             progress["part"] = {"found": request["number"], "seconds": round(part.frames * hop_s, 3)}
         last = event
         steps.append({"number": event.number, "score": event.objective.score, "total": event.objective.total})
         # The rendering and the certificate follow the last step of the last segment.
         is_last = event.number == request["settings"]["search"]["steps"] or event.stopped
-        if is_last and event.offset + event.mask_db.shape[1] >= event.total_frames:
+        if is_linked and is_last and event.offset + event.mask_db.shape[1] >= event.total_frames:
             progress["phase"] = "checking"
         yield progress | {"steps": list(steps)}
     raise AssertionError("a search ends with its result")
@@ -379,14 +392,14 @@ def _render_full(request: JobData, session: StudioSession, model: Model) -> Iter
     samples, rate = session.open_samples(), session.recording.rate
     yield {"phase": "rendering", "at_s": None}
     recipe = load_found_recipe(session, state)
-    mask = compose_edited_mask(session, state, model)
+    masks = compose_edited_masks(session, state, model)
     if recipe is None:  # notes without a search: there is nothing to certify
         settings = EnhanceSettings().render.replace(amount=state.edit.amount)
-        rendered = render_through_mask(samples, rate, mask, settings, model.settings.spectrum)
+        rendered = render_through_masks(samples, rate, masks, settings, model.settings.spectrum)
         _store_render(session, state, model, rendered, None)
     else:
         result = editing.render_edit(
-            samples, rate, model, mask, state.edit, recipe.settings, recipe.certificate
+            samples, rate, model, masks, state.edit, recipe.settings, recipe.certificate
         )
         _store_render(session, state, model, result.rendered, result.certificate)
     yield {"phase": "done", "key": edit_key(state)}

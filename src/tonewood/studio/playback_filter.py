@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.stft import filter_fft_length, scale_to_rate
 from tonewood.enhancement.editing import EDIT_EDGE_HZ, EDIT_EDGE_SECONDS, Edit, refine_rows
+from tonewood.mask.components import curve_rows, mean_gain_db
 from tonewood.mask.mask import QUANTIZATION_STEP_DB
 from tonewood.model.model import Model
-from tonewood.setting_types import Settings
+from tonewood.setting_types import ChannelLink, Settings
 from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
 from tonewood.studio.database import EditState, NotFoundError, StudioSession
 from tonewood.studio.session_audio import (
     PlaybackLevels,
+    found_link,
     gain_limit_db,
     get_playback_levels,
-    load_found_mask,
+    load_found_masks,
 )
 
 CHUNK_FRAMES = 512
@@ -29,7 +31,7 @@ _AMOUNT_STEP = 0.25  # the error of linear interpolation is below 0.1 dB
 
 
 class PlaybackFilter(Settings):
-    """Grid of a found mask, and the filter that renders it, in samples of the recording.
+    """Grid of found masks, and the filter that renders them, in samples of the recording.
 
     Parameters
     ----------
@@ -37,6 +39,12 @@ class PlaybackFilter(Settings):
         Number of the mask; None before the first search, when all gains are 0 dB.
     row_hz, fine_hz : tuple of float
         Rows of the found mask, and those of a mask with notes or areas.
+    curve_hz, fine_curve_hz : tuple of float
+        The same, with a curve.
+    link : str
+        What has a mask of its own.
+    mean_db : tuple of tuple of float
+        Mean over time of each row of each component's mask, which a curve may replace.
     edge_hz, edge_s : float
         Longest ramps at the edges of notes and areas.
     """
@@ -44,6 +52,10 @@ class PlaybackFilter(Settings):
     found: int | None
     row_hz: tuple[float, ...]
     fine_hz: tuple[float, ...]
+    curve_hz: tuple[float, ...]
+    fine_curve_hz: tuple[float, ...]
+    link: ChannelLink
+    mean_db: tuple[tuple[float, ...], ...]
     top_hz: float
     hop_s: float
     frames: int
@@ -66,12 +78,17 @@ class AmountLevels(Settings):
 
 def describe_playback_filter(session: StudioSession, state: EditState, model: Model) -> PlaybackFilter:
     """Return the grid of the mask that an edit changes, and its filter."""
-    mask = load_found_mask(session, state, model)
+    masks = load_found_masks(session, state, model)
+    mask = masks[0]
     window, hop, _ = scale_to_rate(model.settings.spectrum, session.recording.rate)
     return PlaybackFilter(
         found=state.mask_number,
         row_hz=tuple(mask.hz.tolist()),
         fine_hz=tuple(refine_rows(mask.hz).tolist()),
+        curve_hz=tuple(curve_rows(mask.hz).tolist()),
+        fine_curve_hz=tuple(curve_rows(refine_rows(mask.hz)).tolist()),
+        link=found_link(session, state),
+        mean_db=tuple(tuple(mean_gain_db(each).tolist()) for each in masks),
         top_hz=mask.top_hz,
         hop_s=mask.hop_seconds,
         frames=mask.frames,
@@ -86,15 +103,20 @@ def describe_playback_filter(session: StudioSession, state: EditState, model: Mo
     )
 
 
-def read_mask_chunk(session: StudioSession, state: EditState, model: Model, number: int) -> NDArray[np.int16]:
-    """Return a chunk [frame, row] of a found mask in steps of `QUANTIZATION_STEP_DB`: no bit is lost.
+def read_mask_chunk(
+    session: StudioSession, state: EditState, model: Model, component: int, number: int
+) -> NDArray[np.int16]:
+    """Return a chunk [frame, row] of a component's mask in steps of `QUANTIZATION_STEP_DB`: no bit is lost.
 
     Raises
     ------
     NotFoundError
-        The chunk begins after the end of the mask.
+        The component does not exist, or the chunk begins after the end of the mask.
     """
-    mask = load_found_mask(session, state, model)
+    masks = load_found_masks(session, state, model)
+    if component >= len(masks):
+        raise NotFoundError(f"this mask has {len(masks)} components, from 0: ask for one of them")
+    mask = masks[component]
     start = number * CHUNK_FRAMES
     if start >= mask.frames:
         raise NotFoundError(f"chunk {number} begins after the end of the mask: ask for an earlier one")

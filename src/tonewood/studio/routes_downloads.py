@@ -35,7 +35,7 @@ from tonewood.studio.session_audio import (
     FullRender,
     PlaybackSource,
     build_edited_recipe,
-    compose_edited_mask,
+    compose_edited_masks,
     get_full_render,
     open_full_render,
 )
@@ -253,7 +253,7 @@ def _draw_session_picture(
     before = analyse_source(ArraySource(session.open_samples(), rate), model)
     # The stored rendering contains its loudness gain already.
     after = analyse_source(ArraySource(open_full_render(session, render.key), rate), model)
-    mask = compose_edited_mask(session, state, model)
+    mask = compose_edited_masks(session, state, model)[0]  # of separate masks, the first
     plot_enhancement(
         path,
         before.wave,

@@ -16,7 +16,13 @@ from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError
 from tonewood.mask.mask import Mask
 from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
-from tonewood.studio.database import SAMPLES_FILE, EditState, NotFoundError, memory_map_samples
+from tonewood.studio.database import (
+    SAMPLES_FILE,
+    EditState,
+    NotFoundError,
+    StudioSession,
+    memory_map_samples,
+)
 from tonewood.studio.playback_filter import (
     AmountLevels,
     PlaybackFilter,
@@ -27,6 +33,7 @@ from tonewood.studio.playback_filter import (
 from tonewood.studio.routes_sessions import StudioDependency, responds_with
 from tonewood.studio.session_audio import (
     PlaybackSource,
+    component_names,
     compose_mask_window,
     edit_key,
     frames_around,
@@ -55,6 +62,8 @@ AmountQuery = Annotated[float | None, Query(ge=MIN_AMOUNT, le=MAX_AMOUNT)]
 TimeQuery = Annotated[float, Query(ge=0, le=MAX_RECORDING_HOURS * 3600)]
 # JavaScript counts exactly up to 2⁵³; a number of more than 64 bits would be an error in SQLite.
 EditNumber = Annotated[int | None, Query(ge=0, le=2**53)]
+# A component that has a mask of its own: mid, side, or the number of a channel. Without it, all channels.
+ComponentQuery = Annotated[str, Query(pattern=r"^(mid|side|\d{1,3})?$")]
 _MAX_SOUND_SECONDS = 30.0  # 10 MiB in stereo at 44.1 kHz
 # The strongest saliency gets this gain's colour: a tile reaches 31.75 dB, 127 steps of 0.25 dB.
 _SALIENCY_RANGE_DB = 31.0
@@ -80,11 +89,16 @@ AddressDependency = Annotated[TileAddress, Depends(_get_tile_address)]
 
 @media_routes.get("/sessions/{name}/tiles/input/{axis}/{level}/{number}", **_BINARY_ROUTE)
 def get_input_tile(
-    request: Request, name: str, address: AddressDependency, studio: StudioDependency
+    request: Request,
+    name: str,
+    address: AddressDependency,
+    studio: StudioDependency,
+    component: ComponentQuery = "",
 ) -> Response:
-    """Return a spectrogram tile of the recording."""
+    """Return a spectrogram tile of the recording, or of one component."""
     session = studio.database.get_session(name)
-    tile = _cached_spectrogram_tile(session.folder / SAMPLES_FILE, session.recording.channels, address)
+    channels = session.recording.channels
+    tile = _cached_spectrogram_tile(session.folder / SAMPLES_FILE, channels, address, component)
     return _tile_response(request, tile, _CACHE_FOREVER)
 
 
@@ -97,17 +111,30 @@ def get_input_tile(
     },
 )
 def get_output_tile(
-    request: Request, name: str, address: AddressDependency, key: str, studio: StudioDependency
+    request: Request,
+    name: str,
+    address: AddressDependency,
+    key: str,
+    studio: StudioDependency,
+    component: ComponentQuery = "",
 ) -> Response:
-    """Return a spectrogram tile of the full rendering."""
+    """Return a spectrogram tile of the full rendering, or of one component."""
     session, state = studio.session_and_state(name)
     path = render_path(session, edit_key(state))
     if not path.exists():  # no error: the page asks before it hears of another page's edit, or of Undo
         return Response(status_code=204)
-    return _tile_response(request, _cached_spectrogram_tile(path, None, address), _cache_control(key, state))
+    tile = _cached_spectrogram_tile(path, None, address, component)
+    return _tile_response(request, tile, _cache_control(key, state))
 
 
-@media_routes.get("/sessions/{name}/tiles/mask/{axis}/{level}/{number}", **_BINARY_ROUTE)
+@media_routes.get(
+    "/sessions/{name}/tiles/mask/{axis}/{level}/{number}",
+    response_class=Response,
+    responses={
+        **declare_media("application/octet-stream"),
+        204: {"description": "The mask has no such component: another mask has replaced it."},
+    },
+)
 def get_mask_tile(
     request: Request,
     name: str,
@@ -116,15 +143,19 @@ def get_mask_tile(
     edit: EditNumber = None,
     key: str = "",
     found: EditNumber = None,
+    component: ComponentQuery = "",
 ) -> Response:
-    """Return a tile of the mask at full amount; the page scales it by the amount.
+    """Return a tile of a component's mask at full amount; the page scales it by the amount.
 
     With `found`, of the mask with that number, as far as a running search has found it.
     """
     session, state = studio.session_and_state(name, edit, found=found)
+    index = _component_index(session, state, component)
+    if index is None:  # no error: the page asks before it hears of another page's edit, or of Undo
+        return Response(status_code=204)
     times_s = column_times(address.level, address.number)
     model = studio.model_for_edit(session, state)
-    mask, start_s = compose_mask_window(session, state, model, float(times_s[0]), float(times_s[-1]))
+    mask, start_s = compose_mask_window(session, state, model, index, float(times_s[0]), float(times_s[-1]))
     tile = gain_tile(mask, start_s, session.recording.seconds, address)
     return _tile_response(request, tile, _cache_control(key, state))
 
@@ -169,12 +200,14 @@ def get_average_curve(
     studio: StudioDependency,
     start_s: TimeQuery = 0.0,
     end_s: TimeQuery = MAX_RECORDING_HOURS * 3600,
+    component: ComponentQuery = "",
 ) -> dict[str, Any]:
-    """Return the average EQ of a range at full amount, by default of the whole recording."""
+    """Return a component's average EQ of a range at full amount, by default of the whole recording."""
     session, state = studio.session_and_state(name)
     model = studio.model_for_edit(session, state)
     end_s = min(end_s, session.recording.seconds)
-    mask, _ = compose_mask_window(session, state, model, min(start_s, end_s), end_s)
+    index = _component_index(session, state, component) or 0
+    mask, _ = compose_mask_window(session, state, model, index, min(start_s, end_s), end_s)
     return average_eq_curve(mask, axis, session.recording.rate)._asdict()
 
 
@@ -192,10 +225,14 @@ def get_mask_chunk(
     number: Annotated[int, InPath(ge=0, le=1_000_000)],
     studio: StudioDependency,
     found: EditNumber = None,
+    mask: Annotated[int, Query(ge=0)] = 0,
 ) -> Response:
-    """Return a chunk of a found mask as little-endian int16, frame after frame, in steps of 0.002 dB."""
+    """Return a chunk of a found mask as little-endian int16, frame after frame, in steps of 0.002 dB.
+
+    `mask` is the number of its component, from 0.
+    """
     session, state = studio.session_and_state(name, found=found)
-    chunk = read_mask_chunk(session, state, studio.model_for_edit(session, state), number)
+    chunk = read_mask_chunk(session, state, studio.model_for_edit(session, state), mask, number)
     # Before the first search is finished, the mask grows, and the model may be another one.
     is_final = found is not None and load_found_recipe(session, state) is not None
     cache_control = _CACHE_FOREVER if is_final else "no-store"
@@ -241,6 +278,23 @@ def get_samples(
     return Response(content, 200, headers, "application/octet-stream")
 
 
+def _component_index(session: StudioSession, state: EditState, component: str) -> int | None:
+    """Return the index of a component's mask; None if the mask has no such component."""
+    names = component_names(session, state)
+    if not component:
+        return 0
+    return names.index(component) if component in names else None
+
+
+def _channel_weights(component: str, channels: int) -> tuple[float, ...] | None:
+    """Return the share of each channel in a component; None for their mean, which is the mid."""
+    if component == "side":
+        return (0.5, -0.5, *[0.0] * channels)[:channels]
+    if not component.isdigit():
+        return None
+    return tuple(float(number == int(component)) for number in range(channels))
+
+
 def _cache_control(key: str, state: EditState) -> str:
     """Permit caching only if the page asked for the edit that the response shows."""
     return _CACHE_FOREVER if key == edit_key(state) else "no-store"
@@ -259,10 +313,12 @@ def _tile_response(
 
 # A tile has 160 KiB, so the cache takes at most 40 MiB.
 @lru_cache(maxsize=256)
-def _cached_spectrogram_tile(path: Path, channels: int | None, address: TileAddress) -> NDArray[np.uint8]:
+def _cached_spectrogram_tile(
+    path: Path, channels: int | None, address: TileAddress, component: str = ""
+) -> NDArray[np.uint8]:
     """Return a tile of a session's samples, or of a full rendering if `channels` is None."""
     samples = np.load(path, mmap_mode="r") if channels is None else memory_map_samples(path, channels)
-    return spectrogram_tile(samples, address)
+    return spectrogram_tile(samples, address, _channel_weights(component, len(samples)))
 
 
 @lru_cache(maxsize=64)

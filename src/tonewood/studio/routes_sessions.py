@@ -10,10 +10,12 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from tonewood.enhancement.editing import Edit
+from tonewood.enhancement.editing import MAX_CURVE_POINTS, Edit
+from tonewood.enhancement.mask_search import check_link
 from tonewood.errors import CallError, OutputError
-from tonewood.setting_types import Settings
-from tonewood.settings import EnhanceSettings
+from tonewood.mask.curve_files import MAX_CURVE_BYTES, parse_curve_file, thin_curve
+from tonewood.setting_types import ChannelLink, Settings
+from tonewood.settings import CurveSettings, EnhanceSettings
 from tonewood.studio.database import ConflictError
 from tonewood.studio.session_archive import is_session_archive, open_session_archive
 from tonewood.studio.session_audio import PlaybackLevels, edit_key
@@ -61,6 +63,8 @@ class StateResponse(Settings):
 
     number: int = Field(ge=0)
     mask_number: int | None = Field(ge=0, alias="found")
+    link: ChannelLink
+    components: tuple[str, ...]
     edit: Edit
     undo: bool
     redo: bool
@@ -87,10 +91,11 @@ class SearchRequest(Settings, strict=True):
 
     steps: int | None = Field(None, ge=0, le=200)
     force: bool = False
+    link: ChannelLink = "all"
 
     def enhance_settings(self) -> EnhanceSettings:
         """Return the settings of the search."""
-        settings = EnhanceSettings().replace(force=self.force)
+        settings = EnhanceSettings().replace(force=self.force, render=dict(link=self.link))
         return settings if self.steps is None else settings.replace(search=dict(steps=self.steps))
 
 
@@ -181,6 +186,24 @@ async def upload_recording(
         raise
 
 
+@session_routes.post(
+    "/curves",
+    responses=responds_with(CurveSettings),
+    openapi_extra={"requestBody": {"required": True, "content": _BINARY_BODY}},
+)
+async def read_curve_file(
+    request: Request, name: Annotated[str, Query(max_length=1_000)] = "curve"
+) -> dict[str, Any]:
+    """Return the curve of an edit from a file of frequencies and gains, the body of the request."""
+    content = b""
+    async for piece in request.stream():
+        content += piece
+        if len(content) > MAX_CURVE_BYTES:
+            break
+    points = thin_curve(parse_curve_file(content, title_from_filename(name)), MAX_CURVE_POINTS)
+    return EnhanceSettings().replace(render=dict(curve=dict(points=points))).render.curve.model_dump()
+
+
 @session_routes.get("/sessions/{name}", responses=responds_with(SessionResponse))
 def get_session(name: str, studio: StudioDependency) -> dict[str, Any]:
     """Return everything that the page of a session needs."""
@@ -253,14 +276,16 @@ def redo_edit(name: str, studio: StudioDependency) -> dict[str, Any]:
 
 @session_routes.post("/sessions/{name}/enhance", status_code=202, responses=responds_with(JobResponse, 202))
 def start_search(name: str, search: SearchRequest, studio: StudioDependency) -> dict[str, Any]:
-    """Start a search for a new mask."""
+    """Start a search for a new mask, or for one of each component."""
+    check_link(studio.database.get_session(name).recording.channels, search.link)
     return studio.submit_job(name, "enhance", search.enhance_settings()).to_json()
 
 
 @session_routes.post("/sessions/{name}/again", status_code=202, responses=responds_with(JobResponse, 202))
 def restart_search(name: str, search: RestartRequest, studio: StudioDependency) -> dict[str, Any]:
     """Start a new search that keeps all notes, the pinned ones (the default), or none."""
-    # The job would fail with the same message, but only after its wait in the queue.
+    # The job would fail with the same messages, but only after its wait in the queue.
+    check_link(studio.database.get_session(name).recording.channels, search.link)
     if studio.database.get_state(name).mask_number is None:
         raise CallError("this session has no mask yet: enhance the recording first")
     return studio.submit_job(name, "again", search.enhance_settings(), search.keep).to_json()

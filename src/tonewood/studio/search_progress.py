@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import LazyTimeSeries
 from tonewood.enhancement.analysis import ArraySource
-from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
+from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask, resample_mask
 from tonewood.studio.database import PART_PREFIX
 from tonewood.utils.arrays import FloatArray, Levels, Samples
 
@@ -82,15 +82,21 @@ def count_partial_frames(path: Path, rows: int) -> int:
     return path.stat().st_size // (2 * rows) if path.exists() else 0
 
 
-def partial_mask(path: Path, hz: FloatArray, frames: int, hop_seconds: float, top_hz: float) -> Mask:
-    """Return the part of a mask that a search has found, and 0 dB after it; read when it is used."""
+def partial_mask(
+    path: Path, hz: FloatArray, frames: int, hop_seconds: float, top_hz: float, base: Mask | None
+) -> Mask:
+    """Return what a search has found of a mask, and `base` or 0 dB after it; read when it is used."""
     done = min(count_partial_frames(path, len(hz)), frames)
     steps: NDArray[np.int16] = np.zeros((0, len(hz)), np.int16)
     if done:
         steps = np.memmap(path, "<i2", "r", shape=(done, len(hz)))
 
+    after = None if base is None else resample_mask(base, hz, hop_seconds, frames)
+
     def read(start: int, stop: int) -> Levels:
         gain_db: Levels = np.zeros((len(hz), max(0, min(stop, frames) - start)), np.float32)
+        if after is not None and gain_db.size:
+            gain_db[:] = after.read(start, stop)
         part = steps[start : min(stop, done)]
         gain_db[:, : len(part)] = part.T * np.float32(QUANTIZATION_STEP_DB)
         return gain_db

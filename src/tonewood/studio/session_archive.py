@@ -258,13 +258,18 @@ def validate_session_mask(recipe: Recipe, recording: RecordingInfo) -> None:
     """Raise BadZipFile or RecipeError unless a mask fits its recording."""
     mask, spectrum = recipe.mask, recipe.spectrum
     hop = spectrum.hop / spectrum.rate
+    axes = {"frames", "hz", "hop_seconds", "top_hz"}
+    for other in recipe.others:
+        _require(other.model_dump(include=axes) == mask.model_dump(include=axes))
+    _require(not recipe.others or recipe.input.channels == recording.channels)
     seconds = mask.frames * mask.hop_seconds
     _require(math.isclose(mask.hop_seconds, hop) and abs(seconds - recording.seconds) < 1 + hop)
     _require(mask.rows * mask.frames <= _MAX_CELLS_PER_S * (recording.seconds + 1))
     hz = np.array(mask.hz)
     _require(2 <= len(hz) <= _MAX_MASK_ROWS and hz[0] >= 0 and max(hz[-1], mask.top_hz) <= _MAX_FREQUENCY_HZ)
     _require(bool((np.diff(hz) >= _MIN_ROW_SPACING_HZ).all()) and len(refine_rows(hz)) <= _MAX_MASK_ROWS)
-    mask.to_mask().load()
+    for found_mask in recipe.to_masks():
+        found_mask.load()
 
 
 def validate_session_bands(path: Path, recording: RecordingInfo) -> None:

@@ -21,9 +21,10 @@ from tonewood.enhancement.editing import compose_mask, compose_mask_range, rende
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, MaskRecord, Recipe, load_recipe
 from tonewood.errors import CallError
 from tonewood.mask.certificate import Certificate, Change
+from tonewood.mask.components import scored_masks
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
-from tonewood.setting_types import Settings
+from tonewood.setting_types import ChannelLink, Settings
 from tonewood.settings import EnhanceSettings
 from tonewood.studio.database import EditState, StudioSession
 from tonewood.studio.search_progress import count_partial_frames, partial_mask, partial_mask_path
@@ -114,38 +115,58 @@ def mask_path(folder: Path, number: int) -> Path:
 
 # The modification time is an argument so that a changed file is read again.
 @lru_cache(maxsize=16)
-def _read_recipe_and_mask(path: Path, modified_ns: int) -> tuple[Recipe, Mask]:
+def _read_recipe_and_masks(path: Path, modified_ns: int) -> tuple[Recipe, tuple[Mask, ...]]:
     recipe = load_recipe(path)
-    return recipe, recipe.mask.to_mask().load()
+    return recipe, tuple(mask.load() for mask in recipe.to_masks())
 
 
-def _load_recipe_and_mask(session: StudioSession, number: int) -> tuple[Recipe, Mask]:
+def _load_recipe_and_masks(session: StudioSession, number: int) -> tuple[Recipe, tuple[Mask, ...]]:
     path = mask_path(session.folder, number)
-    return _read_recipe_and_mask(path, path.stat().st_mtime_ns)
+    return _read_recipe_and_masks(path, path.stat().st_mtime_ns)
 
 
 def load_found_recipe(session: StudioSession, state: EditState) -> Recipe | None:
     """Return the recipe of the mask that an edit changes; None before the first search is finished."""
     if state.mask_number is None or _is_being_searched(session, state.mask_number):
         return None
-    return _load_recipe_and_mask(session, state.mask_number)[0]
+    return _load_recipe_and_masks(session, state.mask_number)[0]
 
 
-def load_found_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
-    """Return the mask that an edit changes; of a running search, the part that it has found.
+def found_link(session: StudioSession, state: EditState) -> ChannelLink:
+    """Return what has a mask of its own; "all" is one mask for all channels."""
+    recipe = load_found_recipe(session, state)
+    return recipe.settings.render.link if recipe is not None and recipe.others else "all"
 
-    Before the first search, all gains are 0 dB.
+
+def component_names(session: StudioSession, state: EditState) -> tuple[str, ...]:
+    """Return the names of the components that have masks of their own; none of linked channels.
+
+    They are `mid` and `side`, or the numbers of the channels from 0.
+    """
+    link = found_link(session, state)
+    if link == "all":
+        return ()
+    return ("mid", "side") if link == "mid-side" else tuple(map(str, range(session.recording.channels)))
+
+
+def load_found_masks(session: StudioSession, state: EditState, model: Model) -> tuple[Mask, ...]:
+    """Return the mask of each component that an edit changes.
+
+    Of a running search, it is the part that was found, and then the mask before. Before the first search,
+    all gains are 0 dB.
     """
     number = state.mask_number
     if number is not None and not _is_being_searched(session, number):
-        return _load_recipe_and_mask(session, number)[1]
+        return _load_recipe_and_masks(session, number)[1]
     spectrum = model.settings.spectrum
     hop = spectrum.hop / spectrum.rate
     hz = center_frequencies(model.settings.scorer.bands, spectrum)
     frames = int(session.recording.seconds / hop) + 1
     if number is not None:
-        return partial_mask(partial_mask_path(session.folder, number), hz, frames, hop, spectrum.rate / 2)
-    return Mask(np.zeros((len(hz), frames), np.float32), hz, hop, spectrum.rate / 2)
+        base = None if state.base_number is None else _load_recipe_and_masks(session, state.base_number)[1][0]
+        path = partial_mask_path(session.folder, number)
+        return (partial_mask(path, hz, frames, hop, spectrum.rate / 2, base),)
+    return (Mask(np.zeros((len(hz), frames), np.float32), hz, hop, spectrum.rate / 2),)
 
 
 def _is_being_searched(session: StudioSession, number: int) -> bool:
@@ -165,17 +186,22 @@ def gain_limit_db(session: StudioSession, state: EditState) -> float:
     return (recipe.settings if recipe else EnhanceSettings()).render.max_gain_db
 
 
-def compose_edited_mask(session: StudioSession, state: EditState, model: Model) -> Mask:
-    """Return the mask with its edits, at full amount."""
-    mask = shape_for_edit(load_found_mask(session, state, model), state.edit)
-    return compose_mask(mask, state.edit, gain_limit_db(session, state))
+def compose_edited_masks(session: StudioSession, state: EditState, model: Model) -> list[Mask]:
+    """Return the mask of each component with its edits, at full amount."""
+    limit_db = gain_limit_db(session, state)
+    shaped = _shaped_masks(session, state, model)
+    return [compose_mask(mask, state.edit, limit_db) for mask in shaped]
+
+
+def _shaped_masks(session: StudioSession, state: EditState, model: Model) -> list[Mask]:
+    return [shape_for_edit(mask, state.edit) for mask in load_found_masks(session, state, model)]
 
 
 def compose_mask_window(
-    session: StudioSession, state: EditState, model: Model, start_s: float, stop_s: float
+    session: StudioSession, state: EditState, model: Model, component: int, start_s: float, stop_s: float
 ) -> tuple[Mask, float]:
-    """Return the edited mask around [start_s, stop_s] at full amount, and the time of its first frame."""
-    mask = shape_for_edit(load_found_mask(session, state, model), state.edit)
+    """Return a component's edited mask around [start_s, stop_s] at full amount, and the time of its start."""
+    mask = _shaped_masks(session, state, model)[component]
     frames = frames_around(start_s, stop_s, mask.hop_seconds, mask.frames)
     first_s = frames.start * mask.hop_seconds
     window = mask.slice_frames(frames.start, frames.stop)
@@ -209,16 +235,12 @@ def read_playback_samples(
     key = edit_key(state)
     if render_path(session, key).exists():
         return np.array(open_full_render(session, key)[:, start:stop])
-    mask = compose_mask_range(
-        shape_for_edit(load_found_mask(session, state, model), state.edit),
-        state.edit,
-        gain_limit_db(session, state),
-        source.shape[1],
-        rate,
-        model,
-        range(start, stop),
-    )
-    samples = render_range(source, rate, mask, model, start, stop)
+    limit_db, span = gain_limit_db(session, state), range(start, stop)
+    masks = [
+        compose_mask_range(mask, state.edit, limit_db, source.shape[1], rate, model, span)
+        for mask in _shaped_masks(session, state, model)
+    ]
+    samples = render_range(source, rate, masks, model, start, stop, found_link(session, state))
     # A full rendering contains its gain; here the estimate is applied.
     return samples * np.float32(10 ** (get_playback_levels(session, state, model).output_db / 20))
 
@@ -248,14 +270,15 @@ def build_edited_recipe(
     loudness = None
     if full_render.loudness_before is not None and full_render.loudness_after is not None:
         loudness = Change(before=full_render.loudness_before, after=full_render.loudness_after)
-    mask = compose_edited_mask(session, state, model)
+    masks = compose_edited_masks(session, state, model)
     return recipe.model_copy(
         update={
             "settings": recipe.settings.replace(render=dict(amount=state.edit.amount)),
             "gain_db": full_render.levels.output_db,
             "certificate": full_render.certificate,
             "loudness_lufs": loudness,
-            "mask": MaskRecord.from_mask(mask),
+            "mask": MaskRecord.from_mask(masks[0]),
+            "others": tuple(map(MaskRecord.from_mask, masks[1:])),
         }
     )
 
@@ -369,7 +392,7 @@ def _estimate_at_full_amount(
     """
     # Cuts and boosts depend on the sign of the amount.
     edit = state.edit.model_copy(update={"amount": math.copysign(1.0, state.edit.amount)})
-    state = EditState(0, state.mask_number, edit, can_undo=False, can_redo=False)
+    state = replace(state, number=0, edit=edit, can_undo=False, can_redo=False)
     return _compute_loudness_estimate(replace(session, changed=0.0), state, model, known)
 
 
@@ -377,20 +400,27 @@ def _estimate_at_full_amount(
 def _compute_loudness_estimate(
     session: StudioSession, state: EditState, model: Model, known: int | None
 ) -> LoudnessEstimate | None:
-    """Return the estimate; for the first `known` frames of a mask whose search is running."""
+    """Return the estimate; for the first `known` frames of a mask whose first search is running."""
     path = session.folder / BANDS_FILE
     if not path.exists():
         return None
     power, hz = _read_band_power(path, _modified_ns(path))
-    if known is not None:
+    if known is not None and state.base_number is None:
         power = power[:, : max(1, known // _BLOCK_FRAMES)]
     blocks = np.arange(0, power.shape[1], max(1, power.shape[1] // _MAX_ESTIMATE_BLOCKS))
-    # One mask frame for each block is enough, because the power is a mean over the block.
-    mask = load_found_mask(session, state, model)
+    masks = scored_masks(load_found_masks(session, state, model), found_link(session, state))
+    # Blocks last 0.1 s; the gain is taken at their centres.
+    gains = [_thin_gain_db(mask, session, state, hz, (blocks + 0.5) / 10) for mask in masks]
+    return LoudnessEstimate(power[:, blocks], np.mean(gains, axis=0, dtype=np.float32))
+
+
+def _thin_gain_db(
+    mask: Mask, session: StudioSession, state: EditState, hz: FloatArray, seconds: FloatArray
+) -> NDArray[np.float32]:
+    """Return the gains of an edit [row, time], from one mask frame for each block of power."""
     thin = Mask(mask.gain_db[:, ::_BLOCK_FRAMES], mask.hz, mask.hop_seconds * _BLOCK_FRAMES, mask.top_hz)
     edited = compose_mask(shape_for_edit(thin, state.edit), state.edit, gain_limit_db(session, state))
-    # Blocks last 0.1 s; the gain is taken at their centres.
-    return LoudnessEstimate(power[:, blocks], edited.gain_at(hz, (blocks + 0.5) / 10))
+    return edited.gain_at(hz, seconds)
 
 
 def _matching_gain_db(estimate: LoudnessEstimate | None, amount: float) -> float:

@@ -100,6 +100,8 @@ class StudioState:
         return {
             "number": state.number,
             "found": state.mask_number,
+            "link": session_audio.found_link(session, state),
+            "components": session_audio.component_names(session, state),
             "edit": state.edit.model_dump(mode="json"),
             "undo": state.can_undo,
             "redo": state.can_redo,
@@ -141,7 +143,7 @@ class StudioState:
         if found is not None and found != state.mask_number:
             if not session_audio.has_mask(session, found):
                 raise NotFoundError(f"this recording has no mask {found}: search again")
-            state = replace(state, mask_number=found)
+            state = replace(state, mask_number=found, base_number=state.mask_number)
         return session, state
 
     def current_model(self, session: StudioSession) -> str:

@@ -76,13 +76,17 @@ def column_times(level: int, number: int) -> FloatArray:
     return times_s
 
 
-def spectrogram_tile(samples: NDArray[np.float32], address: TileAddress) -> NDArray[np.uint8]:
+def spectrogram_tile(
+    samples: NDArray[np.float32], address: TileAddress, weights: tuple[float, ...] | None = None
+) -> NDArray[np.uint8]:
     """Return levels [row, column] in half-decibels above -110 dBFS.
 
     Parameters
     ----------
     samples : float32 array (channels, samples)
         May be a memory map: only the samples of the tile's windows are read.
+    weights : tuple of float, optional
+        Share of each channel; their mean if None.
     """
     axis, rate, level, number = address
     window = round(_TILE_WINDOW_S * rate)
@@ -99,7 +103,9 @@ def spectrogram_tile(samples: NDArray[np.float32], address: TileAddress) -> NDAr
     power = np.zeros((TILE_COLUMNS, fft_size // 2 + 1), np.float32)
     if inside.any():
         starts = np.round(centres[inside] * rate).astype(np.int64) - window // 2
-        spectra = tapered_fft(_gather_windows(samples, starts, window), hann_window(window), fft_size)
+        spectra = tapered_fft(
+            _gather_windows(samples, starts, window, weights), hann_window(window), fft_size
+        )
         power[inside] = np.mean(spectra.real**2 + spectra.imag**2, axis=1)
     # A sine of amplitude 1 has the magnitude window / 4 under a Hann window, hence the factor.
     rows = _tile_row_weights(axis, rate, window, fft_size) @ (power.T * np.float32((4 / window) ** 2))
@@ -149,9 +155,12 @@ def average_eq_curve(mask: Mask, axis: FrequencyAxis, rate: int) -> AverageEqCur
 
 
 def _gather_windows(
-    samples: NDArray[np.float32], starts: NDArray[np.int64], window: int
+    samples: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    window: int,
+    weights: tuple[float, ...] | None,
 ) -> NDArray[np.float32]:
-    """Return the mean of the channels in the windows that begin at `starts`, with zeros outside."""
+    """Return the mix of the channels in the windows that begin at `starts`, with zeros outside."""
     total = samples.shape[1]
     first, last = int(starts.min()), int(starts.max()) + window
     gathered = np.zeros((*starts.shape, window), np.float32)
@@ -160,15 +169,22 @@ def _gather_windows(
         begin, end = max(0, first), min(total, last)
         span = np.zeros(last - first, np.float32)
         if end > begin:
-            span[begin - first : end - first] = samples[:, begin:end].mean(axis=0)
+            span[begin - first : end - first] = _mix(samples[:, begin:end], weights)
         gathered[:] = np.lib.stride_tricks.sliding_window_view(span, window)[starts - first]
         return gathered
     for index in np.ndindex(starts.shape):
         start = int(starts[index])
         begin, end = max(0, start), min(total, start + window)
         if end > begin:
-            gathered[index][begin - start : end - start] = samples[:, begin:end].mean(axis=0)
+            gathered[index][begin - start : end - start] = _mix(samples[:, begin:end], weights)
     return gathered
+
+
+def _mix(samples: NDArray[np.float32], weights: tuple[float, ...] | None) -> NDArray[np.float32]:
+    if weights is None:
+        mean: NDArray[np.float32] = samples.mean(axis=0)
+        return mean
+    return np.array(weights, np.float32) @ samples
 
 
 @lru_cache(maxsize=16)

@@ -1,13 +1,16 @@
 /** The mask of an edit, composed frame by frame as `tonewood.enhancement.editing` does. */
 
 import type { Area, Edit, Note } from "../api";
-import { fadeAbove, type Grid } from "./grid";
+import { Interpolation, type Grid } from "./grid";
 
 /** Found mask, chunk by chunk: steps [frame, row]. */
 export class FoundMask {
   private chunks = new Map<number, Int16Array>();
 
-  constructor(readonly grid: Grid) {}
+  constructor(
+    readonly grid: Grid,
+    public mean_db: number[],
+  ) {}
 
   put(number: number, steps: Int16Array): void {
     this.chunks.set(number, steps);
@@ -47,12 +50,14 @@ export class EditedMask {
   readonly top_hz: number;
   private columns = new Map<number, Float64Array>();
   private half: number; // frames of smoothing on either side
-  private shaped: boolean;
+  private computed: boolean; // not the found mask itself
+  private curved: { rows: Interpolation; gains: Float64Array } | null = null;
+  private fine: Interpolation | null = null;
   private notes: Block[];
   private areas: Block[];
   private keepsNegative: boolean;
 
-  /** `weights` [shaped row, row] smooth the mask over frequency and limit it; null if the shape does not. */
+  /** `weights` [row, row] smooth the mask over frequency and limit it; null if the shape does not. */
   constructor(
     private found: FoundMask,
     private edit: Edit,
@@ -60,10 +65,22 @@ export class EditedMask {
   ) {
     const { grid } = found;
     const notes = edit.notes.filter((note) => !note.muted);
-    const fine = notes.length + edit.areas.length > 0;
-    this.hz = fine ? grid.fine_hz : grid.row_hz;
-    this.top_hz = fine ? Math.max(grid.top_hz, grid.fine_hz[grid.fine_hz.length - 1]) : grid.top_hz;
-    this.shaped = edit.shape !== undefined;
+    const { curve } = edit;
+    let hz = grid.row_hz;
+    let top_hz = grid.top_hz;
+    if (curve) {
+      this.curved = { rows: new Interpolation(hz, top_hz, grid.curve_hz), gains: curveGains(curve.points, grid.curve_hz) };
+      hz = grid.curve_hz;
+      top_hz = Math.max(top_hz, hz[hz.length - 1]);
+    }
+    if (notes.length + edit.areas.length > 0) {
+      const fine_hz = curve ? grid.fine_curve_hz : grid.fine_hz;
+      this.fine = new Interpolation(hz, top_hz, fine_hz);
+      hz = fine_hz;
+      top_hz = Math.max(top_hz, hz[hz.length - 1]);
+    }
+    [this.hz, this.top_hz] = [hz, top_hz];
+    this.computed = edit.shape !== undefined || curve !== undefined || this.fine !== null;
     this.half = grid.frames > 1 ? Math.min(halfToEven((edit.shape?.smooth_seconds ?? 0) / grid.hop_s / 2), grid.frames) : 0;
     this.keepsNegative = (edit.shape?.direction === "cut") === edit.amount >= 0;
     this.notes = notes.map((note) => this.block(note, note.gain_db));
@@ -82,16 +99,15 @@ export class EditedMask {
 
   private composed(frame: number): Float64Array {
     const { grid } = this.found;
-    let gains = this.shape(this.smoothed(frame));
-    const edited = this.hz !== grid.row_hz;
-    if (edited) {
-      gains = refined(gains, this.hz, grid.top_hz);
+    let gains = this.shape(this.bent(this.smoothed(frame)));
+    if (this.fine) {
+      gains = this.fine.all(gains);
       this.place(gains, frame * grid.hop_s);
       for (let row = 0; row < gains.length; row++) gains[row] = Math.max(-grid.max_gain_db, Math.min(grid.max_gain_db, gains[row]));
     }
     // A gain halfway between two steps may be rounded the other way than by the renderer, which computes in single
     // precision: by 0.002 dB, which the output shows at -92 dB.
-    if (edited || this.shaped) for (let row = 0; row < gains.length; row++) gains[row] = Math.round(gains[row] / grid.step_db) * grid.step_db;
+    if (this.computed) for (let row = 0; row < gains.length; row++) gains[row] = Math.round(gains[row] / grid.step_db) * grid.step_db;
     return gains;
   }
 
@@ -104,6 +120,16 @@ export class EditedMask {
     const scale = step_db / (2 * half + 1);
     for (let row = 0; row < sum.length; row++) sum[row] *= scale;
     return sum;
+  }
+
+  /** Adds the curve, which smoothing over time does not change, or puts it in the place of the mean. */
+  private bent(gains: Float64Array): Float64Array {
+    if (!this.curved) return gains;
+    const { mean_db } = this.found;
+    const moving = this.edit.curve?.replaces_static ? gains.map((gain, row) => gain - mean_db[row]) : gains;
+    const bent = this.curved.rows.all(moving);
+    for (let row = 0; row < bent.length; row++) bent[row] += this.curved.gains[row];
+    return bent;
   }
 
   private shape(gains: Float64Array): Float64Array {
@@ -164,14 +190,14 @@ function asNote({ start_s, end_s, low_hz, high_hz }: Area): Pick<Note, "seconds"
   };
 }
 
-/** Interpolates three rows between every two; above the last one, its gain fades as in `gain_at`. */
-function refined(gains: Float64Array, hz: number[], top_hz: number): Float64Array {
-  const last = gains.length - 1;
-  return Float64Array.from(hz, (at, n) => {
-    const position = Math.min(n / 4, last);
-    const low = Math.floor(position);
-    const share = position - low;
-    return (share ? gains[low] * (1 - share) + gains[low + 1] * share : gains[low]) * fadeAbove(at, top_hz);
+/** Interpolates a curve linearly in octaves; its ends hold beyond them. */
+function curveGains(points: [number, number][], hz: number[]): Float64Array {
+  let next = 0;
+  return Float64Array.from(hz, (at) => {
+    while (next < points.length && points[next][0] <= at) next++;
+    if (next === 0 || next === points.length) return points[Math.max(0, next - 1)][1];
+    const [[low, below], [high, above]] = [points[next - 1], points[next]];
+    return below + ((above - below) * Math.log(at / low)) / Math.log(high / low);
   });
 }
 

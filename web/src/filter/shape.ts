@@ -5,9 +5,17 @@ import type { Shape } from "../api";
 const FADE_OCTAVES = 0.5;
 const ROUNDS = 100;
 
+let last: { hz: number[]; shape: string; weights: Float64Array } | null = null; // while an amount is turned
+
 /** Returns the weight of each row in every shaped row [shaped row, row]; null if the shape changes none. */
 export function shapeWeights(hz: number[], shape: Shape): Float64Array | null {
   if (!shape.smooth_octaves && shape.low_hz === null && shape.high_hz === null) return null;
+  const key = JSON.stringify(shape);
+  if (last?.hz !== hz || last.shape !== key) last = { hz, shape: key, weights: weightsOf(hz, shape) };
+  return last.weights;
+}
+
+function weightsOf(hz: number[], shape: Shape): Float64Array {
   const lowest = Math.min(...hz.filter((at) => at > 0));
   const weights = smoothing(hz.map((at) => Math.log2(Math.max(at, lowest / 2))), shape.smooth_octaves);
   const rows = hz.length;

@@ -3,11 +3,11 @@
  *
  * It is the filter of the renderer (`tonewood.dsp.stft`): the same periodic Hann windows, hop, length of the
  * FFT, bins and interpolated gains. Only the precision differs: double here, single there. Two channels are the
- * real and the imaginary part of one transform, because gains are real and the same for all channels.
+ * real and the imaginary part of one transform.
  */
 
 import { Fft } from "./fft";
-import { BinWeights, type Grid } from "./grid";
+import { Interpolation, type Grid } from "./grid";
 import type { EditedMask } from "./mask";
 import type { Samples } from "./samples";
 
@@ -46,7 +46,8 @@ export class Analysis {
   readonly fft: Fft;
   readonly frames: number;
   private spectra: Recent<Spectrum[]>;
-  private weights: BinWeights[] = [];
+  private weights: Interpolation[] = [];
+  private bins: number[]; // their frequencies
 
   constructor(
     readonly samples: Samples,
@@ -56,6 +57,7 @@ export class Analysis {
     this.before = fft / 2 - Math.floor((fft - window) / 2);
     this.hann = Float64Array.from({ length: window }, (_, n) => 0.5 - 0.5 * Math.cos((2 * Math.PI * n) / window));
     this.fft = new Fft(fft);
+    this.bins = Array.from({ length: fft / 2 + 1 }, (_, bin) => (bin * samples.recording.rate) / fft);
     this.frames = Math.floor(samples.recording.samples / hop) + 2;
     this.spectra = new Recent(() => this.blank());
   }
@@ -66,9 +68,9 @@ export class Analysis {
   }
 
   /** Returns the weights of a mask's rows at the bins. */
-  weightsOf({ hz, top_hz }: EditedMask): BinWeights {
+  weightsOf({ hz, top_hz }: EditedMask): Interpolation {
     let weights = this.weights.find((known) => known.hz === hz);
-    if (!weights) this.weights.push((weights = new BinWeights(hz, top_hz, this.grid, this.samples.recording.rate)));
+    if (!weights) this.weights.push((weights = new Interpolation(hz, top_hz, this.bins)));
     return weights;
   }
 
@@ -96,21 +98,21 @@ export class Analysis {
 }
 
 export class Filter {
-  private weights: BinWeights;
-  private factors: Float64Array;
+  private weights: Interpolation;
+  private factors: Float64Array[]; // of every bin, of each component
   private frames: Recent<Spectrum[]>;
   private blocks: Recent<Float64Array[]>;
   private weight: Float64Array;
 
   constructor(
     private analysis: Analysis,
-    private mask: EditedMask,
+    private masks: EditedMask[], // of each component
     private amount: number,
   ) {
     const { grid, samples } = analysis;
     const { channels } = samples.recording;
-    this.weights = analysis.weightsOf(mask);
-    this.factors = new Float64Array(grid.fft / 2 + 1);
+    this.weights = analysis.weightsOf(masks[0]);
+    this.factors = masks.map(() => new Float64Array(grid.fft / 2 + 1));
     this.weight = new Float64Array(grid.hop);
     this.frames = new Recent(() => analysis.blank());
     this.blocks = new Recent(() => Array.from({ length: channels }, () => new Float64Array(grid.hop)));
@@ -154,33 +156,50 @@ export class Filter {
     for (const sum of sums) for (let n = 0; n < hop; n++) sum[n] /= Math.max(weight[n], 1e-12);
   }
 
-  /** Filters the window of a frame. */
+  /**
+   * Filters the window of a frame.
+   *
+   * The spectrum of a pair is z = l + i r, and z' = l - i r is the conjugate of its mirror. Gains g and h of
+   * l and r, or of mid and side, make ((g + h) z + (g - h) z') / 2, or ((g + h) z + i (g - h) z') / 2 of it.
+   */
   private filter(frame: number, waves: Spectrum[]): void {
     const { grid, fft } = this.analysis;
     const length = grid.fft;
-    this.gains(frame);
+    const turned = grid.link === "mid-side";
+    this.masks.forEach((mask, n) => this.gains(frame, mask, this.factors[n]));
     this.analysis.spectrum(frame).forEach(({ re, im }, pair) => {
       const wave = waves[pair];
+      const [first, second] = this.factorsOf(pair);
       for (let bin = 0; bin < length; bin++) {
-        const factor = this.factors[Math.min(bin, length - bin)] / length;
-        wave.re[bin] = re[bin] * factor;
-        wave.im[bin] = im[bin] * factor;
+        const at = Math.min(bin, length - bin);
+        const own = (first[at] + second[at]) / (2 * length);
+        const other = (first[at] - second[at]) / (2 * length);
+        const mirror = bin ? length - bin : 0;
+        wave.re[bin] = re[bin] * own + (turned ? im[mirror] : re[mirror]) * other;
+        wave.im[bin] = im[bin] * own + (turned ? re[mirror] : -im[mirror]) * other;
       }
       fft.transform(wave.im, wave.re);
     });
   }
 
+  /** Returns the factors of the two components in a pair of channels. */
+  private factorsOf(pair: number): [Float64Array, Float64Array] {
+    const last = this.factors.length - 1;
+    const own = last ? 2 * pair : 0; // else one mask for all channels
+    return [this.factors[own], this.factors[Math.min(own + 1, last)]];
+  }
+
   /** Computes the factor of every bin at the time of a frame, linearly between the mask's frames. */
-  private gains(frame: number): void {
+  private gains(frame: number, mask: EditedMask, factors: Float64Array): void {
     const { grid, samples } = this.analysis;
     const column = Math.max(0, Math.min(grid.frames - 1, (frame * grid.hop) / samples.recording.rate / grid.hop_s));
     const left = Math.floor(column);
     const share = column - left;
-    const before = this.mask.column(left);
-    const after = share ? this.mask.column(left + 1) : before;
+    const before = mask.column(left);
+    const after = share ? mask.column(left + 1) : before;
     const rows = share ? before.map((gain, row) => gain * (1 - share) + after[row] * share) : before;
-    for (let bin = 0; bin < this.factors.length; bin++) {
-      this.factors[bin] = Math.exp(this.weights.at(bin, rows) * this.amount * NEPERS_PER_DB);
+    for (let bin = 0; bin < factors.length; bin++) {
+      factors[bin] = Math.exp(this.weights.at(bin, rows) * this.amount * NEPERS_PER_DB);
     }
   }
 }

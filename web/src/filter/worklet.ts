@@ -16,7 +16,7 @@ declare class AudioWorkletProcessor {
 /** Messages of the page. */
 export type Message =
   | { kind: "grid"; grid: Grid }
-  | { kind: "chunk"; found: number | null; number: number; steps: Int16Array | null } // null: no longer needed
+  | { kind: "chunk"; found: number | null; mask: number; number: number; steps: Int16Array | null } // null: no longer needed
   | { kind: "range"; id: number; start: number; channels: Float32Array[] | null }
   | { kind: "edit"; id: number; found: number | null; edit: Edit; weights: Float64Array | null; gain: number }
   | { kind: "gain"; gain: number }
@@ -115,7 +115,7 @@ const EXACT: Voice = { id: -1, filter: null, gain: 1, from: 1, to: 1 };
 
 class MaskFilter extends AudioWorkletProcessor {
   private samples: Samples;
-  private masks = new Map<number | null, { mask: FoundMask; analysis: Analysis }>();
+  private masks = new Map<number | null, { components: FoundMask[]; analysis: Analysis }>();
   private voice = EXACT; // the newest edit
   private slots: Slot[];
 
@@ -139,10 +139,16 @@ class MaskFilter extends AudioWorkletProcessor {
   private receive(message: Message): void {
     if (message.kind === "grid") {
       const { grid } = message;
+      const known = this.masks.get(grid.found)?.components;
+      if (known && grid.found !== null) {
+        known.forEach((mask, n) => (mask.mean_db = grid.mean_db[n])); // a search has found more of it
+        return;
+      }
       if (this.masks.size > 1) this.masks.delete(this.masks.keys().next().value as number | null);
-      this.masks.set(grid.found, { mask: new FoundMask(grid), analysis: new Analysis(this.samples, grid) });
+      const components = grid.mean_db.map((mean_db) => new FoundMask(grid, mean_db));
+      this.masks.set(grid.found, { components, analysis: new Analysis(this.samples, grid) });
     } else if (message.kind === "chunk") {
-      const { mask } = this.masks.get(message.found) ?? {};
+      const mask = this.masks.get(message.found)?.components[message.mask];
       if (message.steps) mask?.put(message.number, message.steps);
       else mask?.drop(message.number);
     } else if (message.kind === "range") {
@@ -161,7 +167,8 @@ class MaskFilter extends AudioWorkletProcessor {
   private edit({ id, found, edit, weights, gain }: Extract<Message, { kind: "edit" }>): void {
     const known = this.masks.get(found);
     if (!known) return;
-    const filter = new Filter(known.analysis, new EditedMask(known.mask, edit, weights), edit.amount);
+    const masks = known.components.map((mask) => new EditedMask(mask, edit, weights));
+    const filter = new Filter(known.analysis, masks, edit.amount);
     this.voice = { id, filter, gain, from: gain, to: gain };
     for (const slot of this.slots) slot.change(this.voice);
   }
