@@ -7,6 +7,7 @@ any sample rate. Synthesis applies a periodic Hann window again and divides by t
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from tonewood.utils.layers import pad_frames
 GainFunction = Callable[[FloatArray, FloatArray], NDArray[np.float32]]
 """(frequencies [bin] in Hz, times [frame] in s) → gain [bin, frame] in dB."""
 
-BLOCK_FRAMES = 256  # spectra of one block fit into the cache: twice as fast as long blocks
+BLOCK_FRAMES = 512  # spectra of one block fit into the cache; shorter ones repeat more margins
 
 _NEPERS_PER_DB = math.log(10) / 20  # of amplitude
 
@@ -68,9 +69,10 @@ def tapered_fft(frames: Samples, taper: FloatArray, length: int) -> NDArray[np.c
     """Return the FFT [..., bin] of frames [..., sample] times a taper [sample], padded with zeros."""
     # Padded here, and scaled by the taper: NumPy 2 pads slowly, and computes in double precision
     # where it does not scale.
-    padded = np.zeros((*frames.shape[:-1], length), dtype=frames.dtype)
+    padded = np.empty((*frames.shape[:-1], length), dtype=frames.dtype)
     scaled = (length * taper).astype(frames.dtype)
     np.multiply(frames, scaled, out=padded[..., : len(taper)])
+    padded[..., len(taper) :] = 0
     return np.fft.rfft(padded, norm="forward")  # type: ignore[return-value] # the stubs say complex128
 
 
@@ -242,17 +244,25 @@ class _StftFilter:
         """Return the filtered core [channel, sample]."""
         count = spectrum.shape[1]
         times = (chunk.offset // self.hop + np.arange(count)) * (self.hop / self.rate)
-        factor = np.exp(gain(self.hz, times).T * np.float32(_NEPERS_PER_DB))
+        factor = gain(self.hz, times).T * np.float32(_NEPERS_PER_DB)
+        np.exp(factor, out=factor)
         # The stubs say float64.
         frames: Samples = np.fft.irfft(spectrum * factor, self.layout.fft)  # type: ignore[assignment]
         frames = frames[..., : self.window]
         frames *= self.hann
         wave = _overlap_add(frames, self.hop)
-        weight = _overlap_add(np.broadcast_to(self.hann**2, (count, self.window)), self.hop)
-        # A Hann window's first sample is 0: nothing was added there, and 0 / 0 is not a number.
-        wave /= np.maximum(weight, np.float32(1e-12))
+        wave /= _overlapped_squares(self.window, self.hop, count)
         first = self.layout.samples_before + chunk.left_margin
         return wave[:, first : first + chunk.core_size]
+
+
+@lru_cache(maxsize=16)  # blocks of a recording have few different lengths
+def _overlapped_squares(window: int, hop: int, count: int) -> NDArray[np.float32]:
+    """Return the sum [sample] of the squared windows of `count` frames."""
+    squares = hann_window(window).astype(np.float32) ** 2
+    weight = _overlap_add(np.broadcast_to(squares, (count, window)), hop)
+    # A Hann window's first sample is 0: nothing was added there, and 0 / 0 is not a number.
+    return np.maximum(weight, np.float32(1e-12))
 
 
 def _overlap_add(frames: NDArray[np.float32], hop: int) -> NDArray[np.float32]:
