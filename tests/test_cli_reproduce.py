@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,8 +25,8 @@ from tonewood.html_report import (
 )
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
-from tonewood.research import paper_reproduction
-from tonewood.research.paper_reproduction import optimize_blocks
+from tonewood.research import paper_figures, paper_reproduction
+from tonewood.research.paper_figures import optimize_blocks
 from tonewood.scorer.training import ValidationCheck
 from tonewood.settings import ModelSettings, default_enhance_settings
 from tonewood.training.networks import CheckEvent
@@ -77,31 +76,42 @@ def _quick() -> Any:
     real = default_enhance_settings
 
     def limit_steps(settings: Any) -> Any:
-        return settings.replace(search=dict(steps=min(3, settings.search.steps)))
+        return settings and settings.replace(search=dict(steps=min(3, settings.search.steps)))
 
     methods = {
-        name: settings and limit_steps(settings)
-        for name, settings in paper_reproduction.REPRODUCED_METHODS.items()
+        name: method._replace(settings=limit_steps(method.settings))
+        for name, method in paper_reproduction.REPRODUCED_METHODS.items()
     }
     patch.setattr(paper_reproduction, "REPRODUCED_METHODS", methods)
-    patch.setattr(paper_reproduction, "default_enhance_settings", lambda name: limit_steps(real(name)))
+    patch.setattr(paper_figures, "default_enhance_settings", lambda name: limit_steps(real(name)))
     yield
     patch.undo()
 
 
 @pytest.fixture(scope="module")
-def report(corpus: Path, model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """The folder of a report, and the events on its way."""
+def report(
+    corpus: Path, model: Model, small: Callable[..., ModelSettings], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Any]]:
+    """The folder of a report, for which the paper's model is trained, and the events on its way."""
     out = tmp_path_factory.mktemp("report") / "made" / "here"
-    return out, list(paper_reproduction.reproduce_paper(corpus, out, ModelSettings(), model=model))
+    return out, list(paper_reproduction.reproduce_paper(corpus, out, small(steps=10), model=model))
+
+
+def test_paper_model_is_trained_as_in_the_paper() -> None:
+    settings = paper_reproduction.paper_training_settings(ModelSettings())
+    assert settings.scorer.bands.scale == "linear"
+    training = settings.training
+    assert (training.targets, training.tilt_db, training.mask_db) == ("labels", 0, 0)
 
 
 def test_report_has_page_figures_and_table(report: tuple[Path, list[Any]]) -> None:
-    out, (*events, result) = report
+    out, (plan, *events, result) = report
     assert {path.name for path in out.iterdir()} == FILES
     assert result.page == out / "index.html"
-    assert [event.number for event in events] == list(range(1, 13))
-    assert {event.total for event in events} == {12}
+    assert plan.line == "about 1 min of one core: one training, then 2 pieces by 7 methods"
+    turns = [event for event in events if isinstance(event, MeasureProgress)]
+    assert [(turn.number, turn.total) for turn in turns] == [(number, 14) for number in range(1, 15)]
+    assert any(isinstance(event, CheckEvent) for event in events)
     for name in FILES:
         if name.endswith(".png"):
             assert (out / name).read_bytes().startswith(b"\x89PNG")
@@ -129,6 +139,7 @@ def test_table_has_every_method(report: tuple[Path, list[Any]], model: Model) ->
         "neighbours",
         "paper: random pixels, α = β = 0",
         "paper: rectangular blocks",
+        "paper's search, Tonewood's loss",
         "Tonewood",
     ]
     untouched = rows["untouched"]
@@ -140,10 +151,12 @@ def test_table_has_every_method(report: tuple[Path, list[Any]], model: Model) ->
         assert rows[name].scorer < untouched.scorer
         assert rows[name].judge < untouched.judge
     assert result.accuracy == model.card.scorer.accuracy
+    assert 0 <= result.paper_accuracy <= 1
     assert (result.windows, result.crop_seconds) == (model.card.scorer.windows, 1.0)
     text = Page((out / "index.html").read_text(encoding="utf-8")).text
     assert f"{100 * rows['static'].closed:.1f}" in text
-    assert f"{100 * result.accuracy:.1f} % of {result.windows} held-out windows of 1 s" in text
+    assert f"Tonewood's on {100 * result.accuracy:.1f} % of {result.windows} held-out windows of 1 s" in text
+    assert f"the paper's scorer is right on {100 * result.paper_accuracy:.1f} %" in text
 
 
 def test_pairs_are_matched_by_name(corpus: Path) -> None:
@@ -153,7 +166,7 @@ def test_pairs_are_matched_by_name(corpus: Path) -> None:
 
 
 def test_json_trains_without_a_model(
-    run: Run, corpus: Path, small: Callable[..., ModelSettings], tmp_path: Path,
+    run: Run, corpus: Path, small: Callable[..., ModelSettings], model_file: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     methods = {
@@ -168,34 +181,35 @@ def test_json_trains_without_a_model(
         if name not in ("bands", "judge", "seed", "fix")
     ]
     words = [word for item in [*sets, "training.judge=false"] for word in ("--set", item)]
-    ran = run("reproduce", "--corpus", corpus, "-o", tmp_path / "out", *words, "--json")
+    call = ("reproduce", "--corpus", corpus, "-o", tmp_path / "out", "--paper-model", model_file)
+    ran = run(*call, *words, "--json")
     assert ran.code == 0, ran.err
-    assert ran.err == ""
+    assert ran.err == "about 1 min of one core: one training, then 2 pieces by 4 methods\n"
     (line,) = ran.objects
     assert line.pop("page") == str(tmp_path / "out" / "index.html")
     assert line.pop("skipped") == []
     assert line == json.loads((tmp_path / "out" / "table.json").read_text())
     assert line["pairs"] == 2
-    assert [row["judge"] for row in line["methods"]] == [None] * 3
+    assert [row["judge"] for row in line["methods"]] == [None] * 4
 
 
 def test_text_output_has_the_table_and_overwrite_replaces(
-    run: Run, corpus: Path, model_file: Path, tmp_path: Path, report: tuple[Path, list[Any]]
+    run: Run, corpus: Path, model_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    shutil.copytree(report[0], out)
-    before = (out / "table.json").read_bytes()
+    out.mkdir()
     (out / "table.json").write_bytes(b"mine")
-    call = ("reproduce", "--corpus", corpus, "-m", model_file, "-o", out)
+    models = ("-m", model_file, "--paper-model", model_file)
+    call = ("reproduce", "--corpus", corpus, *models, "-o", out)
     ran = run(*call)
     assert (ran.code, ran.out) == (1, "")
     assert "pass --overwrite" in ran.err
     assert (out / "table.json").read_bytes() == b"mine"
     ran = run(*call, "--overwrite")
     assert ran.code == 0, ran.err
-    assert (out / "table.json").read_bytes() == before
+    assert json.loads((out / "table.json").read_text())["pairs"] == 2
     head, *rows, accuracy, where = ran.out.splitlines()
-    assert head.split() == ["method", "closed,", "%", "scorer", "judge"]
+    assert head.split() == ["method", "closed,", "%", "scorer", "judge", "paper's"]
     assert [row.split()[0] for row in rows][:3] == ["untouched", "static", "neighbours"]
     assert "held-out windows of 1 s" in accuracy
     assert where == f"page       {out / 'index.html'}"
@@ -215,8 +229,9 @@ def test_unwritable_report_is_refused_before_the_work(
     assert (ran.code, "is a file; a report needs a folder" in ran.err) == (1, True)
     ran = run(*call, "-o", tmp_path / "file" / "below")
     assert (ran.code, "cannot be created" in ran.err) == (1, True)
-    ran = run(*call, "-o", tmp_path / "out", "-m", model_file, "--set", "scorer.depth=2")
-    assert (ran.code, "--set and --model cannot be used together" in ran.err) == (2, True)
+    models = ("-m", model_file, "--paper-model", model_file)
+    ran = run(*call, "-o", tmp_path / "out", *models, "--set", "scorer.depth=2")
+    assert (ran.code, "--set cannot be used with both --model and --paper-model" in ran.err) == (2, True)
     ran = run("reproduce", "--corpus", tmp_path / "none", "-o", tmp_path / "out")
     assert ran.code == 1
     assert run(*call, "-o", tmp_path / "out", "--device", "gpu").code == 2

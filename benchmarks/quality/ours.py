@@ -34,6 +34,8 @@ PAPER = {
     "random": Change("paper: random", [], ["prior.kind=random"]),
     "random-free": Change("paper: random, α = β = 0", [], ["prior.kind=random", *_FREE]),
     "blocks": Change("paper: rectangular blocks"),
+    "scorer": Change("paper: rectangular blocks, down the graded scorer", [], ["search.guide=0"]),
+    "labels": Change("paper: rectangular blocks, down a scorer of labels", ["training.targets=labels"]),
     "blocks-free": Change("paper: rectangular blocks, α = β = 0", [], _FREE),
     "square": Change("paper: square blocks", [], _SQUARE),
     "square-free": Change("paper: square blocks, α = β = 0", [], [*_SQUARE, *_FREE]),

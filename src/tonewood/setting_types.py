@@ -168,6 +168,7 @@ class NoteChanges(TypedDict, total=False):
     height_hz: float
     gain_db: float
     shape: NoteShape
+    gains_only: bool
     smooth_ms: float
     smooth_hz: float
 

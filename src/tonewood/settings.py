@@ -175,6 +175,7 @@ class NoteSettings(Settings):
     height_hz: Hertz = Field(500.0, gt=0, description="bandwidth of a note")
     gain_db: Decibels = Field(3.0, ge=0, description="spread of the initial gains")
     shape: NoteShape = Field("rectangular", description="shape of the notes")
+    gains_only: bool = Field(False, description="search the gains of the notes instead of those of all cells")
     smooth_ms: Milliseconds = Field(90.0, ge=0, description="smoothing over time")
     smooth_hz: Hertz = Field(150.0, ge=0, description="smoothing over frequency")
 
@@ -478,10 +479,11 @@ def default_enhance_settings(method: str) -> EnhanceSettings:
     no change, minimises the objective on the bins of the spectrogram, and never stops early.
     """
     if method == "paper":
-        # Equation 2 of the paper with its scorer alone; alpha, beta and step size are ours (docs/paper.md).
+        # Equation 2 of the paper; its loss is the whole-way guide. alpha, beta and step size are ours
+        # (docs/paper.md).
         search = SearchSettings(
-            score=1.0, guide=0.0, alpha=1e-3, beta=1e-3, listen=False, steps=100, optimiser="Adam",
-            learning_rate=0.3, stop_at_reference=False,
+            guide=50.0, alpha=1e-3, beta=1e-3, listen=False, steps=40, optimiser="Adam",
+            learning_rate=0.5, stop_at_reference=False,
         )  # fmt: skip
         return EnhanceSettings(
             method="paper",

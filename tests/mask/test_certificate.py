@@ -23,6 +23,7 @@ def judge(rows: TimeSeries, first: int = 0) -> float:
 
 
 def certify_with(**changes: Any) -> Certificate:
+    rows_db = changes.pop("rows_db", np.zeros((ROWS, FRAMES), np.float32))
     mask = changes.pop("mask_db", TILT.copy())
     judge_score = changes.pop("judge_score", judge)
     measured: dict[str, Any] = {
@@ -33,9 +34,9 @@ def certify_with(**changes: Any) -> Certificate:
         "unlikeness": 0.5,
         "unlike_reference": Change(before=1.2, after=0.4),
     }
-    rows_db = ArrayTimeSeries(np.zeros((ROWS, FRAMES), np.float32))
     measurements = Measurements(**{**measured, **changes})
-    return certify(measurements, rows_db, ArrayTimeSeries(mask), judge_score, CertificateSettings())
+    series = ArrayTimeSeries(rows_db), ArrayTimeSeries(mask)
+    return certify(measurements, *series, judge_score, CertificateSettings())
 
 
 def test_eq_followed_by_judge_is_good() -> None:
@@ -43,6 +44,26 @@ def test_eq_followed_by_judge_is_good() -> None:
     assert (result.verdict, result.reasons, result.line) == ("good", (), "good")
     assert result.static_share == pytest.approx(1)
     assert result.largest_db == pytest.approx(6)
+
+
+@pytest.mark.parametrize("silent_gain_db", [0.0, 30.0, -30.0])
+@pytest.mark.parametrize("gain_db", [(6.0, 6.0), (-8.0, -2.0), (3.0, -3.0)])
+def test_size_where_there_is_sound_counts_what_is_heard(
+    gain_db: tuple[float, float], silent_gain_db: float
+) -> None:
+    """Two rows sound equally loud, the others are 200 dB below; their overall level is matched."""
+    mask, rows_db = (np.full((ROWS, FRAMES), x, np.float32) for x in (silent_gain_db, -200.0))
+    mask[3], mask[7] = gain_db
+    rows_db[[3, 7]] = -20.0
+    result = certify_with(mask_db=mask, rows_db=rows_db)
+    assert result.heard_db == pytest.approx(abs(gain_db[0] - gain_db[1]) / 2, abs=1e-3)
+    assert f"{result.heard_db:.1f} dB where there is sound" in result.size
+
+
+def test_size_of_an_earlier_certificate_is_that_of_the_whole_mask() -> None:
+    earlier = certify_with().model_copy(update={"heard_db": None, "rms_db": 3.04})
+    assert earlier.size == "3.0 dB rms, 6.0 dB at most"
+    assert "heard_db" not in earlier.model_dump()
 
 
 def test_noise_is_limited_even_if_it_fools_the_judge() -> None:

@@ -51,6 +51,9 @@ def test_saved_model_loads_equal(model: Model, model_file: Path) -> None:
         assert all(np.array_equal(value, theirs.weights[name]) for name, value in mine.weights.items())
     stored = model.priors.tensors()
     assert all(np.array_equal(v, stored[k]) for k, v in back.priors.tensors().items())
+    assert back.way_guide is not None
+    assert model.way_guide is not None
+    assert all(np.array_equal(v, back.way_guide.weights[k]) for k, v in model.way_guide.weights.items())
 
 
 def test_saving_is_reproducible_and_replaces_nothing(model_file: Path, tmp_path: Path) -> None:
@@ -201,6 +204,7 @@ def test_model_of_earlier_version_works_as_before() -> None:
     model = load_model(Path(__file__).with_name("ungraded.tonewood"))
     assert model.digest == "2c4a2f36d0607f303dd0d637a03a9d18c6fb0dc3438da522dd0b062ed9fee3ef"
     assert not model.has_graded_scorer
+    assert model.way_guide is None
     reader = read_recording(Path(container.__file__).parents[1] / "bundled" / "example.flac")
     score = tonewood.score(reader.samples, reader.rate, model)
     assert score.scorer == pytest.approx(0.98832, abs=1e-4)

@@ -1,5 +1,6 @@
 """The guide: an energy whose gradient is trained."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tonewood.scorer.guide_training import (
     select_guide_weight,
     target_correction,
     train_guide,
+    train_way_guide,
     validation_gains,
 )
 from tonewood.settings import GuideSettings
@@ -39,6 +41,44 @@ def pairs(count: int, seed: int) -> list[GuidePair]:
 @pytest.fixture(scope="module")
 def guide() -> Guide:
     return train_guide(pairs(4, 0), SMALL, torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def way_guide() -> Guide:
+    return train_way_guide(pairs(4, 0), SMALL, torch.Generator().manual_seed(1))
+
+
+def descend(guide: Guide, rows_db: FloatArray, steps: int = 20) -> FloatArray:
+    """Follow the negative gradient in steps of a quarter."""
+    for _ in range(steps):
+        _, gradient = guide.energy_and_gradient(rows_db, float(mean_level(rows_db)))
+        rows_db = rows_db - np.float32(0.25) * gradient
+    return rows_db
+
+
+def bump_db(rows_db: FloatArray) -> float:
+    """Return the rms of the mean over time, without its level."""
+    mean = rows_db.mean(axis=1)
+    return float((mean - mean.mean()).std())
+
+
+def rectangle(gain_db: float) -> FloatArray:
+    block = np.zeros((ROWS, FRAMES), dtype=np.float32)
+    block[2:9, 40:200] = gain_db
+    return block
+
+
+@pytest.mark.parametrize("start_db", [0.0, 6.0, -6.0])
+def test_whole_way_guide_leads_to_the_reference_from_blocks(way_guide: Guide, start_db: float) -> None:
+    rows_db, _ = pairs(1, 12)[0]
+    start = rows_db + rectangle(start_db)
+    assert bump_db(descend(way_guide, start)) < 0.35 * bump_db(start)
+
+
+def test_whole_way_guide_stays_at_the_reference(way_guide: Guide) -> None:
+    rows_db, target = pairs(1, 13)[0]
+    moved, way = descend(way_guide, target) - target, rows_db - target
+    assert bump_db(moved) < 0.2 * bump_db(way)
 
 
 def autograd_direction(guide: Guide, rows_db: FloatArray, level_db: float | None = None) -> FloatArray:
@@ -157,9 +197,10 @@ def test_gain_below_threshold_selects_weight_zero() -> None:
     assert select_guide_weight([(0.3, 0.02), (0.6, 0.03), (1.0, 0.01)]) == 0.6
 
 
-def test_same_seed_gives_same_guide() -> None:
+@pytest.mark.parametrize("train", [train_guide, train_way_guide])
+def test_same_seed_gives_same_guide(train: Callable[..., Guide]) -> None:
     settings = GuideSettings(width=8, steps=20, batch=2, crop_frames=40)
-    results = [train_guide(pairs(2, 2), settings, torch.Generator().manual_seed(3)).weights for _ in range(2)]
+    results = [train(pairs(2, 2), settings, torch.Generator().manual_seed(3)).weights for _ in range(2)]
     assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
 
 

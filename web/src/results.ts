@@ -11,7 +11,7 @@ export interface Row {
   reasons?: string[];
   before?: number;
   after?: number;
-  change_db?: number; // mean size of the change
+  change_db?: number; // size of the change where there is sound
   seconds?: number;
   error?: string;
 }

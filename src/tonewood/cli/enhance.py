@@ -339,8 +339,7 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
     )
     print(
         f"  mask     model {printable(result.model.name)}, prior {result.prior}, "
-        f"{common.count_noun(result.steps, 'step')}; {certificate.rms_db:.1f} dB rms, "
-        f"{certificate.largest_db:.1f} dB at most; {result.seconds:.1f} s"
+        f"{common.count_noun(result.steps, 'step')}; {certificate.size}; {result.seconds:.1f} s"
     )
     if result.carried:
         print(f"  carried  {_transfer_text(result.carried)}")

@@ -45,6 +45,10 @@ def reproduce_command(
         str | None,
         typer.Option("-m", "--model", help="Use this model instead of training one."),
     ] = None,
+    paper_model: Annotated[
+        str | None,
+        typer.Option("--paper-model", help="Use this as the paper's model instead of training one."),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
     set_: SetOption = None,
@@ -57,19 +61,22 @@ def reproduce_command(
     from tonewood.model.model import load_model
     from tonewood.research import paper_reproduction
 
-    if model is not None and set_:
+    if model is not None and paper_model is not None and set_:
         raise CallError(
-            "--set and --model cannot be used together: --set changes the training, which --model replaces"
+            "--set cannot be used with both --model and --paper-model: it changes the training, which they "
+            "replace"
         )
     settings = _training_settings(seed, set_)
     plotting.check_matplotlib("a report")
-    loaded = load_model(model) if model is not None else None
+    own, paper = (None if name is None else load_model(name) for name in (model, paper_model))
     with ReproducingDisplay() as display:
         for event in paper_reproduction.reproduce_paper(
-            corpus, output, settings, model=loaded, device=device, overwrite=overwrite
+            corpus, output, settings, model=own, paper_model=paper, device=device, overwrite=overwrite
         ):
             if isinstance(event, paper_reproduction.Reproduction):
                 reproduction = event
+            elif isinstance(event, paper_reproduction.ReproductionPlan):
+                common.print_stderr(event.line)
             else:
                 display.show(event)
     unfinished = common.left_out_of_folders(corpus)
@@ -85,10 +92,7 @@ def _print_reproduction(reproduction: "Reproduction", unfinished: common.Unfinis
         return
     for method, *figures in reproduction.table:
         print(f"{method:<36}" + "".join(f"{figure:>11}" for figure in figures))
-    print(
-        f"accuracy   {100 * reproduction.accuracy:.1f} % right on {reproduction.windows} held-out windows of "
-        f"{reproduction.crop_seconds:g} s"
-    )
+    print(f"accuracy   {reproduction.accuracy_line}")
     print(f"page       {printable(reproduction.page)}")
 
 

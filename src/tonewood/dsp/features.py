@@ -91,6 +91,18 @@ def apply_filterbank(magnitude_db: Array, bands: BandSettings, spectrum: Spectru
     return _row_levels(power_of_db(magnitude_db), bands, spectrum)
 
 
+def filterbank_gradient(
+    row_gradient: Levels, magnitude_db: Levels, bands: BandSettings, spectrum: SpectrumSettings
+) -> Levels:
+    """Return the gradient [..., bin, frame] of the input of `apply_filterbank`, of its output."""
+    if bands.scale == "linear":
+        return row_gradient
+    # A row's level changes with a bin's by the bin's share of the row's power.
+    slope = row_gradient * power_of_db(-apply_filterbank(magnitude_db, bands, spectrum))
+    gradient: Levels = (filterbank_matrix(bands, spectrum).T @ slope) * power_of_db(magnitude_db)
+    return gradient
+
+
 def band_levels(wave: Array, rate: int, bands: BandSettings, spectrum: SpectrumSettings) -> Array:
     """Return row levels [..., row, frame] in dB of a waveform [..., sample]; differentiable in torch.
 

@@ -14,9 +14,10 @@ from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_share
-from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid, settings_for_preference_model
+from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid
 from tonewood.enhancement.pipeline import Enhancement
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
+from tonewood.enhancement.search_settings import settings_for_model
 from tonewood.mask.certificate import Certificate, share_text
 from tonewood.mask.components import shape_mask
 from tonewood.mask.mask import Mask, moving_average, moving_average_gradient
@@ -368,7 +369,7 @@ def search_around_pins(
     Under a pinned note the mask stays as it is, and the search takes it into account. The result's
     mask is without the notes, to be composed with them; its audio and certificate are with them.
     """
-    settings = settings_for_preference_model(settings, model)
+    settings = settings_for_model(settings, model)
     recording = analyse_source(ArraySource(samples, rate), model)
     grid = mask_grid(recording, model, settings.method)
     pins = _place_pins(found_mask, pinned, grid.hz, recording.rows_db.frames)

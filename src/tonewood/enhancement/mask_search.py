@@ -12,11 +12,18 @@ from typing import NamedTuple
 import numpy as np
 
 from tonewood.dsp.chunking import LazyTimeSeries, Segment, TimeSeries, split_segments
-from tonewood.dsp.features import band_levels, center_frequencies
+from tonewood.dsp.features import (
+    apply_filterbank,
+    band_levels,
+    center_frequencies,
+    filterbank_gradient,
+    mean_level,
+)
 from tonewood.dsp.stft import prepare_filter
 from tonewood.enhancement.analysis import Analysis, AudioSource, ComponentSource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, measure_input
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask, predict_departure, predict_mask
+from tonewood.enhancement.search_settings import settings_for_model
 from tonewood.errors import AudioError
 from tonewood.mask.certificate import is_unknown_kind, needs_no_change
 from tonewood.mask.components import count_components
@@ -41,6 +48,7 @@ from tonewood.setting_types import ChannelLink, EnhanceMethod, PriorKind
 from tonewood.settings import (
     BandSettings,
     EnhanceSettings,
+    ModelSettings,
     RenderSettings,
     SearchSettings,
     SpectrumSettings,
@@ -52,13 +60,6 @@ from tonewood.utils.parallel import parallel_iterate
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
 _MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
 RENDER_FEEDBACK_MARGIN = 16  # frames that rendering and analysis reach to either side
-
-# The scorer of a preference model is smooth but has no prior to stay near: small steps down its score
-# alone, smooth over a second, with a weak pull towards no change (`alpha`).
-PREFERENCE_SEARCH = SearchSettings(
-    score=1.0, guide=0.0, alpha=3e-4, steps=40, learning_rate=0.004, smooth_ms=1000.0
-)
-PREFERENCE_MAX_GAIN_DB = 12.0  # lower than the default: no folder shows how far recordings differ
 
 
 class MaskScale(NamedTuple):
@@ -135,8 +136,10 @@ class MaskSearch:
 
     @property
     def guide(self) -> Guide | None:
-        """The model's guide, if it takes part."""
-        return self.model.guide if self.settings.method == "search" and self._guide_weight else None
+        """The guide that takes part: near the reference for `search`, the whole way for `paper`."""
+        if not self._guide_weight:
+            return None
+        return self.model.way_guide if self.settings.method == "paper" else self.model.guide
 
     @property
     def _guide_weight(self) -> float:
@@ -189,9 +192,12 @@ class MaskSearch:
             yield replace(step, mask_db=core_db, offset=segment.start, total_frames=self.frames)
 
     def _guide_energy(self) -> EnergyFunction | None:
-        if self.guide is None:
+        guide = self.guide
+        if guide is None:
             return None
-        return partial(self.guide.energy_and_gradient, level_db=self.prior.level_db)
+        if self.settings.method == "paper":
+            return partial(_energy_of_bins, guide, self.model.settings)
+        return partial(guide.energy_and_gradient, level_db=self.prior.level_db)
 
     def _render_feedback(self, start: int, stop: int) -> RenderFeedback | None:
         """Return the rendering of a range of frames; None if the search does not use it."""
@@ -205,6 +211,7 @@ class MaskSearch:
     def _parametrise(self, start_db: Levels, draws: RandomDraws) -> Parametrisation:
         """Return the parameters that the settings' prior asks for: cells, or gains of sticky notes."""
         prior, spectrum = self.settings.prior, self.model.settings.spectrum
+        smooth = spectrum.to_frames(self.settings.search.smooth_ms / 1000)
         if prior.kind == "random":
             return FreeMask(draws.normal(*start_db.shape) * np.float32(prior.random_db))
         if prior.kind == "blocks":
@@ -215,8 +222,8 @@ class MaskSearch:
             duration_s = len(frame_s) * (spectrum.hop / spectrum.rate)
             scattered = scatter_sticky_notes(notes, duration_s, spectrum.rate / 2, draws)
             hz, smooth_s = self.grid.hz.astype(np.float32), notes.smooth_ms / 1000
-            return StickyNoteGains(scattered, hz, frame_s, notes.smooth_hz, smooth_s)
-        smooth = spectrum.to_frames(self.settings.search.smooth_ms / 1000)
+            gains = StickyNoteGains(scattered, hz, frame_s, notes.smooth_hz, smooth_s)
+            return gains if notes.gains_only else FreeMask(gains.mask(), smooth)
         if prior.kind == "none":
             # Priors are smooth already. Without any, in models learnt from listeners, the change must be.
             return FreeMask(start_db, max(1, smooth) if self.model.learnt_priors is None else 1)
@@ -299,6 +306,15 @@ def _search_segments(
     return split_segments(frames, _SEARCH_SEGMENT_FRAMES // pool * pool, -(-margin // pool) * pool)
 
 
+def _energy_of_bins(guide: Guide, settings: ModelSettings, magnitude_db: Levels) -> tuple[float, Levels]:
+    """Return a guide's energy of a whole recording [bin, frame] in dB, and its gradient."""
+    bands, spectrum = settings.scorer.bands, settings.spectrum
+    rows_db = apply_filterbank(magnitude_db, bands, spectrum)
+    # The level follows the mask, which changes it by many dB on the way from the source.
+    energy, slope = guide.energy_and_gradient(rows_db, float(mean_level(rows_db)))
+    return energy, filterbank_gradient(slope, magnitude_db, bands, spectrum)
+
+
 def render_feedback(wave: Samples, scale: MaskScale, spectrum: SpectrumSettings) -> RenderFeedback:
     """Return the function that renders a mask and measures the levels of its sound.
 
@@ -317,29 +333,6 @@ def render_feedback(wave: Samples, scale: MaskScale, spectrum: SpectrumSettings)
         return levels
 
     return measure
-
-
-def settings_for_preference_model(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
-    """Return settings that fit a model trained from preferences alone; others are returned unchanged.
-
-    Such a model has no prior and no guide. The mask starts from zero, and every search setting that
-    has its default value becomes that of `PREFERENCE_SEARCH`.
-    """
-    if model.learnt_priors is not None or settings.method != "search":
-        return settings
-    defaults = EnhanceSettings()
-    # A value that differs from the default was chosen by the user, and stays.
-    search = {
-        name: getattr(PREFERENCE_SEARCH, name)
-        for name in SearchSettings.model_fields
-        if getattr(settings.search, name) == getattr(defaults.search, name)
-    }
-    adapted = settings.model_copy(update={"search": settings.search.model_copy(update=search)})
-    if settings.render.max_gain_db == defaults.render.max_gain_db:
-        adapted = adapted.replace(render=dict(max_gain_db=PREFERENCE_MAX_GAIN_DB))
-    if settings.prior.kind == "auto":
-        adapted = adapted.replace(prior=dict(kind="none"))
-    return adapted
 
 
 class FoundRecording(NamedTuple):
@@ -415,7 +408,7 @@ def _find_component_mask(
     if analysis is None:
         analysis = analyse_source(source, model, scratch_dir, with_pitch=not one_pass)
     check_limits(analysis.n_samples, source.rate, settings.render)
-    used = settings_for_preference_model(settings, model)
+    used = settings_for_model(settings, model)
     before = measure_input(analysis.rows_db, model, used)
     kind = None if settings.force else _substitute_prior(before, model, settings.method)
     if kind is not None:

@@ -14,8 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tonewood.dsp.chunking import ArrayTimeSeries, LazyTimeSeries, TimeSeries, read_segments
-from tonewood.dsp.features import frame_levels, is_audible, mean_power_db
+from tonewood.dsp.chunking import (
+    ArrayTimeSeries,
+    LazyTimeSeries,
+    TimeSeries,
+    read_segments,
+    split_segments,
+)
+from tonewood.dsp.features import frame_levels, is_audible, mean_power_db, power_of_db
 from tonewood.mask.mask import moving_average
 from tonewood.setting_types import Settings
 from tonewood.settings import CertificateSettings, RenderSettings
@@ -30,7 +36,7 @@ _QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond t
 # Distances from the nearer folder between which the adaptive part of a mask fades out. Of 216 held-out takes
 # of nine corpora, two lie beyond 1 and none beyond 1.2 (docs/quality.md).
 _FADE_START, _FADE_END = 1.0, 1.3
-_MAX_UNNEEDED_SCORE = 0.35  # between those of held-out reference takes and of takes half-way
+_MAX_UNNEEDED_SCORE = 0.2  # between those of held-out reference takes and of takes half-way
 
 
 class Change(Settings):
@@ -70,6 +76,9 @@ class Certificate(Settings):
         Share of the judge's change that the mask's mean over time achieves alone.
     largest_db, rms_db, roughness_db : float
         Of the mask; roughness is its mean step from frame to frame.
+    heard_db : float or None
+        Deviation of the gains from their mean, both weighted by the power of the input: the overall level
+        is matched anyway. None in certificates of earlier versions.
     unlikeness : float
         Distance of the input from the source folder; 99 % of the folder's held-out windows are below 1.
     unlike_reference : Change
@@ -93,8 +102,16 @@ class Certificate(Settings):
     unlikeness: float
     unlike_reference: Change
     # Left out of files if unused, so that earlier versions of Tonewood read the others.
+    heard_db: float | None = Field(None, exclude_if=lambda heard: heard is None)
     share: str | None = Field(None, exclude_if=lambda share: share is None)
     whole: WholeCorrection | None = Field(None, exclude_if=lambda whole: whole is None)
+
+    @property
+    def size(self) -> str:
+        """Size of the mask in words."""
+        if self.heard_db is None:
+            return f"{self.rms_db:.1f} dB rms, {self.largest_db:.1f} dB at most"
+        return f"{self.heard_db:.1f} dB where there is sound, {self.largest_db:.1f} dB at most"
 
     @property
     def line(self) -> str:
@@ -124,8 +141,11 @@ class Certificate(Settings):
             unlike_reference=self.unlike_reference,
             roughness_db=self.roughness_db,
         )
-        measured = ("scorer", "judge", "largest_db", "rms_db", "roughness_db", "unlike_reference")
-        changes = {name: getattr(applied, name) for name in measured}
+        scores, sizes = (
+            ("scorer", "judge", "unlike_reference"),
+            ("largest_db", "rms_db", "heard_db", "roughness_db"),
+        )
+        changes = {name: getattr(applied, name) for name in (*scores, *sizes)}
         return self.model_copy(update={**changes, "share": share, "whole": whole})
 
 
@@ -235,7 +255,7 @@ def certify(
     judge_score : callable, optional
         Judge's score of levels [row, frame] in dB.
     """
-    gains, judge = _MaskStatistics.from_gains(mask_db), measured.judge
+    gains, judge = _MaskStatistics.from_gains(mask_db, rows_db), measured.judge
     judge_smoothed = static_share = None
     if judge_score is not None and judge is not None:
         # These scores are of the levels that the masks ask for, not of renderings.
@@ -265,6 +285,7 @@ def certify(
         static_share=static_share,
         largest_db=gains.largest_db,
         rms_db=gains.rms_db,
+        heard_db=gains.heard_db,
         roughness_db=measured.roughness_db,
         unlikeness=measured.unlikeness,
         unlike_reference=measured.unlike_reference,
@@ -303,22 +324,28 @@ def _objections(
 
 
 class _MaskStatistics(NamedTuple):
-    """Mean of a mask over time [row, 1], its largest absolute gain and root mean square, dB."""
+    """Mean of a mask over time [row, 1], and the sizes of its gains named as in `Certificate`."""
 
     mean_db: Levels
     largest_db: float
     rms_db: float
+    heard_db: float
 
     @classmethod
-    def from_gains(cls, mask_db: TimeSeries) -> Self:
+    def from_gains(cls, mask_db: TimeSeries, rows_db: TimeSeries) -> Self:
         # Sums in double precision, since an hour has millions of cells.
-        total, square, largest = np.zeros((1, 1)), 0.0, 0.0
-        for gain in read_segments(mask_db):
+        total, square, largest, heard = np.zeros((1, 1)), 0.0, 0.0, np.zeros(3)
+        for part in split_segments(mask_db.frames):
+            gain, level = (series.read(part.start, part.stop) for series in (mask_db, rows_db))
+            gain_square, power = np.square(gain), power_of_db(level)
             total = total + gain.sum(axis=1, keepdims=True, dtype=np.float64)
-            square += float(np.square(gain).sum(dtype=np.float64))
+            square += float(gain_square.sum(dtype=np.float64))
             largest = max(largest, float(np.abs(gain).max()))
+            heard += [(power * x).sum(dtype=np.float64) for x in (np.float32(1), gain, gain_square)]
         rms = (square / (len(total) * mask_db.frames)) ** 0.5
-        return cls((total / mask_db.frames).astype(np.float32), largest, rms)
+        _, mean, mean_square = heard / heard[0]
+        deviation = float(max(mean_square - mean**2, 0)) ** 0.5
+        return cls((total / mask_db.frames).astype(np.float32), largest, rms, deviation)
 
 
 def _apply_mask(rows_db: TimeSeries, mask_db: TimeSeries) -> TimeSeries:

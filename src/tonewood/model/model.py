@@ -49,6 +49,9 @@ class Model:
         Of each folder's recordings.
     predictor : Predictor or None
         None if the model was trained without one.
+    way_guide : Guide or None
+        Guide that leads all the way from source to reference: the loss of the paper's search. None in
+        models of earlier versions, of listeners, and of `training.targets=labels`.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Model:
     source_likeness: OutOfDomainDetector
     card: ModelCard
     predictor: Predictor | None = None
+    way_guide: Guide | None = None
 
     def __repr__(self) -> str:
         parts = [f"scorer right on {100 * self.card.scorer.accuracy:.0f} %"]
@@ -129,10 +133,12 @@ def load_model(model: str | Path) -> Model:
         if card.judge:
             judge = Scorer(settings.scorer, settings.spectrum, tensors_below("judge.", tensors))
         # A model learnt from listeners alone has no prior in its card, and no tensors of priors and guide.
-        priors = guide = predictor = None
+        priors = guide = way_guide = predictor = None
         if card.prior:
             priors = Priors.from_tensors(tensors_below("priors.", tensors), settings.priors, hop_ms)
             guide = Guide(settings.guide, tensors_below("guide.", tensors))
+            if way_tensors := tensors_below("way_guide.", tensors):
+                way_guide = Guide(settings.guide, way_tensors)
         if settings.predictor.taught:
             below = tensors_below("predictor.", tensors)
             predictor = Predictor.from_tensors(below, settings.predictor, hop_ms)
@@ -152,6 +158,7 @@ def load_model(model: str | Path) -> Model:
             source_likeness=source_likeness,
             card=card,
             predictor=predictor,
+            way_guide=way_guide,
         )
     # The checksum is right, but tensors may be missing or have other shapes than the settings say.
     except (KeyError, ValueError):
@@ -176,6 +183,7 @@ def _model_tensors(model: Model) -> dict[str, NDArray[Any]]:
         "judge": model.judge.weights if model.judge else {},
         "priors": model.learnt_priors.tensors() if model.learnt_priors else {},
         "guide": model.learnt_guide.weights if model.learnt_guide else {},
+        "way_guide": model.way_guide.weights if model.way_guide else {},
         "predictor": model.predictor.tensors() if model.predictor else {},
         "reference_likeness": model.reference_likeness.tensors(),
         "source_likeness": model.source_likeness.tensors(),

@@ -66,6 +66,9 @@ class PriorFit:
         Pseudo-source under the prior's mask, and the reference take that it was made of; of takes in
         and outside the fit.
     ways : Ways
+    needed : list of LevelPair
+        Training pairs of the whole-way guide: source takes and what the prior makes of them, pseudo-source
+        and reference takes.
     """
 
     priors: Priors
@@ -73,6 +76,7 @@ class PriorFit:
     corrected: list[LevelPair]
     corrected_held_out: list[LevelPair]
     ways: "Ways"
+    needed: list[LevelPair]
 
 
 class Ways(NamedTuple):
@@ -135,9 +139,10 @@ def fit_priors(
         (pseudo.rows_db + blended_prior(priors, pseudo), take.rows_db) for pseudo, take in held_out_pairs
     ]
     ways = pairs.ways(static, [(pseudo.rows_db, take.rows_db) for pseudo, take in held_out_pairs])
+    needed = _whole_ways(priors, folders.source.takes, ways)
     # The final static mask is fitted to all reference takes.
     priors = replace(priors, static_db=_final_static_mask(folders, method))
-    return PriorFit(priors, scores, pairs.corrected, corrected_held_out, ways)
+    return PriorFit(priors, scores, pairs.corrected, corrected_held_out, ways, needed)
 
 
 class _FittedFolder(NamedTuple):
@@ -303,6 +308,14 @@ def blended_prior(priors: Priors, take: PriorFeatures) -> Levels:
 
 def _blend(priors: Priors, take: PriorFeatures) -> Levels:
     return blend_masks(priors.suggestions(take, priors.weights), priors.weights)
+
+
+def _whole_ways(priors: Priors, source_takes: Sequence[PriorFeatures], ways: Ways) -> list[LevelPair]:
+    """Return source takes under no and under the whole blend, and pseudo-source with its reference."""
+    pairs = [(take.rows_db, take.rows_db + _blend(priors, take)) for take in source_takes]
+    # Where adaptive masks are not trusted, a reference take only teaches that it needs nothing.
+    trust = np.float32(priors.shrinkage.networks.per_frame)
+    return pairs + [(target + trust * (pseudo - target), target) for pseudo, target in ways.reference]
 
 
 def _measure_source_need(priors: Priors, source_takes: Sequence[PriorFeatures]) -> float:

@@ -9,9 +9,8 @@ from tonewood.dsp.chunking import ArrayTimeSeries, TimeSeries
 from tonewood.dsp.features import (
     AUDIBLE_RANGE_DB,
     WINDOW_BATCH,
-    filterbank_matrix,
+    filterbank_gradient,
     is_audible,
-    power_of_db,
     window_batches,
 )
 from tonewood.scorer.network import Scorer
@@ -67,9 +66,5 @@ class WindowScore:
         scorer = self._scorer
         if not self._reads_bins:
             return scorer.score_gradient(windows)
-        # A row's level changes with a bin's by the bin's share of the row's power.
-        rows_db = scorer.rows(windows)
-        slope = scorer.score_gradient(rows_db) * power_of_db(-rows_db)
-        weights = filterbank_matrix(scorer.settings.bands, scorer.spectrum)
-        gradient: Levels = (weights.T @ slope) * power_of_db(windows)
-        return gradient
+        slope = scorer.score_gradient(scorer.rows(windows))
+        return filterbank_gradient(slope, windows, scorer.settings.bands, scorer.spectrum)

@@ -24,10 +24,12 @@ from tonewood.scorer.training_loop import TrainingRun, TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.stats.classification import balanced_accuracy
 from tonewood.stats.sampling import TakeWeights, interpolate_noise, weighted_mean
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import FloatArray, Levels
 
 _VALIDATION_WINDOWS = 400  # per side: enough for early stopping
 _VALIDATION_CROPS = 200
+_TYPICAL_LOGIT = 2.94  # of the score 0.95; that of 0.05 is its negative
+_MAX_STRETCH = 2.0
 
 Scores = NDArray[np.float32]
 """Scores [window] in (0, 1)."""
@@ -141,7 +143,10 @@ def train_scorer(
         accuracy = _window_accuracy(reference, source)
         yield ValidationCheck(run.step, training.steps, loss, accuracy, validation_loss, run)
     run.load_best()
-    yield evaluate_scorer(scorer.as_arrays(), held_out, run.step, time.perf_counter() - start_time)
+    trained = scorer.as_arrays()
+    if is_graded:
+        trained = stretch_scores(trained, held_out)
+    yield evaluate_scorer(trained, held_out, run.step, time.perf_counter() - start_time)
 
 
 def label_loss(
@@ -204,6 +209,32 @@ def _graded_validation(held_out: LabelledTakes, scorer: Scorer, seed: int) -> Gr
     # A generator of its own, so that every check sees the same crops, of a resumed training too.
     generator = torch.Generator().manual_seed(seed)
     return graded_crop_source(held_out, scorer, generator, seed).draw(_VALIDATION_CROPS)
+
+
+def stretch_scores(scorer: Scorer, held_out: LabelledTakes) -> Scorer:
+    """Scale and shift the logits, so that typical held-out takes score near 0 and 1.
+
+    A regression on noisy inputs draws its results towards the mean (regression dilution). Two constants
+    undo this, as in the calibration of Platt (1999); the order of recordings does not change.
+    """
+    reference, source = (
+        float(np.median(_logits(np.concatenate(side)))) for side in _score_takes(scorer, held_out)
+    )
+    slope = 2 * _TYPICAL_LOGIT / (source - reference) if source > reference else 1.0
+    # Folders that are hardly told apart would need a large factor, which would only scale up noise.
+    slope = min(max(slope, 1.0), _MAX_STRETCH)
+    shift = -slope * (source + reference) / 2
+    linear = {
+        "linear.weight": scorer.weights["linear.weight"] * np.float32(slope),
+        "linear.bias": scorer.weights["linear.bias"] * np.float32(slope) + np.float32(shift),
+    }
+    return Scorer(scorer.settings, scorer.spectrum, scorer.weights | linear)
+
+
+def _logits(scores: Scores) -> FloatArray:
+    probability = scores.astype(np.float64).clip(1e-6, 1 - 1e-6)
+    logits: FloatArray = np.log(probability / (1 - probability))
+    return logits
 
 
 def evaluate_scorer(scorer: Scorer, held_out: LabelledTakes, steps: int, seconds: float) -> TrainedScorer:

@@ -51,7 +51,7 @@ def size_text(certificate: Certificate) -> str:
     """Return the size of the change in one line."""
     if treatment(certificate) == "unchanged":
         return "No change: 0.0 dB."
-    size = f"Changes {certificate.rms_db:.1f} dB on average, {certificate.largest_db:.1f} dB at most"
+    size = f"Changes {certificate.size}"
     gained = certificate.scorer.before - certificate.scorer.after
     if gained <= 0 or certificate.rms_db < _UNCHANGED_DB:
         return f"{size}."
@@ -173,10 +173,9 @@ def _distance_lines(certificate: Certificate) -> list[CertificateLine]:
 def _size_line(certificate: Certificate) -> CertificateLine:
     if treatment(certificate) == "unchanged":
         return CertificateLine("plain", "Size of the change", "0.0 dB: the output is the original.")
-    size = f"{certificate.rms_db:.1f} dB on average and {certificate.largest_db:.1f} dB at most"
     # Roughness is the mean step in 10 ms.
     speed = f"it changes by {100 * certificate.roughness_db:.0f} dB per second on average"
-    return CertificateLine("plain", "Size of the change", f"{size}; {speed}.")
+    return CertificateLine("plain", "Size of the change", f"{certificate.size}; {speed}.")
 
 
 def _of_limit(distance: float) -> str:

@@ -198,7 +198,7 @@ def run_batch_job(request: JobData, model: Model) -> Iterator[JobData]:
                 "reasons": list(certificate.reasons),
                 "before": certificate.scorer.before,
                 "after": certificate.scorer.after,
-                "change_db": certificate.rms_db,
+                "change_db": certificate.rms_db if certificate.heard_db is None else certificate.heard_db,
                 "seconds": event.seconds,
             }
             finished += 1

@@ -43,7 +43,12 @@ from tonewood.model.model import Model, load_model
 from tonewood.priors.fitting import PriorFit, Ways, fit_priors
 from tonewood.scorer.graded_crops import WayPair
 from tonewood.scorer.guide import Guide
-from tonewood.scorer.guide_training import select_guide_weight, train_guide, validation_gains
+from tonewood.scorer.guide_training import (
+    select_guide_weight,
+    train_guide,
+    train_way_guide,
+    validation_gains,
+)
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
 from tonewood.settings import ModelSettings, Normalization, PredictorSettings
@@ -118,10 +123,11 @@ class _PriorExcerpts(NamedTuple):
 
 
 class _Correction(NamedTuple):
-    """Priors and guide, which are trained from folders only."""
+    """Priors and guides, which are trained from folders only."""
 
     fit: PriorFit
     guide: Guide
+    way_guide: Guide | None
     card: PriorCard
 
 
@@ -381,7 +387,10 @@ def _fit_correction(excerpts: _PriorExcerpts, settings: ModelSettings) -> _Corre
         guide_weight=weight,
         guide_gains=gains,
     )
-    return _Correction(fit, guide, card)
+    # Scores of labels are the paper's loss, which then leads the paper's search.
+    graded = settings.training.targets == "graded"
+    way_guide = train_way_guide(fit.needed, settings.guide, generator) if graded else None
+    return _Correction(fit, guide, way_guide, card)
 
 
 def _free_memory(takes: Mapping[DatasetSide, list[TrainingRecording]]) -> None:
@@ -420,6 +429,7 @@ def _assemble_model(
         reference_likeness=summary.detectors[0],
         source_likeness=summary.detectors[1],
         card=card,
+        way_guide=correction.way_guide if correction else None,
     )
 
 

@@ -1,0 +1,77 @@
+"""Settings of the paper's search: which loss it follows, and where it starts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tonewood.dsp.features import apply_filterbank, mean_level
+from tonewood.enhancement.analysis import ArraySource, analyse_source
+from tonewood.enhancement.mask_search import find_mask, mask_grid
+from tonewood.enhancement.search_settings import settings_for_model
+from tonewood.model.model import Model
+from tonewood.settings import EnhanceSettings, default_enhance_settings
+from tonewood.utils.arrays import Levels, Samples
+
+RATE = 16_000
+PAPER = default_enhance_settings("paper")
+
+
+def test_paper_follows_the_whole_way_guide_by_default(model: Model) -> None:
+    assert model.way_guide is not None
+    assert settings_for_model(PAPER, model) == PAPER
+    assert (PAPER.search.score, PAPER.prior.notes.gains_only) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "has_guide"),
+    [
+        (PAPER, False),
+        (PAPER.replace(search=dict(guide=0)), True),
+        (PAPER.replace(search=dict(alpha=0)), True),  # the guide is weighed against alpha
+    ],
+)
+def test_paper_follows_the_scorer_without_a_whole_way_guide(
+    settings: EnhanceSettings, has_guide: bool, model: Model
+) -> None:
+    adapted = settings_for_model(settings, model if has_guide else replace(model, way_guide=None))
+    search = adapted.search
+    assert (search.score, search.guide, search.steps, search.learning_rate) == (1, 0, 100, 0.3)
+    assert search.alpha == settings.search.alpha
+    assert adapted.prior.notes.gains_only
+
+
+def test_settings_that_were_chosen_stay(model: Model) -> None:
+    chosen = PAPER.replace(search=dict(guide=0, steps=7, learning_rate=0.1, score=0.4))
+    search = settings_for_model(chosen, model).search
+    assert (search.steps, search.learning_rate, search.score) == (7, 0.1, 0.4)
+
+
+def energy(model: Model, bins_db: Levels) -> float:
+    """Return the energy of the whole-way guide per cell, dB²."""
+    assert model.way_guide is not None
+    rows_db = apply_filterbank(bins_db, model.settings.scorer.bands, model.settings.spectrum)
+    return model.way_guide.energy_and_gradient(rows_db, float(mean_level(rows_db)))[0] / rows_db.size
+
+
+def test_paper_from_blocks_descends_the_whole_way_guide(model: Model, play: Callable[..., Samples]) -> None:
+    """The result is better than the recording, so the search undoes its blocks and goes on."""
+    analysis = analyse_source(ArraySource(play(3), RATE), model)
+    before = mask_grid(analysis, model, "paper").levels_db.read(0, analysis.rows_db.frames)
+    masks = [step.mask_db for step in find_mask(analysis, model, PAPER)]
+    first, last = energy(model, before + masks[0]), energy(model, before + masks[-1])
+    assert last < 0.8 * min(first, energy(model, before))
+
+
+@pytest.mark.parametrize("gains_only", [True, False])
+def test_gains_of_notes_leave_cells_outside_of_the_notes(
+    gains_only: bool, model: Model, play: Callable[..., Samples]
+) -> None:
+    settings = PAPER.replace(
+        prior=dict(notes=dict(per_second=1, gains_only=gains_only)), search=dict(steps=2)
+    )
+    analysis = analyse_source(ArraySource(play(3), RATE), model)
+    first, *_, last = (step.mask_db for step in find_mask(analysis, model, settings))
+    outside = first == 0
+    assert 0.3 < outside.mean() < 1
+    assert (last[outside] == 0).all() == gains_only
