@@ -102,7 +102,8 @@ def _smallest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         below = below[values.reshape(-1)[below] <= limit[row, 0]]
     if below.size != rows * count:  # ties at a limit
         return np.argpartition(values, count - 1, axis=1)[:, :count]
-    return (below % columns).reshape(rows, count)
+    smallest: NDArray[np.int64] = (below % columns).reshape(rows, count)
+    return smallest
 
 
 def _nth_smallest(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:

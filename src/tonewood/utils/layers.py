@@ -156,8 +156,9 @@ def silu(x: Array) -> Array:
         from torch.nn import functional  # only in training
 
         return functional.silu(x)
-    divisor = _one_plus_exp_minus(x)
-    return np.divide(x, divisor, out=divisor)
+    result = _one_plus_exp_minus(x)
+    np.divide(x, result, out=result)
+    return result
 
 
 def _one_plus_exp_minus(x: FloatArray) -> FloatArray:
