@@ -175,7 +175,10 @@ class NoteSettings(Settings):
     height_hz: Hertz = Field(500.0, gt=0, description="bandwidth of a note")
     gain_db: Decibels = Field(3.0, ge=0, description="spread of the initial gains")
     shape: NoteShape = Field("rectangular", description="shape of the notes")
-    gains_only: bool = Field(False, description="search the gains of the notes instead of those of all cells")
+    # Left out of recipes if unused, so that those of earlier versions stay as they are.
+    gains_only: bool = Field(
+        False, description="search the gains of the notes, not of all cells", exclude_if=lambda only: not only
+    )
     smooth_ms: Milliseconds = Field(90.0, ge=0, description="smoothing over time")
     smooth_hz: Hertz = Field(150.0, ge=0, description="smoothing over frequency")
 
@@ -479,8 +482,7 @@ def default_enhance_settings(method: str) -> EnhanceSettings:
     no change, minimises the objective on the bins of the spectrogram, and never stops early.
     """
     if method == "paper":
-        # Equation 2 of the paper; its loss is the whole-way guide. alpha, beta and step size are ours
-        # (docs/paper.md).
+        # Equation 2 of the paper, with the whole-way guide as the loss; the values are ours (docs/paper.md).
         search = SearchSettings(
             guide=50.0, alpha=1e-3, beta=1e-3, listen=False, steps=40, optimiser="Adam",
             learning_rate=0.5, stop_at_reference=False,

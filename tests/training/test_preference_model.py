@@ -16,8 +16,8 @@ from scipy.stats import kendalltau
 from tonewood.data.manifest import BadRecordings
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.editing import Edit, Note, compose_mask, search_around_pins
+from tonewood.enhancement.mask_search import PREFERENCE_MAX_GAIN_DB
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
-from tonewood.enhancement.search_settings import PREFERENCE_MAX_GAIN_DB
 from tonewood.errors import AudioError, FolderError, ModelError
 from tonewood.model.card_text import card_lines, card_markdown
 from tonewood.model.model import Model, load_model

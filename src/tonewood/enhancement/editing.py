@@ -14,10 +14,9 @@ from tonewood.dsp.features import center_frequencies, hz_to_mel, mel_to_hz
 from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import Analysis, ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_share
-from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid
+from tonewood.enhancement.mask_search import MaskGrid, MaskSearch, mask_grid, settings_for_model
 from tonewood.enhancement.pipeline import Enhancement
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask
-from tonewood.enhancement.search_settings import settings_for_model
 from tonewood.mask.certificate import Certificate, share_text
 from tonewood.mask.components import shape_mask
 from tonewood.mask.mask import Mask, moving_average, moving_average_gradient

@@ -12,18 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tonewood.dsp.chunking import LazyTimeSeries, Segment, TimeSeries, split_segments
-from tonewood.dsp.features import (
-    apply_filterbank,
-    band_levels,
-    center_frequencies,
-    filterbank_gradient,
-    mean_level,
-)
+from tonewood.dsp.features import band_levels, center_frequencies
 from tonewood.dsp.stft import prepare_filter
 from tonewood.enhancement.analysis import Analysis, AudioSource, ComponentSource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, measure_input
 from tonewood.enhancement.prior_mask import PriorMask, find_prior_mask, predict_departure, predict_mask
-from tonewood.enhancement.search_settings import settings_for_model
 from tonewood.errors import AudioError
 from tonewood.mask.certificate import is_unknown_kind, needs_no_change
 from tonewood.mask.components import count_components
@@ -48,10 +41,10 @@ from tonewood.setting_types import ChannelLink, EnhanceMethod, PriorKind
 from tonewood.settings import (
     BandSettings,
     EnhanceSettings,
-    ModelSettings,
     RenderSettings,
     SearchSettings,
     SpectrumSettings,
+    default_enhance_settings,
 )
 from tonewood.utils.arrays import FloatArray, Levels, RandomDraws, Samples
 from tonewood.utils.disk_array import DiskArray
@@ -60,6 +53,19 @@ from tonewood.utils.parallel import parallel_iterate
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
 _MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
 RENDER_FEEDBACK_MARGIN = 16  # frames that rendering and analysis reach to either side
+
+
+# Without a whole-way guide, the paper's loss is the scorer.
+PAPER_SCORER_SEARCH = default_enhance_settings("paper").search.replace(
+    score=1.0, guide=0.0, steps=100, learning_rate=0.3
+)
+
+# The scorer of a preference model is smooth but has no prior to stay near: small steps down its score
+# alone, smooth over a second, with a weak pull towards no change (`alpha`).
+PREFERENCE_SEARCH = SearchSettings(
+    score=1.0, guide=0.0, alpha=3e-4, steps=40, learning_rate=0.004, smooth_ms=1000.0
+)
+PREFERENCE_MAX_GAIN_DB = 12.0  # lower than the default: no folder shows how far recordings differ
 
 
 class MaskScale(NamedTuple):
@@ -196,7 +202,8 @@ class MaskSearch:
         if guide is None:
             return None
         if self.settings.method == "paper":
-            return partial(_energy_of_bins, guide, self.model.settings)
+            settings = self.model.settings
+            return partial(guide.energy_of_bins, bands=settings.scorer.bands, spectrum=settings.spectrum)
         return partial(guide.energy_and_gradient, level_db=self.prior.level_db)
 
     def _render_feedback(self, start: int, stop: int) -> RenderFeedback | None:
@@ -306,15 +313,6 @@ def _search_segments(
     return split_segments(frames, _SEARCH_SEGMENT_FRAMES // pool * pool, -(-margin // pool) * pool)
 
 
-def _energy_of_bins(guide: Guide, settings: ModelSettings, magnitude_db: Levels) -> tuple[float, Levels]:
-    """Return a guide's energy of a whole recording [bin, frame] in dB, and its gradient."""
-    bands, spectrum = settings.scorer.bands, settings.spectrum
-    rows_db = apply_filterbank(magnitude_db, bands, spectrum)
-    # The level follows the mask, which changes it by many dB on the way from the source.
-    energy, slope = guide.energy_and_gradient(rows_db, float(mean_level(rows_db)))
-    return energy, filterbank_gradient(slope, magnitude_db, bands, spectrum)
-
-
 def render_feedback(wave: Samples, scale: MaskScale, spectrum: SpectrumSettings) -> RenderFeedback:
     """Return the function that renders a mask and measures the levels of its sound.
 
@@ -333,6 +331,42 @@ def render_feedback(wave: Samples, scale: MaskScale, spectrum: SpectrumSettings)
         return levels
 
     return measure
+
+
+def settings_for_model(settings: EnhanceSettings, model: Model) -> EnhanceSettings:
+    """Return settings that fit the losses of a model; most are returned unchanged.
+
+    A model trained from preferences alone has no prior and no guide: the mask starts from zero. The
+    paper's search follows the scorer if the model has no whole-way guide, or if its weight is 0.
+    """
+    if settings.method == "paper":
+        search = settings.search
+        if model.way_guide is not None and search.guide and search.alpha > 0:
+            return settings
+        adapted = _with_search_defaults(settings, PAPER_SCORER_SEARCH)
+        # The gains of notes fool the scorer less than those of all cells.
+        return adapted.replace(search=dict(guide=0.0), prior=dict(notes=dict(gains_only=True)))
+    if model.learnt_priors is not None or settings.method != "search":
+        return settings
+    defaults = default_enhance_settings("search")
+    adapted = _with_search_defaults(settings, PREFERENCE_SEARCH)
+    if settings.render.max_gain_db == defaults.render.max_gain_db:
+        adapted = adapted.replace(render=dict(max_gain_db=PREFERENCE_MAX_GAIN_DB))
+    if settings.prior.kind == "auto":
+        adapted = adapted.replace(prior=dict(kind="none"))
+    return adapted
+
+
+def _with_search_defaults(settings: EnhanceSettings, defaults: SearchSettings) -> EnhanceSettings:
+    """Replace the search settings that have the default of their method by other defaults."""
+    usual = default_enhance_settings(settings.method).search
+    # A value that differs from the default was chosen by the user, and stays.
+    changes = {
+        name: getattr(defaults, name)
+        for name in SearchSettings.model_fields
+        if getattr(settings.search, name) == getattr(usual, name)
+    }
+    return settings.model_copy(update={"search": settings.search.model_copy(update=changes)})
 
 
 class FoundRecording(NamedTuple):

@@ -136,9 +136,9 @@ def load_model(model: str | Path) -> Model:
         priors = guide = way_guide = predictor = None
         if card.prior:
             priors = Priors.from_tensors(tensors_below("priors.", tensors), settings.priors, hop_ms)
-            guide = Guide(settings.guide, tensors_below("guide.", tensors))
+            guide = Guide.from_tensors(tensors_below("guide.", tensors), settings.guide)
             if way_tensors := tensors_below("way_guide.", tensors):
-                way_guide = Guide(settings.guide, way_tensors)
+                way_guide = Guide.from_tensors(way_tensors, settings.guide)
         if settings.predictor.taught:
             below = tensors_below("predictor.", tensors)
             predictor = Predictor.from_tensors(below, settings.predictor, hop_ms)
@@ -182,8 +182,8 @@ def _model_tensors(model: Model) -> dict[str, NDArray[Any]]:
         "scorer": model.scorer.weights,
         "judge": model.judge.weights if model.judge else {},
         "priors": model.learnt_priors.tensors() if model.learnt_priors else {},
-        "guide": model.learnt_guide.weights if model.learnt_guide else {},
-        "way_guide": model.way_guide.weights if model.way_guide else {},
+        "guide": model.learnt_guide.tensors() if model.learnt_guide else {},
+        "way_guide": model.way_guide.tensors() if model.way_guide else {},
         "predictor": model.predictor.tensors() if model.predictor else {},
         "reference_likeness": model.reference_likeness.tensors(),
         "source_likeness": model.source_likeness.tensors(),

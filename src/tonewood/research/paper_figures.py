@@ -12,11 +12,10 @@ from tonewood.dsp.chunking import ArrayTimeSeries, split_segments
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.analysis import ArraySource, analyse_source
-from tonewood.enhancement.mask_search import MaskSearch, mask_grid
+from tonewood.enhancement.mask_search import MaskSearch, mask_grid, settings_for_model
 from tonewood.enhancement.pipeline import Enhancement, scorer_input, to_analysis_rate
 from tonewood.enhancement.plotting import plot_gains, plot_levels
 from tonewood.enhancement.prior_mask import PriorMask
-from tonewood.enhancement.search_settings import settings_for_model
 from tonewood.html_report import figure_png, new_figure
 from tonewood.mask.mask import Mask
 from tonewood.mask.search import StickyNoteGains, scatter_sticky_notes

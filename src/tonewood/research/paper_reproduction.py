@@ -86,7 +86,7 @@ class ReproductionModels(NamedTuple):
 
 
 class ReproductionPlan(NamedTuple):
-    """What a reproduction will do, and about how many core seconds it takes."""
+    """Work of a reproduction, and about how many core seconds it takes."""
 
     trainings: int
     pieces: int

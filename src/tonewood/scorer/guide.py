@@ -7,12 +7,13 @@ reference still needs: a gradient-step denoiser (Hurault, Leclaire & Papadakis 2
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tonewood.dsp.features import mean_level
-from tonewood.settings import GuideSettings
+from tonewood.dsp.features import apply_filterbank, filterbank_gradient, mean_level
+from tonewood.settings import BandSettings, GuideSettings, SpectrumSettings
 from tonewood.utils.arrays import Array, FloatArray, Levels
 from tonewood.utils.layers import (
     Network,
@@ -46,6 +47,25 @@ class Guide(Network):
         super().__init__(weights)
         self.settings = settings
         check_shapes(self.weights, guide_shapes(len(self.weights["row_mean"]), settings))
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return all values by name, to be stored: in half precision where that changes nothing."""
+        halves = {name: values.astype(np.float16) for name, values in self.weights.items()}
+        # Models of earlier versions have guides in single precision.
+        return {
+            name: half if (half == self.weights[name]).all() else self.weights[name]
+            for name, half in halves.items()
+        }
+
+    @classmethod
+    def from_tensors(cls, named: Mapping[str, NDArray[Any]], settings: GuideSettings) -> Self:
+        """Undo `tensors`; KeyError or ValueError if they do not match the settings."""
+        return cls(settings, {name: values.astype(np.float32) for name, values in named.items()})
+
+    def rounded(self) -> Self:
+        """Return the guide with values of half precision, as models store it."""
+        halves = {name: values.astype(np.float16) for name, values in self.weights.items()}
+        return self.from_tensors(halves, self.settings)
 
     @property
     def reach_frames(self) -> int:
@@ -83,6 +103,15 @@ class Guide(Network):
         pooled = (self.weights["own"] * gradient + back) / self.weights["spread"]
         slope: Levels = pool_frames_gradient(pooled[0], rows_db.shape[1], self.settings.pooled_frames)
         return energy, slope * (rows_db - np.float32(level_db) >= -RANGE_DB)
+
+    def energy_of_bins(
+        self, magnitude_db: Levels, bands: BandSettings, spectrum: SpectrumSettings
+    ) -> tuple[float, Levels]:
+        """Return the energy in dB² of a whole recording [bin, frame] in dBFS, and its gradient in dB."""
+        rows_db = apply_filterbank(magnitude_db, bands, spectrum)
+        # The level follows a mask, which changes it by many dB on the way from the source.
+        energy, slope = self.energy_and_gradient(rows_db, float(mean_level(rows_db)))
+        return energy, filterbank_gradient(slope, magnitude_db, bands, spectrum)
 
     @property
     def _cell_weight(self) -> float:

@@ -89,7 +89,7 @@ def _train_gradient(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-    return guide.as_arrays()
+    return guide.as_arrays().rounded()
 
 
 def _initial_guide(pairs: Sequence[GuidePair], settings: GuideSettings, generator: torch.Generator) -> Guide:

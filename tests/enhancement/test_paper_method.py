@@ -1,14 +1,12 @@
-"""Settings of the paper's search: which loss it follows, and where it starts."""
+"""The paper's method: which loss it follows, and where it starts."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from tonewood.dsp.features import apply_filterbank, mean_level
 from tonewood.enhancement.analysis import ArraySource, analyse_source
-from tonewood.enhancement.mask_search import find_mask, mask_grid
-from tonewood.enhancement.search_settings import settings_for_model
+from tonewood.enhancement.mask_search import find_mask, mask_grid, settings_for_model
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
 from tonewood.utils.arrays import Levels, Samples
@@ -50,8 +48,8 @@ def test_settings_that_were_chosen_stay(model: Model) -> None:
 def energy(model: Model, bins_db: Levels) -> float:
     """Return the energy of the whole-way guide per cell, dB²."""
     assert model.way_guide is not None
-    rows_db = apply_filterbank(bins_db, model.settings.scorer.bands, model.settings.spectrum)
-    return model.way_guide.energy_and_gradient(rows_db, float(mean_level(rows_db)))[0] / rows_db.size
+    settings = model.settings
+    return model.way_guide.energy_of_bins(bins_db, settings.scorer.bands, settings.spectrum)[0] / bins_db.size
 
 
 def test_paper_from_blocks_descends_the_whole_way_guide(model: Model, play: Callable[..., Samples]) -> None:
