@@ -76,7 +76,10 @@ def measure_short(options: argparse.Namespace) -> tuple[dict, list[Measured]]:
     }
     # In a process of its own: a large parent would lend its children its own peak of memory.
     command = [sys.executable, "-m", "speed.stages", str(takes["1 min"]), MODEL]
-    process = subprocess.run(command, cwd=Path(__file__).parent, check=True, stdout=subprocess.PIPE)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as the command line sets it
+    process = subprocess.run(
+        command, cwd=Path(__file__).parent, env=one_thread, check=True, stdout=subprocess.PIPE
+    )
     figures: dict = json.loads(process.stdout)
     measurements = [
         measure_repeats("--help", 0, [*TONEWOOD, "--help"], options.repeats),

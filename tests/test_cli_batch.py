@@ -17,11 +17,13 @@ from tonewood.audio_io.recording import file_sha256
 from tonewood.batch import dask_backend
 from tonewood.batch.results_table import ResultRow
 from tonewood.batch.runner import _Pace
-from tonewood.batch.tasks import ItemResult, ScoreTask
+from tonewood.batch.tasks import EnhanceTask, ItemResult, ScoreTask
 from tonewood.cli.progress import BatchDisplay
 from tonewood.dsp.loudness import integrated_loudness, true_peak_db
 from tonewood.enhancement.output_files import FileFailure, FileStarted, plan_jobs
 from tonewood.errors import AudioError, FolderError
+from tonewood.mask.search import SearchStep
+from tonewood.settings import EnhanceSettings
 
 Play = Callable[..., Any]
 Run = Callable[..., Any]
@@ -224,6 +226,15 @@ def test_elapsed_time_goes_on_after_a_line_of_text(monkeypatch: pytest.MonkeyPat
             starts.append(display.progress.tasks[0].start_time)
             display.clear()
     assert starts[0] == starts[1]
+
+
+def test_progress_of_a_search_reads_no_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    unread: Any = None
+    with BatchDisplay(EnhanceTask(EnhanceSettings())) as display:
+        assert display.show(SearchStep(2, np.zeros((3, 4), np.float32), unread))
+        assert display.progress is not None
+        assert display.progress.tasks[0].completed == 2
 
 
 # --- Dry run

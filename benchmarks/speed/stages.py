@@ -1,4 +1,4 @@
-"""Measure the stages of `tonewood enhance` alone, on a minute of stereo; one core.
+"""Measure the core time of the stages of `tonewood enhance` alone, on a minute of stereo.
 
 Work is counted from the formulas, not from counters: a real FFT of N points takes 2.5 N log2 N, a
 product of matrices 2 n m k, and a stage that mostly moves numbers is counted in bytes, each array
@@ -108,7 +108,7 @@ def measure_stages(take: Path, model_name: str, limits: Limits) -> list[Stage]:
     mask = Mask(np.zeros((48, 6_001), np.float32), grid.hz, 0.01, spectrum.rate / 2)
     stage(
         "synthesis",
-        lambda: list(render_blocks(blocks, rate, channels, mask, RenderSettings(), spectrum)),
+        lambda: list(render_blocks(blocks, rate, channels, [mask], RenderSettings(), spectrum)),
         flops=fps * channels * (2 * fft(2 * window) + 3 * window),
         moved=2 * float_bytes,
     )

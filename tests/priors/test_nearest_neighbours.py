@@ -13,6 +13,7 @@ from tonewood.priors.folder_fitting import condense_codebook, fit_folder_statist
 from tonewood.priors.nearest_neighbours import (
     Codebook,
     FolderStatistics,
+    _smallest,
     activity_from_level,
     back_translate,
     key_vectors,
@@ -60,6 +61,15 @@ def test_nearest_mean_equals_explicit_loop() -> None:
         distance = [float(np.square(query[frame] - k).sum()) for k in key]
         nearest = sorted(range(40), key=lambda i: distance[i])[:5]
         np.testing.assert_allclose(actual, rows[nearest].mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("codes", "count"), [(12, 12), (97, 12), (2_048, 12), (300, 1)])
+@pytest.mark.parametrize("step", [0.0, 0.5])  # without ties, and with many
+def test_smallest_are_those_of_a_sorted_row(codes: int, count: int, step: float) -> None:
+    values = np.random.default_rng(codes).standard_normal((40, codes)).astype(np.float32)
+    values = np.round(values / step) * np.float32(step) if step else values
+    chosen = np.take_along_axis(values, _smallest(values, count), axis=1)
+    np.testing.assert_array_equal(np.sort(chosen, axis=1), np.sort(values, axis=1)[:, :count])
 
 
 def test_projection_ignores_the_mean_pitch_spectrum(

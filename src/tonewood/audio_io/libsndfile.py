@@ -293,13 +293,17 @@ def _soundfile_name(path: Path) -> str | bytes:
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def decode_blocks(file: soundfile.SoundFile, size: int = _DECODE_BLOCK_FRAMES) -> Iterator[Samples]:
+def decode_blocks(
+    file: soundfile.SoundFile,
+    size: int = _DECODE_BLOCK_FRAMES,
+    dtype: npt.DTypeLike = np.float32,
+) -> Iterator[npt.NDArray[Any]]:
     """Decode to the end; yield blocks (samples, channels) of at most `size` samples."""
     # At the end of a .flac, a decoder that is asked for more takes whatever follows for a damaged frame.
     remaining = file.frames if file.format == "FLAC" else UNKNOWN_LENGTH
     while remaining > 0:
         count = min(remaining, size)
-        block = file.read(out=np.empty((count, file.channels), np.float32))
+        block = file.read(out=np.empty((count, file.channels), dtype))
         if len(block) == 0:
             return
         remaining -= len(block)
@@ -309,7 +313,7 @@ def decode_blocks(file: soundfile.SoundFile, size: int = _DECODE_BLOCK_FRAMES) -
 def count_samples(path: Path) -> int:
     """Decode a file and count its samples per channel."""
     with SequentialFile.open(path) as file:
-        return sum(len(block) for block in decode_blocks(file))
+        return sum(len(block) for block in decode_blocks(file, dtype=np.int16))
 
 
 def decode_file(path: Path, file: SequentialFile | MediaFile) -> Iterator[Samples]:
@@ -318,20 +322,31 @@ def decode_file(path: Path, file: SequentialFile | MediaFile) -> Iterator[Sample
         yield from file.decode()
         return
     failed, total = False, 0
+    # libsndfile converts one sample after the other, NumPy many at once.
+    bits = AudioFormat(file.format, file.subtype).integer_bits
+    dtype = np.int16 if bits is not None and bits <= 16 else np.float32
     try:
-        for block in decode_blocks(file):
+        for block in decode_blocks(file, dtype=dtype):
             total += len(block)
-            yield np.ascontiguousarray(block.T)
+            yield _to_samples(block)
     except soundfile.SoundFileError:
         failed = True
     try:
         if failed:
             for block in _decode_before_damage(path, total):
                 total += len(block)
-                yield np.ascontiguousarray(block.T)
+                yield _to_samples(block)
         _check_complete(path, file, total, failed)
     except OSError as error:  # removed meanwhile
         raise read_error(path, error) from error
+
+
+def _to_samples(block: npt.NDArray[Any]) -> Samples:
+    """Return decoded values [sample, channel], float32 or int16, as samples (channels, samples)."""
+    if block.dtype != np.int16:
+        return np.ascontiguousarray(block.T)
+    samples: Samples = np.multiply(block.T, np.float32(2.0**-15), order="C")
+    return samples
 
 
 def _decode_before_damage(path: Path, start: int) -> Iterator[Samples]:
@@ -420,9 +435,11 @@ def _quantize_samples(block: npt.NDArray[np.floating[Any]], audio_format: AudioF
         # A float32 times a power of two is exact, and its 24 significant bits represent such integers.
         wide = np.float32 if block.dtype == np.float32 and bits <= 24 else np.float64
         full = wide(2.0 ** (bits - 1))
-        whole = np.clip(np.rint(block * full), -full, full - 1)
-        # libsndfile takes the top bits of an int32, so the shifted integers arrive exactly.
-        return np.ascontiguousarray(whole.astype(np.int32) << (32 - bits))
+        whole = np.ascontiguousarray(block) * full
+        np.rint(whole, out=whole)
+        np.clip(whole, -full, full - 1, out=whole)
+        # libsndfile takes the top bits of an integer, so the shifted ones arrive exactly.
+        return whole.astype(np.int16) << (16 - bits) if bits <= 16 else whole.astype(np.int32) << (32 - bits)
     if audio_format.subtype in ("ULAW", "ALAW"):
         block = np.clip(block, -1.0, 1.0)  # larger values overrun their tables
     return np.ascontiguousarray(block, dtype=np.float64 if audio_format.subtype == "DOUBLE" else np.float32)

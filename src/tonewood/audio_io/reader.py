@@ -18,7 +18,7 @@ from tonewood.audio_io import headers, libsndfile
 from tonewood.audio_io.ffmpeg import MediaFile
 from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.libsndfile import WRITABLE_SUBTYPES, AudioFormat, why_unsupported
-from tonewood.audio_io.recording import AudioInfo, MixMeter, Recording, is_clipped
+from tonewood.audio_io.recording import AudioInfo, MixMeter, Recording, full_scale, is_clipped
 from tonewood.audio_io.tags import copy_tags
 from tonewood.errors import AudioError, CallError, OutputError, printable
 from tonewood.utils.arrays import Samples
@@ -126,7 +126,7 @@ class AudioReader:
         # Running extremes per channel detect silence and offsets without a second pass.
         low = np.full(self.channels, np.inf, np.float32)
         high, total = -low, 0
-        tail, mix = np.zeros((self.channels, 0), np.float32), MixMeter()
+        tail, top, mix = np.zeros((self.channels, 0), np.float32), full_scale(self.format), MixMeter()
         with libsndfile.open_audio(self.path) as file:
             for block in libsndfile.decode_file(self.path, file):
                 # The extremes are NaN or infinite if and only if some sample is.
@@ -139,9 +139,9 @@ class AudioReader:
                     )
                 low, high = np.minimum(low, block_low), np.maximum(high, block_high)
                 # Clipping takes three samples, which may lie on both sides of a block's border.
-                joined = np.concatenate([tail, block], axis=1)
-                self.clipped = self.clipped or is_clipped(joined, self.format)
-                tail = joined[:, -2:]
+                if not self.clipped and max(block_high.max(), -block_low.min()) >= top:
+                    self.clipped = is_clipped(np.concatenate([tail, block], axis=1), self.format)
+                tail = np.concatenate([tail, block[:, -2:]], axis=1)[:, -2:]
                 mix.push(block)
                 total += block.shape[1]
                 yield block

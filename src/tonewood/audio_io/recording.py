@@ -142,15 +142,20 @@ def is_clipped(samples: Samples, audio_format: AudioFormat) -> bool:
     That means three samples in a row on the same side; one or two are an ordinary peak. Full scale is the
     largest positive integer of the format (limiters clip both sides to it), or 1 for floats and lossy codecs.
     """
-    bits = audio_format.valid_bits
-    # For 32 bits this rounds to 1 in float32, as the decoded samples do.
-    top = np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
+    top = full_scale(audio_format)
     if max(samples.max(initial=0), -samples.min(initial=0)) < top:  # much faster, and the usual case
         return False
     return any(
         bool(np.any(at_top[:, :-2] & at_top[:, 1:-1] & at_top[:, 2:]))
         for at_top in (samples >= top, samples <= -top)
     )
+
+
+def full_scale(audio_format: AudioFormat) -> np.float32:
+    """Return the largest sample of a format."""
+    bits = audio_format.valid_bits
+    # For 32 bits this rounds to 1 in float32, as the decoded samples do.
+    return np.float32(1.0 if bits is None else 1.0 - 2.0 ** (1 - bits))
 
 
 class MixMeter:

@@ -217,7 +217,8 @@ class BatchDisplay(_ProgressDisplay):
                 self._update_bar("files", event.number - 1, event.total, f"{self.pace}  {name}".strip())
             self.start_times.pop("steps", None)  # of the previous file
         elif isinstance(event, SearchStep):
-            self._update_bar("steps", event.number, self.total_steps, f"score {event.objective.score:.3f}")
+            # Without its score: an objective is computed when it is read, and slowly.
+            self._update_bar("steps", event.number, self.total_steps)
         elif isinstance(event, BatchProgress):
             self._show_batch_progress(event)
         else:

@@ -285,6 +285,7 @@ def pitch_power(wave: Samples, spectrum: SpectrumSettings) -> NDArray[np.float32
     blocks = []
     for start in range(0, len(views), _BLOCK_FRAMES):
         spectra = tapered_fft(views[start : start + _BLOCK_FRAMES], hann_window(window), fft)
+        spectra = spectra[:, : low[-1] + 2]  # bins above the highest pitch are not used
         power = spectra.real**2 + spectra.imag**2
         blocks.append(power[:, low] * (1 - fraction) + power[:, low + 1] * fraction)
     return np.concatenate(blocks).T

@@ -7,6 +7,7 @@ any sample rate. Synthesis applies a periodic Hann window again and divides by t
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -242,17 +243,25 @@ class _StftFilter:
         """Return the filtered core [channel, sample]."""
         count = spectrum.shape[1]
         times = (chunk.offset // self.hop + np.arange(count)) * (self.hop / self.rate)
-        factor = np.exp(gain(self.hz, times).T * np.float32(_NEPERS_PER_DB))
+        factor = gain(self.hz, times).T * np.float32(_NEPERS_PER_DB)
+        np.exp(factor, out=factor)
         # The stubs say float64.
         frames: Samples = np.fft.irfft(spectrum * factor, self.layout.fft)  # type: ignore[assignment]
         frames = frames[..., : self.window]
         frames *= self.hann
         wave = _overlap_add(frames, self.hop)
-        weight = _overlap_add(np.broadcast_to(self.hann**2, (count, self.window)), self.hop)
-        # A Hann window's first sample is 0: nothing was added there, and 0 / 0 is not a number.
-        wave /= np.maximum(weight, np.float32(1e-12))
+        wave /= _overlapped_squares(self.window, self.hop, count)
         first = self.layout.samples_before + chunk.left_margin
         return wave[:, first : first + chunk.core_size]
+
+
+@lru_cache(maxsize=16)  # blocks of a recording have few different lengths
+def _overlapped_squares(window: int, hop: int, count: int) -> NDArray[np.float32]:
+    """Return the sum [sample] of the squared windows of `count` frames."""
+    squares = hann_window(window).astype(np.float32) ** 2
+    weight = _overlap_add(np.broadcast_to(squares, (count, window)), hop)
+    # A Hann window's first sample is 0: nothing was added there, and 0 / 0 is not a number.
+    return np.maximum(weight, np.float32(1e-12))
 
 
 def _overlap_add(frames: NDArray[np.float32], hop: int) -> NDArray[np.float32]:

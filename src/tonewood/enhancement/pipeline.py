@@ -287,7 +287,9 @@ class StreamedEnhancement(EnhancementResult):
             yield from self.source.blocks()
             return
         for segment in split_segments(samples.frames, _OUTPUT_BLOCK_SAMPLES):
-            yield samples.read(segment.start, segment.stop) * self.output.loudness_match.factor
+            # Frames stay in their order on disk, which is that of an audio file.
+            frames = samples.read_frames(segment.start, segment.stop)
+            yield (frames * self.output.loudness_match.factor).T
 
     def delta_blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield output minus input in blocks (channels, samples): what was added and taken away."""
@@ -318,7 +320,9 @@ def enhance_source(
         else:
             result = event
     # At amount 0 the input itself, not a copy of its blocks.
-    output = source.samples if settings.render.amount == 0 else np.concatenate(list(result.blocks()), axis=1)
+    output = source.samples
+    if settings.render.amount != 0:
+        output = np.ascontiguousarray(np.concatenate(list(result.blocks()), axis=1))
     yield Enhancement(
         mask=result.mask.load(),
         prior=result.prior,

@@ -14,6 +14,7 @@ from tonewood.utils.arrays import FloatArray, Levels
 
 # Rounding by half of this is inaudible, and int16 still holds ±65 dB in such steps.
 QUANTIZATION_STEP_DB = 0.002
+_SHORT_WINDOW = 16  # frames or rows up to which adding them one by one is faster than a running sum
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -244,6 +245,12 @@ def _average_last_axis(x: Levels, half: int) -> Levels:
 
 def _sums_of_windows(x: Levels, length: int) -> Levels:
     """Return the sums of `length` adjacent values along the last axis."""
+    if length <= _SHORT_WINDOW:
+        count = x.shape[-1] - length + 1
+        added = x[..., :count].copy()
+        for shift in range(1, length):
+            added += x[..., shift : shift + count]
+        return added
     # Differences of a running sum in double precision: exact enough for an hour of frames.
     total = np.cumsum(x, axis=-1, dtype=np.float64)
     sums = total[..., length - 1 :].copy()

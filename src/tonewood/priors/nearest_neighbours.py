@@ -20,6 +20,7 @@ from tonewood.utils.arrays import FloatArray, Levels
 from tonewood.utils.parallel import lazy_property
 
 AUDIBLE_DB = 50.0  # below the loudest frame, within which frames are compared
+_GROUP = 8  # distances of which the smallest is compared first
 _QUERY_BATCH = 512  # frames whose distances to all codes fit into the CPU cache
 _ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients of level and coarse envelope
 
@@ -86,13 +87,28 @@ class Codebook:
 
 def _smallest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Return the indices [row, count] of the smallest values of each row, in any order."""
-    limit = np.partition(values, count - 1, axis=1)[:, count - 1 : count]
-    # One pass for the limit and one for the values below it are faster than `argpartition`.
+    rows, columns = values.shape
+    groups = columns // _GROUP
+    # The smallest values are in different groups, or nearly all: few values too many are at most this limit.
+    minima = values
+    if groups >= count:
+        minima = values[:, : _GROUP * groups].reshape(rows, _GROUP, groups).min(axis=1)
+    limit = _nth_smallest(minima, count)
     below = np.flatnonzero(values <= limit)
-    if below.size != len(values) * count:  # ties at a limit
+    row = below // columns
+    loose = np.flatnonzero(np.bincount(row, minlength=rows) > count)
+    if loose.size:
+        limit[loose] = _nth_smallest(values[loose], count)
+        below = below[values.reshape(-1)[below] <= limit[row, 0]]
+    if below.size != rows * count:  # ties at a limit
         return np.argpartition(values, count - 1, axis=1)[:, :count]
-    smallest: NDArray[np.int64] = (below % values.shape[1]).reshape(-1, count)
+    smallest: NDArray[np.int64] = (below % columns).reshape(rows, count)
     return smallest
+
+
+def _nth_smallest(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Return the `count`-th smallest value of each row [row, 1]."""
+    return np.partition(values, count - 1, axis=1)[:, count - 1 : count]
 
 
 @dataclass(frozen=True)

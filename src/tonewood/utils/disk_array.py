@@ -59,12 +59,17 @@ class DiskArray:
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return the values from `start` to before `stop`."""
+        values = self.read_frames(start, stop)
+        return values if self.rows is None else np.ascontiguousarray(values.T)
+
+    def read_frames(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return the same as they are on disk: [frame, row], or [frame]."""
         content = bytearray((min(stop, self.frames) - start) * self._frame_bytes)
         with self._lock:
             self._file.seek(start * self._frame_bytes)
             self._file.readinto(content)
         flat = np.frombuffer(content, self._dtype)
-        return flat if self.rows is None else np.ascontiguousarray(flat.reshape(-1, self.rows).T)
+        return flat if self.rows is None else flat.reshape(-1, self.rows)
 
     def copy_to(self, file: BinaryIO) -> None:
         """Copy the values to a file, frame by frame."""

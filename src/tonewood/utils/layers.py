@@ -147,7 +147,7 @@ def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x))."""
     if not isinstance(x, np.ndarray):
         return x.sigmoid()
-    return 1 / _one_plus_exp(-x)
+    return 1 / _one_plus_exp_minus(x)
 
 
 def silu(x: Array) -> Array:
@@ -156,13 +156,16 @@ def silu(x: Array) -> Array:
         from torch.nn import functional  # only in training
 
         return functional.silu(x)
-    return x / _one_plus_exp(-x)
+    result = _one_plus_exp_minus(x)
+    np.divide(x, result, out=result)
+    return result
 
 
-def _one_plus_exp(x: FloatArray) -> FloatArray:
-    """Return 1 + exp(x); infinite where that overflows, so that its inverse is 0."""
+def _one_plus_exp_minus(x: FloatArray) -> FloatArray:
+    """Return 1 + exp(-x); infinite where that overflows, so that its inverse is 0."""
+    result: FloatArray = np.negative(x)
     with np.errstate(over="ignore"):
-        result: FloatArray = np.exp(x)
+        np.exp(result, out=result)
     result += 1
     return result
 
@@ -188,15 +191,24 @@ def gelu(x: Array) -> Array:
 
 
 def _gelu_block(x: FloatArray) -> FloatArray:
-    size = np.abs(x) * x.dtype.type(math.sqrt(0.5))
-    t = 1 / (1 + x.dtype.type(_ERF_P) * size)
-    polynomial = np.full_like(x, _ERF_TERMS[0])
+    # In place, because most of the time goes to memory.
+    size = np.abs(x)
+    t = size * x.dtype.type(_ERF_P * math.sqrt(0.5))
+    t += 1
+    np.reciprocal(t, out=t)
+    # Φ(-|x|) = (1 - erf(|x| / √2)) / 2, hence half of each term.
+    tail = t * x.dtype.type(_ERF_TERMS[0] / 2)
     for term in _ERF_TERMS[1:]:
-        polynomial *= t
-        polynomial += x.dtype.type(term)
-    # Φ of the lower tail; the upper one is 1 minus it.
-    tail = 0.5 * polynomial * t * np.exp(-size * size)
-    return x * np.where(x < 0, tail, 1 - tail)
+        tail += x.dtype.type(term / 2)
+        tail *= t
+    np.square(x, out=t)
+    t *= x.dtype.type(-0.5)
+    tail *= np.exp(t, out=t)
+    # x Φ(x) = max(x, 0) - |x| Φ(-|x|) on both sides of 0.
+    tail *= size
+    np.maximum(x, 0, out=size)
+    size -= tail
+    return size
 
 
 def pool_frames(x: Array, frames: int) -> Array:
