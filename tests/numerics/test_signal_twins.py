@@ -42,7 +42,7 @@ def test_k_weighting_at_other_rates(rate: int, hz: float) -> float:
 
 @law(
     "Integrated loudness: gates and blocks of BS.1770-4 written out",
-    within=1e-5,
+    within=1e-9,
     unit="LU",
     examples=10,
     seed=SEEDS,
