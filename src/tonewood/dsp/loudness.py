@@ -48,7 +48,7 @@ def measure_loudness_blocks(chunk: Chunk, rate: int) -> LoudnessBlocks:
     end = chunk.samples.shape[1]
     if not chunk.is_last:
         end = min(end, -(-(chunk.core_start + chunk.core_size) // step) * step - chunk.offset)
-    power = np.zeros(end, dtype=np.float32)
+    power = np.zeros(end)
     if chunk.samples.any():  # recorders leave hours of digital silence
         weighting = _KWeightingFilter(rate, chunk.samples.shape[0])
         for start in range(0, end, _FILTERED_SAMPLES):
@@ -57,8 +57,8 @@ def measure_loudness_blocks(chunk: Chunk, rate: int) -> LoudnessBlocks:
             power[start:stop] = np.square(weighted, out=weighted).sum(axis=0)
     power = power[begin:]
     full = len(power) // step * step
-    steps = power[:full].reshape(-1, step).sum(axis=1, dtype=np.float64)
-    return LoudnessBlocks(steps, float(power[full:].sum(dtype=np.float64)), len(power) - full)
+    steps = power[:full].reshape(-1, step).sum(axis=1)
+    return LoudnessBlocks(steps, float(power[full:].sum()), len(power) - full)
 
 
 def gated_loudness(parts: Sequence[LoudnessBlocks], rate: int) -> float:
@@ -212,12 +212,11 @@ class _SpanMatrices(NamedTuple):
 
     The input x [sample] is the difference of each sample from the one before it, and s [state] the
     state at the start. Then x @ forced + s @ free is the output, and drive @ x + carries[0] @ s the
-    state at the end; carries[k] is the same over 2^k spans, as long as the filter remembers. States
-    add up over spans, so they need double precision; the output does not.
+    state at the end; carries[k] is the same over 2^k spans, as long as the filter remembers.
     """
 
-    forced: NDArray[np.float32]  # [sample, sample]
-    free: NDArray[np.float32]  # [state, sample]
+    forced: NDArray[np.float64]  # [sample, sample]
+    free: NDArray[np.float64]  # [state, sample]
     drive: NDArray[np.float64]  # [state, sample]
     carries: tuple[NDArray[np.float64], ...]  # [state, state]
 
@@ -241,8 +240,7 @@ def _span_matrices(rate: int) -> _SpanMatrices:
     carries = [carry @ np.linalg.inv(basis)]
     while np.abs(carries[-1]).max() > _NEGLIGIBLE:
         carries.append(carries[-1] @ carries[-1])
-    forced, free = signal[:_SPAN].astype(np.float32), free.T.astype(np.float32)
-    return _SpanMatrices(forced, free, drive, tuple(carries[:-1]))
+    return _SpanMatrices(signal[:_SPAN], free.T, drive, tuple(carries[:-1]))
 
 
 def _differenced_sos(rate: int) -> FloatArray:
@@ -262,28 +260,28 @@ class _KWeightingFilter:
     def __init__(self, rate: int, channels: int) -> None:
         self._matrices = _span_matrices(rate)
         self._state: FloatArray = np.zeros((channels, 4))
-        self._last: Samples = np.zeros((channels, 1), dtype=np.float32)
+        self._last: FloatArray = np.zeros((channels, 1))
 
-    def process(self, samples: Samples) -> Samples:
+    def process(self, samples: Samples) -> FloatArray:
         """Return the weighted samples (channels, samples).
 
         All blocks but the last must be whole spans.
         """
         channels, count = samples.shape
-        change = np.zeros((channels, -(-count // _SPAN) * _SPAN), dtype=np.float32)
+        change = np.zeros((channels, -(-count // _SPAN) * _SPAN))
         change[:, :1] = samples[:, :1] - self._last
-        np.subtract(samples[:, 1:], samples[:, :-1], out=change[:, 1:count])
+        np.subtract(samples[:, 1:], samples[:, :-1], out=change[:, 1:count], dtype=np.float64)
         spans = change.reshape(channels, -1, _SPAN)
         states = self._states(spans)
-        weighted: Samples = spans @ self._matrices.forced
-        weighted += states[..., :-1].transpose(0, 2, 1).astype(np.float32) @ self._matrices.free
-        self._last, self._state = samples[:, -1:], states[..., -1]
+        weighted: FloatArray = spans @ self._matrices.forced
+        weighted += states[..., :-1].transpose(0, 2, 1) @ self._matrices.free
+        self._last, self._state = samples[:, -1:].astype(np.float64), states[..., -1]
         return weighted.reshape(channels, -1)[:, :count]
 
-    def _states(self, spans: Samples) -> FloatArray:
+    def _states(self, spans: FloatArray) -> FloatArray:
         """Return the states [channel, state, span] at the start of each span and the end of the last."""
         # Spans are the last axis, because products with small matrices are fast on long rows.
-        drive = self._matrices.drive @ spans.astype(np.float64).transpose(0, 2, 1)
+        drive = self._matrices.drive @ spans.transpose(0, 2, 1)
         states = np.concatenate([self._state[..., None], drive], axis=2)
         # Each pass doubles the number of earlier spans whose input a state contains.
         for power, carry in enumerate(self._matrices.carries):
