@@ -131,17 +131,21 @@ def test_digest_in_checkpoint_of_earlier_version_is_read(tmp_path: Path) -> None
     assert Checkpoint(path).recorded_digest() is None
 
 
+# Long enough that two processes learn as much as one.
+ASSIGNMENTS = (*TINY_TRAINING, "training.steps=40", "training.check_every=4")
+
+
 @pytest.fixture
 def call(training_folders: Folders) -> list[str]:
     """Arguments of a short training on the command line."""
     sides = "--reference", str(training_folders.reference), "--source", str(training_folders.source)
-    return ["train", *sides, "--json", *set_options(*TINY_TRAINING)]
+    return ["train", *sides, "--json", *set_options(*ASSIGNMENTS)]
 
 
 @pytest.fixture
 def undisturbed(training_folders: Folders, fitted_correction: None) -> Model:
     """Return the model that the command trains."""
-    *_, model = train_model(*training_folders, apply_assignments(ModelSettings(), TINY_TRAINING))
+    *_, model = train_model(*training_folders, apply_assignments(ModelSettings(), ASSIGNMENTS))
     assert isinstance(model, Model)
     return model
 
