@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import SEGMENT_FRAMES
 from tonewood.dsp.features import cut_windows
+from tonewood.scorer.network import Scorer
 from tonewood.scorer.scoring import audible_windows, score_windows
 from tonewood.scorer.training import (
     LabelledTakes,
@@ -20,6 +21,7 @@ from tonewood.scorer.training import (
     augment_crops,
     draw_crops,
     measure_calibration,
+    stretch_scores,
     train_scorer,
 )
 from tonewood.scorer.training_loop import initial_scorer
@@ -341,6 +343,36 @@ def test_graded_scorer_orders_parts_of_a_way(graded_once: TrainedScorer) -> None
 
 def test_graded_scorer_separates_the_folders(graded_once: TrainedScorer) -> None:
     assert graded_once.accuracy == 1.0
+
+
+def medians(scorer: Scorer, takes: LabelledTakes) -> tuple[float, float]:
+    sides = ([score_windows(scorer, take) for take in side] for side in (takes.reference, takes.source))
+    reference, source = (float(np.median(np.concatenate(side))) for side in sides)
+    return reference, source
+
+
+@pytest.mark.parametrize("factor", [0.2, 0.6])
+def test_stretched_scores_lie_about_the_middle_and_keep_their_order(
+    factor: float, graded_once: TrainedScorer
+) -> None:
+    """The factor draws all logits towards another middle, as too little training does."""
+    takes, best = toy(50, 2), graded_once.scorer
+    linear = {name: best.weights[name] * np.float32(factor) for name in ("linear.weight", "linear.bias")}
+    linear["linear.bias"] = linear["linear.bias"] + np.float32(0.7)
+    drawn = Scorer(best.settings, best.spectrum, best.weights | linear)
+    stretched = stretch_scores(drawn, takes)
+    before, after = medians(drawn, takes), medians(stretched, takes)
+    assert sum(after) == pytest.approx(1, abs=1e-3)
+    assert after[0] >= 0.049
+    assert after[1] - after[0] > 1.3 * (before[1] - before[0])
+    scores = [np.concatenate([score_windows(s, take) for take in takes.source]) for s in (drawn, stretched)]
+    assert (np.argsort(scores[0], kind="stable") == np.argsort(scores[1], kind="stable")).all()
+
+
+def test_scores_of_folders_that_are_not_told_apart_stay(graded_once: TrainedScorer) -> None:
+    takes = toy(50, 2)
+    swapped = LabelledTakes(takes.source, takes.reference)
+    assert stretch_scores(graded_once.scorer, swapped) is graded_once.scorer
 
 
 @pytest.mark.parametrize("targets", ["labels", "graded"])

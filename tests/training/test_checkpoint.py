@@ -131,8 +131,10 @@ def test_digest_in_checkpoint_of_earlier_version_is_read(tmp_path: Path) -> None
     assert Checkpoint(path).recorded_digest() is None
 
 
-# Long enough that two processes learn as much as one.
-ASSIGNMENTS = (*TINY_TRAINING, "training.steps=40", "training.check_every=4")
+# Two processes learn as much as one.
+ASSIGNMENTS = (
+    *TINY_TRAINING, "training.steps=40", "training.check_every=4", "training.learning_rate=0.03",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -220,9 +220,10 @@ def stretch_scores(scorer: Scorer, held_out: LabelledTakes) -> Scorer:
     reference, source = (
         float(np.median(_logits(np.concatenate(side)))) for side in _score_takes(scorer, held_out)
     )
-    slope = 2 * _TYPICAL_LOGIT / (source - reference) if source > reference else 1.0
+    if source <= reference:  # nothing was learnt
+        return scorer
     # Folders that are hardly told apart would need a large factor, which would only scale up noise.
-    slope = min(max(slope, 1.0), _MAX_STRETCH)
+    slope = min(max(2 * _TYPICAL_LOGIT / (source - reference), 1.0), _MAX_STRETCH)
     shift = -slope * (source + reference) / 2
     linear = {
         "linear.weight": scorer.weights["linear.weight"] * np.float32(slope),
