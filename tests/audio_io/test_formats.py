@@ -89,8 +89,8 @@ def test_opus_has_its_own_suffix() -> None:
         ("OGG", "VORBIS", (1000, 1, 384_000), "has 384000 Hz; vorbis goes to 192000"),
         ("FLAC", "PCM_16", (1000, 9, 48_000), "has 9 channels; flac holds 8"),
         ("FLAC", "PCM_16", (1000, 1, 768_000), "flac goes to 655350"),
-        ("WAV", "PCM_16", (2**31, 1, 48_000), "takes 4.0 GiB; wav holds 4 GiB"),
-        ("AIFF", "DOUBLE", (2**29, 1, 48_000), "aiff holds 4 GiB"),
+        ("WAV", "PCM_16", (2**31, 1, 48_000), "takes more than 4 GiB, which wav cannot hold"),
+        ("AIFF", "DOUBLE", (2**29, 1, 48_000), "which aiff cannot hold"),
         ("CAF", "ALAC_16", (1000, 1, 48_000), "CAF ALAC_16, which cannot be written"),
     ],
 )
@@ -101,6 +101,14 @@ def test_unsupported_shapes_are_known_before_writing(
     assert actual is not None
     with pytest.raises(ValueError, match=why):
         raise ValueError(actual)
+
+
+@pytest.mark.parametrize("container", ["WAV", "WAVEX"])
+def test_wav_of_more_than_4_gib_becomes_rf64(container: str) -> None:
+    audio_format = AudioFormat(container, "PCM_24", extension="1800")
+    assert audio_format.for_size(2**30, 2) == AudioFormat("RF64", "PCM_24", extension="1800")
+    assert audio_format.for_size(2**20, 2) is audio_format
+    assert AudioFormat("AIFF", "PCM_24").for_size(2**30, 2).container == "AIFF"
 
 
 def test_large_files_fit_where_sizes_have_64_bits() -> None:

@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,17 @@ class AudioFormat:
         keeps_extension = (container, subtype) == (like.container, like.subtype)
         return cls(container, subtype, endian, like.extension if keeps_extension else "")
 
+    def for_size(self, frames: int, channels: int) -> AudioFormat:
+        """Return RF64 (EBU Tech 3306) in place of a WAV that is too long for its header, else itself."""
+        is_wav = self.container in ("WAV", "WAVEX")
+        return replace(self, container="RF64") if is_wav and _exceeds_header(self, frames, channels) else self
+
+
+def _exceeds_header(audio_format: AudioFormat, frames: int, channels: int) -> bool:
+    """Return True if a header that counts bytes in 32 bits is too small."""
+    width = {"FLOAT": 4, "DOUBLE": 8}.get(audio_format.subtype, (audio_format.integer_bits or 8) // 8)
+    return frames * channels * width > 2**32 - 2**16
+
 
 def readable_suffixes() -> frozenset[str]:
     """Return the suffixes that can be read; some only if PyAV, which is optional, is installed."""
@@ -164,11 +175,10 @@ def why_unsupported(audio_format: AudioFormat, frames: int, channels: int, rate:
     rates = {"MP3": _MP3_RATES, "OPUS": _OPUS_RATES}.get(name, (rate,))
     if rate not in rates:
         return f"has {rate} Hz; {label} supports only {', '.join(map(str, rates))} Hz"
-    width = {"FLOAT": 4, "DOUBLE": 8}.get(audio_format.subtype, (audio_format.integer_bits or 8) // 8)
-    # These headers count bytes in 32 bits, and libsndfile lets the count overflow.
-    size = frames * channels * width
-    if audio_format.container in ("WAV", "WAVEX", "AIFF", "AU") and size > 2**32 - 2**16:
-        return f"takes {size / 2**30:.1f} GiB; {label} holds 4 GiB"
+    # libsndfile lets the count of bytes overflow.
+    is_short = audio_format.container in ("WAV", "WAVEX", "AIFF", "AU")
+    if is_short and _exceeds_header(audio_format, frames, channels):
+        return f"takes more than 4 GiB, which {label} cannot hold"
     return None
 
 

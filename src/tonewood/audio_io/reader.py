@@ -197,6 +197,14 @@ def write_recording(
     )
 
 
+def check_format(
+    path: str | os.PathLike[str], audio_format: AudioFormat, frames: int, channels: int, rate: int
+) -> None:
+    """Raise OutputError if a format cannot store audio of this shape."""
+    if reason := why_unsupported(audio_format.for_size(frames, channels), frames, channels, rate):
+        raise OutputError(f"{printable(path)} {reason}: name an output in .w64, .wav or .flac")
+
+
 def write_recording_blocks(
     path: str | os.PathLike[str],
     blocks: Iterable[npt.NDArray[np.floating[Any]]],
@@ -216,8 +224,8 @@ def write_recording_blocks(
         Called with the temporary file once it is complete, before it gets its final name.
     """
     channels, frames = shape
-    if reason := why_unsupported(format, frames, channels, rate):
-        raise OutputError(f"{printable(path)} {reason}: name an output in .w64, .wav or .flac")
+    format = format.for_size(frames, channels)
+    check_format(path, format, frames, channels, rate)
     with atomic_path(path, overwrite) as temporary:
         # Encode; a full disk is the usual reason for an error of libsndfile here.
         try:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from tonewood.audio_io.libsndfile import AudioFormat, why_unsupported
-from tonewood.audio_io.reader import AudioReader, write_recording_blocks
+from tonewood.audio_io.libsndfile import AudioFormat
+from tonewood.audio_io.reader import AudioReader, check_format, write_recording_blocks
 from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.enhancement.output_files import (
@@ -198,7 +198,10 @@ def _enhance_new(
     # The recipe of an unfinished output may be replaced by an equal one.
     check_outputs(source, [paths.audio] if unfinished else outputs, options.overwrite)
     reader = AudioReader(source)
-    AudioFormat.for_path(paths.audio, reader.format)  # raises before the work if the suffix is not writable
+    # Raise before the work if the output cannot be written.
+    declared = round((reader.declared_seconds or 0) * reader.rate)
+    audio_format = AudioFormat.for_path(paths.audio, reader.format)
+    check_format(paths.audio, audio_format, declared, reader.channels, reader.rate)
 
     enhancement: StreamedEnhancement | None = None
     for event in _enhancement_events(reader, paths.audio, model, key.settings, transfer):
@@ -309,10 +312,8 @@ def _write_outputs(
 def _write_delta(path: Path, reader: AudioReader, enhancement: StreamedEnhancement, overwrite: bool) -> None:
     """Write output minus input: what was added and taken away."""
     shape = (reader.channels, enhancement.input_analysis.n_samples)
-    # Floats, because a change of -60 dB has few steps in 16 bits; RF64 holds more than 4 GiB.
+    # Floats, because a change of -60 dB has few steps in 16 bits.
     audio_format = AudioFormat("WAV", "FLOAT")
-    if why_unsupported(audio_format, shape[1], shape[0], reader.rate):
-        audio_format = AudioFormat("RF64", "FLOAT")
     write_recording_blocks(
         path, enhancement.delta_blocks(), shape, reader.rate, audio_format, overwrite=overwrite
     )
