@@ -59,7 +59,7 @@ def enhance_command(
     model: ModelOption = "cello",
     controls: ControlOptions = NO_CONTROLS,
     method: Annotated[
-        str, typer.Option(help="Method: search, predicted (one pass) or paper (as published).")
+        str, typer.Option(help="Method: search, predicted (one pass) or paper (the paper's search).")
     ] = "search",
     prior: Annotated[
         str, typer.Option(help="Prior: auto, none, random, blocks, static, neighbours or predicted.")

@@ -218,7 +218,8 @@ class BatchDisplay(_ProgressDisplay):
             self.start_times.pop("steps", None)  # of the previous file
         elif isinstance(event, SearchStep):
             # Without its score: an objective is computed when it is read, and slowly.
-            self._update_bar("steps", event.number, self.total_steps)
+            # A model without the asked loss may take more steps with another one.
+            self._update_bar("steps", event.number, max(self.total_steps, event.number))
         elif isinstance(event, BatchProgress):
             self._show_batch_progress(event)
         else:

@@ -337,9 +337,12 @@ def settings_for_model(settings: EnhanceSettings, model: Model) -> EnhanceSettin
     """Return settings that fit the losses of a model; most are returned unchanged.
 
     A model trained from preferences alone has no prior and no guide: the mask starts from zero. The
-    paper's search follows the scorer if the model has no whole-way guide, or if its weight is 0.
+    paper's search follows the scorer if the model has no whole-way guide, or if the weight of the guide
+    or alpha is 0. A setting that equals its default counts as not chosen.
     """
     if settings.method == "paper":
+        if settings.search.guide is None:
+            settings = settings.replace(search=dict(guide=default_enhance_settings("paper").search.guide))
         search = settings.search
         if model.way_guide is not None and search.guide and search.alpha > 0:
             return settings

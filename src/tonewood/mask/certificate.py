@@ -101,8 +101,8 @@ class Certificate(Settings):
     roughness_db: float
     unlikeness: float
     unlike_reference: Change
-    # Left out of files if unused, so that earlier versions of Tonewood read the others.
     heard_db: float | None = Field(None, exclude_if=lambda heard: heard is None)
+    # Left out of files if unused, so that earlier versions of Tonewood read the others.
     share: str | None = Field(None, exclude_if=lambda share: share is None)
     whole: WholeCorrection | None = Field(None, exclude_if=lambda whole: whole is None)
 

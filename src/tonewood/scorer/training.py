@@ -215,7 +215,7 @@ def stretch_scores(scorer: Scorer, held_out: LabelledTakes) -> Scorer:
     """Scale and shift the logits, so that typical held-out takes score near 0 and 1.
 
     A regression on noisy inputs draws its results towards the mean (regression dilution). Two constants
-    undo this, as in the calibration of Platt (1999); the order of recordings does not change.
+    undo this, as in the calibration of Platt (1999); the order of windows does not change.
     """
     reference, source = (
         float(np.median(_logits(np.concatenate(side)))) for side in _score_takes(scorer, held_out)

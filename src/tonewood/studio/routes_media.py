@@ -206,7 +206,9 @@ def get_average_curve(
     session, state = studio.session_and_state(name)
     model = studio.model_for_edit(session, state)
     end_s = min(end_s, session.recording.seconds)
-    index = _component_index(session, state, component) or 0
+    index = _component_index(session, state, component)
+    if index is None:
+        raise NotFoundError(f"this mask has no component {component}: ask without one")
     mask, _ = compose_mask_window(session, state, model, index, min(start_s, end_s), end_s)
     return average_eq_curve(mask, axis, session.recording.rate)._asdict()
 
