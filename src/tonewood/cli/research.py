@@ -68,10 +68,16 @@ def reproduce_command(
         )
     settings = _training_settings(seed, set_)
     plotting.check_matplotlib("a report")
-    own, paper = (None if name is None else load_model(name) for name in (model, paper_model))
+    models = [None if name is None else load_model(name) for name in (model, paper_model)]
     with ReproducingDisplay() as display:
         for event in paper_reproduction.reproduce_paper(
-            corpus, output, settings, model=own, paper_model=paper, device=device, overwrite=overwrite
+            corpus,
+            output,
+            settings,
+            model=models[0],
+            paper_model=models[1],
+            device=device,
+            overwrite=overwrite,
         ):
             if isinstance(event, paper_reproduction.Reproduction):
                 reproduction = event

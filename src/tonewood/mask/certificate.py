@@ -334,16 +334,16 @@ class _MaskStatistics(NamedTuple):
     @classmethod
     def from_gains(cls, mask_db: TimeSeries, rows_db: TimeSeries) -> Self:
         # Sums in double precision, since an hour has millions of cells.
-        total, square, largest, heard = np.zeros((1, 1)), 0.0, 0.0, np.zeros(3)
+        total, square, largest, moments = np.zeros((1, 1)), 0.0, 0.0, np.zeros(3)
         for part in split_segments(mask_db.frames):
             gain, level = (series.read(part.start, part.stop) for series in (mask_db, rows_db))
             gain_square, power = np.square(gain), power_of_db(level)
             total = total + gain.sum(axis=1, keepdims=True, dtype=np.float64)
             square += float(gain_square.sum(dtype=np.float64))
             largest = max(largest, float(np.abs(gain).max()))
-            heard += [(power * x).sum(dtype=np.float64) for x in (np.float32(1), gain, gain_square)]
+            moments += [(power * x).sum(dtype=np.float64) for x in (np.float32(1), gain, gain_square)]
         rms = (square / (len(total) * mask_db.frames)) ** 0.5
-        _, mean, mean_square = heard / heard[0]
+        _, mean, mean_square = moments / moments[0]
         deviation = float(max(mean_square - mean**2, 0)) ** 0.5
         return cls((total / mask_db.frames).astype(np.float32), largest, rms, deviation)
 

@@ -344,9 +344,9 @@ def _measure_method(
     length = min(len(wave) for wave in waves)
     reference, before, after = (wave[:length] for wave in waves)
     closed = gap_closed(mel_distance(before, reference), mel_distance(after, reference))
-    own, paper = (score_array(samples, rate, model) for model in models)
+    score, paper_score = (score_array(samples, rate, model) for model in models)
     return MethodMeans(
-        method=name, closed=closed, scorer=own.scorer, judge=own.judge, paper_scorer=paper.scorer
+        method=name, closed=closed, scorer=score.scorer, judge=score.judge, paper_scorer=paper_score.scorer
     )
 
 
