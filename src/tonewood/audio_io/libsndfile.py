@@ -59,6 +59,9 @@ _MAX_CHANNELS_OF = {"FLAC": 8, "MP3": 2}
 # FLAC: 16 bits in steps of 10 Hz (RFC 9639). Vorbis: libvorbis has no setup above 192 kHz, and crashes.
 _MAX_RATE_OF = {"FLAC": 655_350, "VORBIS": 192_000}
 
+MAX_32_BIT_SIZE = 2**32 - 2**16
+"""Most bytes of audio in a file whose header counts them in 32 bits."""
+
 
 @dataclass(frozen=True)
 class AudioFormat:
@@ -137,7 +140,7 @@ class AudioFormat:
 def _exceeds_header(audio_format: AudioFormat, frames: int, channels: int) -> bool:
     """Return True if a header that counts bytes in 32 bits is too small."""
     width = {"FLOAT": 4, "DOUBLE": 8}.get(audio_format.subtype, (audio_format.integer_bits or 8) // 8)
-    return frames * channels * width > 2**32 - 2**16
+    return frames * channels * width > MAX_32_BIT_SIZE
 
 
 def readable_suffixes() -> frozenset[str]:
