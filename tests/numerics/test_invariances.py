@@ -25,7 +25,7 @@ EDGE_S = 1.4  # three steps of a search, each of which reaches as far as the gui
 
 def quiet(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> Samples:
     """Return notes that stay below the ceiling at every gain of these laws."""
-    return notes(seed, seconds, rate, channels) * np.float32(0.1)
+    return notes(seed, seconds, rate, channels) * np.float32(0.05)
 
 
 def factor(gain_db: float) -> np.float32:
