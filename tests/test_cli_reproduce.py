@@ -156,7 +156,7 @@ def test_table_has_every_method(report: tuple[Path, list[Any]], model: Model) ->
     assert (result.windows, result.crop_seconds) == (model.card.scorer.windows, 1.0)
     text = Page((out / "index.html").read_text(encoding="utf-8")).text
     assert f"{100 * rows['static'].closed:.1f}" in text
-    assert f"Tonewood's on {100 * result.accuracy:.1f} % of {result.windows}, of 1 s" in text
+    assert f"Tonewood's on {100 * result.accuracy:.1f} % of their held-out windows of 1 s" in text
     assert "reads the 257 bins of the spectrogram and learns labels without augmentation" in text
     assert f"the paper's scorer is right on {100 * result.paper_accuracy:.1f} %" in text
 
@@ -205,7 +205,7 @@ def test_text_output_has_the_table_and_overwrite_replaces(
     head, *rows, accuracy, where = ran.out.splitlines()
     assert head.split() == ["method", "closed,", "%", "scorer", "judge", "paper's"]
     assert [row.split()[0] for row in rows][:3] == ["untouched", "static", "neighbours"]
-    assert "held-out windows, Tonewood's on" in accuracy
+    assert "of their held-out windows of 1 s" in accuracy
     assert "but was not trained as in the paper" in Page((out / "index.html").read_text("utf-8")).text
     assert where == f"page       {out / 'index.html'}"
 

@@ -288,7 +288,7 @@ class SearchSettings(Settings):
     """
 
     score: float = Field(0.0, ge=0, description="weight of the scorer L_c")
-    guide: float | None = Field(None, ge=0, description="weight of the guide; null takes the model's")
+    guide: float | None = Field(None, ge=0, description="weight of the guide; null takes the usual one")
     alpha: Annotated[float, Unit("1/dB²")] = Field(
         0.01, ge=0, description="weight of the distance from the prior"
     )

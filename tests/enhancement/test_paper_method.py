@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from tonewood.enhancement.analysis import ArraySource, analyse_source
-from tonewood.enhancement.mask_search import find_mask, mask_grid, settings_for_model
+from tonewood.enhancement.mask_search import MaskSearch, find_mask, mask_grid, settings_for_model
+from tonewood.enhancement.prior_mask import find_prior_mask
 from tonewood.model.model import Model
+from tonewood.setting_types import EnhanceMethod
 from tonewood.settings import EnhanceSettings, default_enhance_settings
 from tonewood.utils.arrays import Levels, Samples
 
@@ -59,6 +61,23 @@ def test_paper_from_blocks_descends_the_whole_way_guide(model: Model, play: Call
     masks = [step.mask_db for step in find_mask(analysis, model, PAPER)]
     first, last = energy(model, before + masks[0]), energy(model, before + masks[-1])
     assert last < 0.8 * min(first, energy(model, before))
+
+
+def test_paper_searches_a_long_recording_as_a_whole(model: Model, play: Callable[..., Samples]) -> None:
+    """The guide relates all levels to that of the whole recording."""
+    settings = PAPER.replace(prior=dict(kind="none"), search=dict(steps=1, beta=0))
+    analysis = analyse_source(ArraySource(play(32), RATE), model)
+    steps = list(find_mask(analysis, model, settings))
+    assert [(step.offset, step.mask_db.shape[1]) for step in steps] == [(0, analysis.rows_db.frames)] * 2
+
+
+@pytest.mark.parametrize("method", ["search", "paper", "predicted"])
+def test_each_method_has_its_guide(method: EnhanceMethod, model: Model, play: Callable[..., Samples]) -> None:
+    settings = EnhanceSettings(method=method).replace(search=dict(guide=1))
+    analysis = analyse_source(ArraySource(play(1), RATE), model)
+    flat = find_prior_mask("none", analysis, mask_grid(analysis, model, method).hz, model)
+    search = MaskSearch(model, settings, analysis, mask_grid(analysis, model, method), flat)
+    assert search.guide is {"search": model.guide, "paper": model.way_guide, "predicted": None}[method]
 
 
 @pytest.mark.parametrize("gains_only", [True, False])

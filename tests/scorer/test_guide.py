@@ -75,6 +75,14 @@ def test_whole_way_guide_leads_to_the_reference_from_blocks(way_guide: Guide, st
     assert bump_db(descend(way_guide, start)) < 0.35 * bump_db(start)
 
 
+def test_whole_way_guide_does_not_learn_from_takes_of_weight_0() -> None:
+    needed, left = pairs(3, 0), [(rows_db, rows_db) for rows_db, _ in pairs(3, 20)]
+    weights = [1.0] * len(needed) + [0.0] * len(left)
+    guide = train_way_guide([*needed, *left], SMALL, torch.Generator().manual_seed(1), weights)
+    rows_db, _ = pairs(1, 12)[0]
+    assert bump_db(descend(guide, rows_db)) < 0.35 * bump_db(rows_db)
+
+
 def test_whole_way_guide_stays_at_the_reference(way_guide: Guide) -> None:
     rows_db, target = pairs(1, 13)[0]
     moved, way = descend(way_guide, target) - target, rows_db - target

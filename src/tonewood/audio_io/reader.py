@@ -197,12 +197,14 @@ def write_recording(
     )
 
 
-def check_format(
+def storable_format(
     path: str | os.PathLike[str], audio_format: AudioFormat, frames: int, channels: int, rate: int
-) -> None:
-    """Raise OutputError if a format cannot store audio of this shape."""
-    if reason := why_unsupported(audio_format.for_size(frames, channels), frames, channels, rate):
+) -> AudioFormat:
+    """Return the format in which audio of this shape is stored; OutputError if the format has none."""
+    storable = audio_format.for_size(frames, channels)
+    if reason := why_unsupported(storable, frames, channels, rate):
         raise OutputError(f"{printable(path)} {reason}: name an output in .w64, .wav or .flac")
+    return storable
 
 
 def write_recording_blocks(
@@ -224,8 +226,7 @@ def write_recording_blocks(
         Called with the temporary file once it is complete, before it gets its final name.
     """
     channels, frames = shape
-    format = format.for_size(frames, channels)
-    check_format(path, format, frames, channels, rate)
+    format = storable_format(path, format, frames, channels, rate)
     with atomic_path(path, overwrite) as temporary:
         # Encode; a full disk is the usual reason for an error of libsndfile here.
         try:

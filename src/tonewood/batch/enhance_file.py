@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from tonewood.audio_io.libsndfile import AudioFormat
-from tonewood.audio_io.reader import AudioReader, check_format, write_recording_blocks
+from tonewood.audio_io.reader import AudioReader, storable_format, write_recording_blocks
 from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.enhancement.output_files import (
@@ -201,7 +201,7 @@ def _enhance_new(
     # Raise before the work if the output cannot be written.
     declared = round((reader.declared_seconds or 0) * reader.rate)
     audio_format = AudioFormat.for_path(paths.audio, reader.format)
-    check_format(paths.audio, audio_format, declared, reader.channels, reader.rate)
+    storable_format(paths.audio, audio_format, declared, reader.channels, reader.rate)
 
     enhancement: StreamedEnhancement | None = None
     for event in _enhancement_events(reader, paths.audio, model, key.settings, transfer):

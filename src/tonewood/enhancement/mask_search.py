@@ -54,7 +54,6 @@ _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core
 _MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
 RENDER_FEEDBACK_MARGIN = 16  # frames that rendering and analysis reach to either side
 
-
 # Without a whole-way guide, the paper's loss is the scorer.
 PAPER_SCORER_SEARCH = default_enhance_settings("paper").search.replace(
     score=1.0, guide=0.0, steps=100, learning_rate=0.3
@@ -143,7 +142,7 @@ class MaskSearch:
     @property
     def guide(self) -> Guide | None:
         """The guide that takes part: near the reference for `search`, the whole way for `paper`."""
-        if not self._guide_weight:
+        if self.settings.method == "predicted" or not self._guide_weight:
             return None
         return self.model.way_guide if self.settings.method == "paper" else self.model.guide
 
@@ -283,7 +282,8 @@ def find_mask(
     departure_db = predict_departure(analysis, model, scratch_dir) if kind == "predicted" else None
     search = MaskSearch(model, settings, analysis, grid, prior, departure_db)
 
-    undivided = kind in ("random", "blocks") or settings.search.beta > 0
+    # The paper's guide and its penalties are of the whole recording.
+    undivided = settings.method == "paper" or kind in ("random", "blocks") or settings.search.beta > 0
     segments = search_segments(frames, undivided, model, settings.search)
     gains, n_steps, hop = DiskArray(len(grid.hz), scratch_dir), 0, spectrum.hop / spectrum.rate
     for steps in parallel_iterate(search.steps, segments):

@@ -90,14 +90,17 @@ def cycle_distance(rows_db: Levels, take: PriorFeatures) -> float:
     return float(np.sqrt(np.square(difference - difference.mean()).mean(axis=0)).mean())
 
 
-def energy_distance(first: Levels, second: Levels) -> float:
-    """Return the energy distance in dB of two samples [row, frame]: 0 for samples of one distribution."""
-    return _unspread_distance(first, second) - _mean_distance(second, second)
+def energy_distance(first: Levels, second: Levels, second_spread_db: float | None = None) -> float:
+    """Return the energy distance in dB of two samples [row, frame]: 0 for samples of one distribution.
 
-
-def _unspread_distance(first: Levels, second: Levels) -> float:
-    """Return the energy distance without the spread of the second sample."""
-    return 2 * _mean_distance(first, second) - _mean_distance(first, first)
+    Parameters
+    ----------
+    second_spread_db : float, optional
+        Mean distance between frames of the second sample, if it was computed already.
+    """
+    if second_spread_db is None:
+        second_spread_db = _mean_distance(second, second)
+    return 2 * _mean_distance(first, second) - _mean_distance(first, first) - second_spread_db
 
 
 def _cycle_distances(priors: Priors, cycles: PseudoCycles) -> list[float]:
@@ -130,7 +133,7 @@ def _energy_distances(
     masks = [np.concatenate(parts, axis=1) for parts in zip(*suggestions, strict=True)]
     spread_db = _mean_distance(target, target)  # the same for all candidates
     outputs = (_without_level(before + blend_masks(masks, weights)) for weights in CANDIDATE_BLENDS)
-    return [_unspread_distance(output, target) - spread_db for output in outputs]
+    return [energy_distance(output, target, spread_db) for output in outputs]
 
 
 def _spread_frames(takes: Sequence[PriorFeatures], weights: TakeWeights = None) -> list[NDArray[np.intp]]:

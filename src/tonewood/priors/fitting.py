@@ -66,9 +66,9 @@ class PriorFit:
         Pseudo-source under the prior's mask, and the reference take that it was made of; of takes in
         and outside the fit.
     ways : Ways
-    needed : list of LevelPair
-        Training pairs of the whole-way guide: source takes and what the prior makes of them, pseudo-source
-        and reference takes.
+    whole_ways : list of LevelPair
+        Training pairs of the whole-way guide: all source takes and what the prior makes of them, then
+        pseudo-source and all reference takes.
     """
 
     priors: Priors
@@ -76,7 +76,7 @@ class PriorFit:
     corrected: list[LevelPair]
     corrected_held_out: list[LevelPair]
     ways: "Ways"
-    needed: list[LevelPair]
+    whole_ways: list[LevelPair]
 
 
 class Ways(NamedTuple):
@@ -139,10 +139,10 @@ def fit_priors(
         (pseudo.rows_db + blended_prior(priors, pseudo), take.rows_db) for pseudo, take in held_out_pairs
     ]
     ways = pairs.ways(static, [(pseudo.rows_db, take.rows_db) for pseudo, take in held_out_pairs])
-    needed = _whole_ways(priors, folders.source.takes, ways)
+    whole_ways = _whole_ways(priors, folders.source.takes, ways)
     # The final static mask is fitted to all reference takes.
     priors = replace(priors, static_db=_final_static_mask(folders, method))
-    return PriorFit(priors, scores, pairs.corrected, corrected_held_out, ways, needed)
+    return PriorFit(priors, scores, pairs.corrected, corrected_held_out, ways, whole_ways)
 
 
 class _FittedFolder(NamedTuple):

@@ -166,8 +166,8 @@ class Reproduction:
     def accuracy_line(self) -> str:
         """Accuracy of both scorers in one line."""
         return (
-            f"the paper's scorer is right on {100 * self.paper_accuracy:.1f} % of its held-out windows, "
-            f"Tonewood's on {100 * self.accuracy:.1f} % of {self.windows}, of {self.crop_seconds:g} s"
+            f"the paper's scorer is right on {100 * self.paper_accuracy:.1f} %, Tonewood's on "
+            f"{100 * self.accuracy:.1f} % of their held-out windows of {self.crop_seconds:g} s"
         )
 
 

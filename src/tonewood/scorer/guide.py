@@ -50,11 +50,10 @@ class Guide(Network):
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return all values by name, to be stored: in half precision where that changes nothing."""
-        halves = {name: values.astype(np.float16) for name, values in self.weights.items()}
         # Models of earlier versions have guides in single precision.
         return {
             name: half if (half == self.weights[name]).all() else self.weights[name]
-            for name, half in halves.items()
+            for name, half in self._halves().items()
         }
 
     @classmethod
@@ -64,8 +63,10 @@ class Guide(Network):
 
     def rounded(self) -> Self:
         """Return the guide with values of half precision, as models store it."""
-        halves = {name: values.astype(np.float16) for name, values in self.weights.items()}
-        return self.from_tensors(halves, self.settings)
+        return self.from_tensors(self._halves(), self.settings)
+
+    def _halves(self) -> dict[str, NDArray[np.float16]]:
+        return {name: values.astype(np.float16) for name, values in self.weights.items()}
 
     @property
     def reach_frames(self) -> int:

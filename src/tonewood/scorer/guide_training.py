@@ -28,7 +28,7 @@ _TrainingBatch = tuple[Tensor, Tensor]
 _MAX_CORRECTION_DB = 25.0
 _CANDIDATE_WEIGHTS = (0.3, 0.6, 1.0)
 _MIN_GUIDE_GAIN = 0.005
-# Whole-way guide: shares of inputs without a correction, and with all of it; the rest has a part.
+# Whole-way guide: shares of inputs that have none of their correction, and all of it; the rest has a part.
 _NONE_SHARE, _ALL_SHARE = 0.45, 0.15
 _SMOOTH_SHARE, _BLOCK_SHARE = 0.4, 0.3  # of inputs with a smooth mask, with blocks
 _SMOOTH_MASK_DB, _BLOCK_DB = 6.0, 8.0
@@ -54,7 +54,12 @@ def train_guide(
     return _train_gradient(initial, lambda _: _draw_batch(pairs, settings, generator, take_weights), settings)
 
 
-def train_way_guide(pairs: Sequence[GuidePair], settings: GuideSettings, generator: torch.Generator) -> Guide:
+def train_way_guide(
+    pairs: Sequence[GuidePair],
+    settings: GuideSettings,
+    generator: torch.Generator,
+    take_weights: TakeWeights = None,
+) -> Guide:
     """Train the gradient of a guide that leads from the source to the reference; returns a guide of arrays.
 
     A search may start far away and takes many steps, so the inputs are takes with a random part of their
@@ -63,7 +68,7 @@ def train_way_guide(pairs: Sequence[GuidePair], settings: GuideSettings, generat
     """
 
     def draw(guide: Guide) -> _TrainingBatch:
-        inputs, targets = _draw_way_batch(pairs, settings, generator)
+        inputs, targets = _draw_way_batch(pairs, settings, generator, take_weights)
         return _follow_gradient(guide, inputs, generator), targets
 
     return _train_gradient(_initial_guide(pairs, settings, generator), draw, settings)
@@ -161,10 +166,10 @@ def _draw_batch(
 
 
 def _draw_way_batch(
-    pairs: Sequence[GuidePair], settings: GuideSettings, generator: torch.Generator
+    pairs: Sequence[GuidePair], settings: GuideSettings, generator: torch.Generator, weights: TakeWeights
 ) -> _TrainingBatch:
     """Draw crops on the way from inputs to targets, some of them under smooth masks or blocks."""
-    inputs, targets = _draw_crops(pairs, settings, generator)
+    inputs, targets = _draw_crops(pairs, settings, generator, weights)
     kind, part, disturbance = torch.rand(3, settings.batch, 1, 1, generator=generator)
     share = torch.where(kind < _NONE_SHARE, 0.0, torch.where(kind < 1 - _ALL_SHARE, part, 1.0))
     smooth = _random_smooth_masks(inputs, _SMOOTH_MASK_DB, generator)
@@ -203,10 +208,7 @@ def _follow_gradient(guide: Guide, inputs: Tensor, generator: torch.Generator) -
 
 
 def _draw_crops(
-    pairs: Sequence[GuidePair],
-    settings: GuideSettings,
-    generator: torch.Generator,
-    weights: TakeWeights = None,
+    pairs: Sequence[GuidePair], settings: GuideSettings, generator: torch.Generator, weights: TakeWeights
 ) -> _TrainingBatch:
     """Draw crops of inputs and targets, as long as the shortest take allows."""
     crop = min([settings.crop_frames, *(y.shape[1] for _, y in pairs)])

@@ -365,9 +365,9 @@ def _report_steps(
         progress: JobData = {"phase": "searching", "at_s": round(event.offset * hop_s, 1)}
         if last is not None and event.offset != last.offset:  # the segment before is finished
             steps.clear()
-        if is_linked and last is not None and event.offset != last.offset:
-            part.append(last.mask_db)
-            progress["part"] = {"found": request["number"], "seconds": round(part.frames * hop_s, 3)}
+            if is_linked:
+                part.append(last.mask_db)
+                progress["part"] = {"found": request["number"], "seconds": round(part.frames * hop_s, 3)}
         last = event
         steps.append({"number": event.number, "score": event.objective.score, "total": event.objective.total})
         # The rendering and the certificate follow the last step of the last segment.

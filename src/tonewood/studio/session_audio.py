@@ -201,7 +201,7 @@ def compose_mask_window(
     session: StudioSession, state: EditState, model: Model, component: int, start_s: float, stop_s: float
 ) -> tuple[Mask, float]:
     """Return a component's edited mask around [start_s, stop_s] at full amount, and the time of its start."""
-    mask = _shaped_masks(session, state, model)[component]
+    mask = shape_for_edit(load_found_masks(session, state, model)[component], state.edit)
     frames = frames_around(start_s, stop_s, mask.hop_seconds, mask.frames)
     first_s = frames.start * mask.hop_seconds
     window = mask.slice_frames(frames.start, frames.stop)

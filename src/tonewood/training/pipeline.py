@@ -391,9 +391,13 @@ def _fit_correction(excerpts: _PriorExcerpts, settings: ModelSettings) -> _Corre
         guide_weight=weight,
         guide_gains=gains,
     )
+    way_guide = None
     # Scores of labels are the paper's loss, which then leads the paper's search.
-    graded = settings.training.targets == "graded"
-    way_guide = train_way_guide(fit.needed, settings.guide, generator) if graded else None
+    if settings.training.targets == "graded":
+        weights = excerpts.reference.weights
+        if weights is not None:
+            weights = [1.0] * len(fit.ways.source) + list(weights)
+        way_guide = train_way_guide(fit.whole_ways, settings.guide, generator, weights)
     return _Correction(fit, guide, way_guide, card)
 
 
