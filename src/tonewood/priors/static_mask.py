@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tonewood.mask.mask import moving_average
 from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures, cosine_basis
 from tonewood.utils.arrays import Levels
+from tonewood.utils.parallel import parallel_map
 
 if TYPE_CHECKING:
     from tonewood.stats.sampling import TakeWeights
@@ -114,17 +115,18 @@ def spectral_difference(
 
     `sign` is 1 for reference takes, -1 for source takes.
     """
-    means, half_differences, spectra = [], [], []
-    for take in takes:
+
+    def compare(take: PriorFeatures) -> tuple[Levels, Levels, Levels]:
         matched = other.codebook.nearest_mean(folder.query_vectors(take), _NEIGHBOURS)
         difference = sign * (take.rows_db - matched)[:, take.audible]
         # Halves of a take share its room and microphone: their difference is the noise level.
         first, second = np.array_split(difference, 2, axis=1)
-        means.append(difference.mean(axis=1))
-        spectra.append(take.rows_db[:, take.audible].mean(axis=1))
-        half_differences.append(_mean_or_nan(first) - _mean_or_nan(second))
+        half_difference = _mean_or_nan(first) - _mean_or_nan(second)
+        return difference.mean(axis=1), half_difference, take.rows_db[:, take.audible].mean(axis=1)
+
+    rows, halves, spectra = map(np.stack, zip(*parallel_map(compare, takes), strict=True))
     frames = np.array([take.audible.sum() for take in takes], dtype=np.float32)
-    return SpectralDifference(np.stack(means), np.stack(half_differences), np.stack(spectra), frames)
+    return SpectralDifference(rows, halves, spectra, frames)
 
 
 def _mean_or_nan(rows_db: Levels) -> NDArray[np.float32]:
