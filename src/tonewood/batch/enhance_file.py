@@ -24,6 +24,7 @@ from tonewood.enhancement.pipeline import StreamedEnhancement, build_recipe, enh
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError, OutputError, printable
 from tonewood.mask.certificate import Certificate
+from tonewood.mask.components import component_labels
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
@@ -339,9 +340,10 @@ def _plot(
         path,
         enhancement.input_analysis.wave,
         enhancement.output.analysis.wave,
-        enhancement.applied,
+        enhancement.applied_masks,
         enhancement.spectrum,
         title=enhancement_title(recording, model, enhancement.certificate.scorer),
+        labels=component_labels(enhancement.source.channels, enhancement.settings.render.link),
         after_gain_db=enhancement.output.loudness_match.gain_db,
         overwrite=overwrite,
     )

@@ -186,7 +186,13 @@ class EnhancementResult:
     @property
     def applied(self) -> Mask:
         """Mask that was applied: the selected component, times the amount."""
-        return effective_mask(self.mask, self.settings.render, self.spectrum)
+        return self.applied_masks[0]
+
+    @property
+    def applied_masks(self) -> tuple[Mask, ...]:
+        """Mask that was applied to each component of the channels."""
+        render = self.settings.render
+        return tuple(effective_mask(mask, render, self.spectrum) for mask in (self.mask, *self.others))
 
 
 @dataclass(frozen=True, eq=False)
