@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from tonewood.dsp.chunking import ArrayTimeSeries
-from tonewood.enhancement import plotting
 from tonewood.enhancement.plotting import _log_levels, plot_enhancement
 from tonewood.mask.components import component_labels
 from tonewood.mask.mask import Mask
 from tonewood.setting_types import ChannelLink
 from tonewood.settings import SpectrumSettings
+from tonewood.utils.figures import save_figure
 
 EDGES_HZ = np.geomspace(40.0, 8_000.0, 321)
 
@@ -46,12 +46,12 @@ def test_every_mask_is_drawn_by_name(
     channels: int, link: ChannelLink, titles: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures: list[Any] = []
-    save = plotting.save_figure
-    monkeypatch.setattr(
-        plotting,
-        "save_figure",
-        lambda figure, *call, **how: (figures.append(figure), save(figure, *call, **how)),
-    )
+
+    def save(figure: Any, path: Path, dpi: int) -> None:
+        figures.append(figure)
+        save_figure(figure, path, dpi=dpi)
+
+    monkeypatch.setattr("tonewood.enhancement.plotting.save_figure", save)
     labels = component_labels(channels, link)
     masks = [
         Mask(np.full((3, 2), gain, np.float32), np.array([100.0, 1_000.0, 5_000.0]), 0.01, 8_000.0)
