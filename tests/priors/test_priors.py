@@ -15,6 +15,7 @@ from scipy.signal import firwin2, lfilter
 from tonewood.dsp.features import Features, compute_features
 from tonewood.priors.blend_selection import (
     CANDIDATE_BLENDS,
+    BlendScore,
     PseudoCycles,
     energy_distance,
     score_blends,
@@ -129,6 +130,16 @@ def test_blend_that_smooths_is_not_selected() -> None:
     assert weights.forward + weights.backward < 0.3
 
 
+@pytest.mark.parametrize(("adaptive", "static_share"), [(0.95, 1.0), (0.5, 0.0)])
+def test_adaptive_masks_are_used_where_they_are_clearly_better(adaptive: float, static_share: float) -> None:
+    scores = [
+        BlendScore(weights, cycle_db=1.0 if weights.static == 1 else adaptive, energy_db=1.0)
+        for weights in CANDIDATE_BLENDS
+        if weights.static in (0, 1)
+    ]
+    assert select_blend(scores).static == static_share
+
+
 def test_candidate_blends_sum_to_one() -> None:
     assert all(abs(sum(weights[:4]) - 1) < 1e-9 for weights in CANDIDATE_BLENDS)
 
@@ -151,12 +162,14 @@ def test_blend_undoes_most_of_a_common_filter(play: Callable[..., Any], fitted: 
 
 
 def test_selected_blend_is_the_mean_of_the_best(fitted: PriorFit) -> None:
-    best = sorted(fitted.scores, key=lambda score: score.cycle_db**2 * score.energy_db)[:4]
-    for chosen, values in zip(
-        fitted.priors.weights, zip(*(c.weights for c in best), strict=True), strict=True
-    ):
-        assert chosen == pytest.approx(sum(values) / 4)
     assert [score.weights for score in fitted.scores] == list(CANDIDATE_BLENDS)
+    cycles = 1 + np.random.default_rng(0).random(len(CANDIDATE_BLENDS))
+    scores = [
+        BlendScore(weights, 9.0 if weights.static == 1 else cycle, 1.0)
+        for weights, cycle in zip(CANDIDATE_BLENDS, cycles.tolist(), strict=True)
+    ]
+    best = sorted(scores, key=lambda score: score.cycle_db)[:4]
+    np.testing.assert_allclose(select_blend(scores), np.mean([score.weights for score in best], axis=0))
 
 
 def test_static_prior_is_constant_over_time(play: Callable[..., Any], fitted: PriorFit) -> None:

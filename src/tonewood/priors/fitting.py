@@ -117,8 +117,9 @@ def fit_priors(
     statistics = fit_folder_statistics(reference, source, settings.neighbours, generator, take_weights[0])
     folders = _FolderPair.from_takes((reference, source, held_out), statistics, take_weights)
     method = select_static_method(folders.reference.difference, folders.source.difference)
-    method = method._replace(penalty=method.penalty * settings.doubt)
-    static = fit_static_mask(folders.reference.difference, folders.source.difference, method)
+    static = fit_static_mask(
+        folders.reference.difference, folders.source.difference, method, doubt=settings.doubt
+    )
     pairs = _PseudoPairs.from_folders(folders, static, settings, hop_ms)
     networks = _train_networks(pairs, folders, static, settings, generator, take_weights[0])
     priors = _assemble_priors(folders, static, pairs, networks, settings, hop_ms, generator)
@@ -141,7 +142,7 @@ def fit_priors(
     ways = pairs.ways(static, [(pseudo.rows_db, take.rows_db) for pseudo, take in held_out_pairs])
     whole_ways = _whole_ways(priors, folders.source.takes, ways)
     # The final static mask is fitted to all reference takes.
-    priors = replace(priors, static_db=_final_static_mask(folders, method))
+    priors = replace(priors, static_db=_final_static_mask(folders, method, settings.doubt))
     return PriorFit(priors, scores, pairs.corrected, corrected_held_out, ways, whole_ways)
 
 
@@ -293,11 +294,11 @@ def _assemble_priors(
     return Priors.from_tensors(priors.tensors(), settings, hop_ms)
 
 
-def _final_static_mask(folders: _FolderPair, method: StaticMethod) -> NDArray[np.float32]:
+def _final_static_mask(folders: _FolderPair, method: StaticMethod, doubt: float) -> NDArray[np.float32]:
     """Return the static mask [row] in dB of all takes, including those held out."""
     differences = folders.reference.difference, folders.held_out.difference
     joined = SpectralDifference(*map(np.concatenate, zip(*differences, strict=True)))
-    return fit_static_mask(joined, folders.source.difference, method)
+    return fit_static_mask(joined, folders.source.difference, method, doubt=doubt)
 
 
 def blended_prior(priors: Priors, take: PriorFeatures) -> Levels:
