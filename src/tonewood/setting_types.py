@@ -7,7 +7,7 @@ type for the changes of each group of `tonewood.settings`, so that mypy checks t
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypedDict, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypedDict, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -39,12 +39,33 @@ class Settings(BaseModel):
         values = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: value.tree() if isinstance(value, Settings) else value for name, value in values}
 
-    def _replaced(self, changes: Mapping[str, Any]) -> Self:
+    def as_defaults(self) -> Self:
+        """Return a copy in which no value counts as chosen, for the defaults of a method.
+
+        `model_fields_set` names the values that were chosen, also those that equal their default.
+        """
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        for name, value in values.items():
+            if isinstance(value, Settings):
+                values[name] = value.as_defaults()
+        return cast("Self", type(self).model_construct(set(), **values))
+
+    def changed_by(self, changes: Mapping[str, Any]) -> Self:
         """Return a validated copy; a nested mapping changes a nested group.
 
-        The subclasses' typed `replace` methods call this, so that mypy checks names and types.
+        What is changed counts as chosen. The subclasses' typed `replace` methods call this, so that
+        mypy checks names and types.
+
+        Raises
+        ------
+        CallError
+            A name or value is wrong.
         """
-        return validated_settings(type(self), _merged(self.tree(), changes))
+        changed = validated_settings(type(self), _merged(self.tree(), changes))
+        return _with_chosen(changed, self, changes)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def _merged(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +76,18 @@ def _merged(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
         merged[name] = _merged(merged[name], value) if nested else value
     return merged
+
+
+def _with_chosen(changed: SettingsT, before: Settings, changes: Mapping[str, Any]) -> SettingsT:
+    """Return changed settings, of which those count as chosen that did before or were changed now."""
+    values = {name: getattr(changed, name) for name in type(changed).model_fields}
+    for name, value in values.items():
+        change = changes.get(name, {})
+        if isinstance(value, Settings) and isinstance(change, Mapping):
+            values[name] = _with_chosen(value, getattr(before, name), change)
+    return cast(
+        "SettingsT", type(changed).model_construct(before.model_fields_set | changes.keys(), **values)
+    )
 
 
 def setting_fields(group: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -76,9 +109,6 @@ def unknown_setting(group: type[Settings], name: str) -> str:
     ]
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     return f"there is no setting {name!r}: {hint}`tonewood settings` lists all of them"
-
-
-SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def validated_settings(group: type[SettingsT], tree: Mapping[str, Any]) -> SettingsT:

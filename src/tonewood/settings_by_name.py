@@ -12,7 +12,6 @@ from tonewood.setting_types import (
     setting_fields,
     setting_limits,
     unknown_setting,
-    validated_settings,
 )
 
 
@@ -32,7 +31,7 @@ def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> Settin
     >>> apply_assignments(EnhanceSettings(), ["search.alpha=0.02"]).search.alpha
     0.02
     """
-    tree = settings.tree()
+    tree, changes = settings.tree(), dict[str, Any]()
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         name = name.strip()
@@ -44,11 +43,16 @@ def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> Settin
             branch = branch.get(group) if isinstance(branch, dict) else None
         if not isinstance(branch, dict) or last not in branch:
             raise CallError(unknown_setting(type(settings), name))
+        change = changes
+        for group in path:
+            if not isinstance(change.get(group), dict):
+                change[group] = {}
+            change = change[group]
         try:
-            branch[last] = json.loads(text)
+            change[last] = json.loads(text)
         except ValueError:
-            branch[last] = text
-    return validated_settings(type(settings), tree)
+            change[last] = text
+    return settings.changed_by(changes)
 
 
 class SettingInfo(NamedTuple):

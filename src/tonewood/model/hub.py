@@ -10,7 +10,7 @@ from types import ModuleType
 from tonewood.errors import MissingExtraError, ModelError, printable
 from tonewood.model.card_text import card_markdown
 from tonewood.model.model import Model, load_model
-from tonewood.utils.atomic_write import prepare_report_folder, write_text
+from tonewood.utils.atomic_write import check_report_folder, write_text
 from tonewood.utils.paths import real_path
 
 MODEL_FILE, CARD_FILE = "model.tonewood", "README.md"
@@ -18,7 +18,7 @@ MODEL_FILE, CARD_FILE = "model.tonewood", "README.md"
 
 def write_model_folder(model: Model, folder: Path, *, overwrite: bool = False) -> None:
     """Write a model and its card into a folder, created if necessary; OutputError if that fails."""
-    prepare_report_folder(folder, (MODEL_FILE, CARD_FILE), overwrite)
+    check_report_folder(folder, (MODEL_FILE, CARD_FILE), overwrite)
     model.save(folder / MODEL_FILE, overwrite=overwrite)
     write_text(folder / CARD_FILE, card_markdown(model), overwrite=overwrite)
 

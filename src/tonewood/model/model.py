@@ -80,6 +80,11 @@ class Model:
         return self.learnt_priors
 
     @property
+    def has_way_guide(self) -> bool:
+        """Whether the model has a whole-way guide."""
+        return self.way_guide is not None
+
+    @property
     def guide(self) -> Guide:
         """Guide, the second neural loss; ModelError for a model learnt from listeners alone."""
         if self.learnt_guide is None:
