@@ -21,7 +21,7 @@ from tonewood.utils.parallel import lazy_property
 
 AUDIBLE_DB = 50.0  # below the loudest frame, within which frames are compared
 _GROUP = 8  # distances of which the smallest is compared first
-_QUERY_BATCH = 512  # frames whose distances to all codes fit into the CPU cache
+_QUERY_BATCH = 128  # frames whose distances to all codes fit into the CPU cache
 _ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients of level and coarse envelope
 
 

@@ -198,6 +198,7 @@ def train_model(
         excerpts = _select_prior_excerpts(takes, settings)
         correction = _fit_correction(excerpts, settings)
         ways = excerpts.ways(correction.fit.ways)
+        _free_memory(takes)
     else:
         assert answers is not None
         summary = _summarize_answers(answers, settings)
