@@ -15,7 +15,7 @@ from tonewood.dsp.features import Features, compute_features
 from tonewood.priors.fitting import HeldOutGroups, fit_priors
 from tonewood.priors.folder_fitting import fit_folder_statistics
 from tonewood.priors.nearest_neighbours import PriorFeatures, cosine_basis
-from tonewood.priors.shrinkage import ShrinkageFactors, Variance, mean_over_audible
+from tonewood.priors.priors import ShrinkageFactors, Variance, mean_over_audible
 from tonewood.priors.static_mask import (
     STATIC_METHODS,
     SpectralDifference,
@@ -259,7 +259,7 @@ def test_common_filter_leaves_no_adaptive_part(
         network = NetworkSettings(width=16, steps=steps)
         tested = PriorsSettings(neighbours=NEAR, network=network, doubt=doubt)
         generator = torch.Generator().manual_seed(0)
-        shrinkage = fit_priors(reference[:6], source, reference[6:], tested, 10.0, generator).priors.shrinkage
+        shrinkage = fit_priors(reference[:6], source, reference[6:], tested, 10.0, generator).priors.priors
         return shrinkage.neighbours.per_frame + shrinkage.networks.per_frame
 
     assert total_factor(1.0) < 0.5

@@ -30,8 +30,14 @@ from tonewood.priors.nearest_neighbours import (
 )
 from tonewood.priors.network_training import PseudoPair, train_mask_network
 from tonewood.priors.predictor import MaskNetwork
-from tonewood.priors.priors import NETWORK_SMOOTHING_MS, Priors, ShrinkageTable, blend_masks
-from tonewood.priors.shrinkage import ShrinkageFactors, Variance
+from tonewood.priors.priors import (
+    NETWORK_SMOOTHING_MS,
+    Priors,
+    ShrinkageFactors,
+    ShrinkageTable,
+    Variance,
+    blend_masks,
+)
 from tonewood.priors.static_mask import (
     SpectralDifference,
     StaticMethod,
@@ -314,7 +320,7 @@ def _whole_ways(priors: Priors, source_takes: Sequence[PriorFeatures], ways: Way
     """Return source takes under no and under the whole blend, and pseudo-source with its reference."""
     pairs = [(take.rows_db, take.rows_db + _blend(priors, take)) for take in source_takes]
     # Where adaptive masks are not trusted, a reference take only teaches that it needs nothing.
-    trust = np.float32(priors.shrinkage.networks.per_frame)
+    trust = np.float32(priors.priors.networks.per_frame)
     return pairs + [(target + trust * (pseudo - target), target) for pseudo, target in ways.reference]
 
 
