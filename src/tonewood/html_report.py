@@ -1,12 +1,14 @@
-"""HTML for reports and notebooks, complete in one file: tables, figures, audio, arrays as PNG."""
+"""HTML for reports and notebooks, complete in one file, and figures: of matplotlib, and of arrays as PNG."""
 
 import base64
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from html import escape
 from io import BytesIO
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -16,7 +18,6 @@ from tonewood.audio_io.recording import resample
 from tonewood.dsp.stft import GainFunction, log_magnitude, stft
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Samples, to_mono
-from tonewood.utils.figures import save_figure
 
 MAX_EMBEDDED_SECONDS = 20.0
 """Longest audio in a notebook, which would otherwise grow by megabytes."""
@@ -134,6 +135,32 @@ def figure_png(figure: Any, dpi: int = 100) -> bytes:  # noqa: ANN401 - matplotl
     stream = BytesIO()
     save_figure(figure, stream, dpi)
     return stream.getvalue()
+
+
+def save_figure(figure: Any, target: Path | BinaryIO, dpi: int) -> None:  # noqa: ANN401 - matplotlib has no types
+    """Save a figure as a PNG.
+
+    matplotlib takes text between two `$` for mathematics, which names of files, folders and models are not.
+    Only the numbers of an axis, which it writes itself, are mathematics.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+    numbers = set[int]()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True), axis.get_offset_text())
+            # Names at the ticks have such a formatter; all others write numbers.
+            if not isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter):
+                numbers.update(map(id, labels))
+    for text in figure.findobj(Text):
+        if id(text) not in numbers:
+            text.set_parse_math(False)
+    with warnings.catch_warnings():
+        # A script that the font lacks is drawn as boxes; that is no fault of the recording.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        figure.savefig(target, format="png", dpi=dpi)
 
 
 # --- Arrays as pictures

@@ -259,7 +259,7 @@ def test_common_filter_leaves_no_adaptive_part(
         network = NetworkSettings(width=16, steps=steps)
         tested = PriorsSettings(neighbours=NEAR, network=network, doubt=doubt)
         generator = torch.Generator().manual_seed(0)
-        shrinkage = fit_priors(reference[:6], source, reference[6:], tested, 10.0, generator).priors.priors
+        shrinkage = fit_priors(reference[:6], source, reference[6:], tested, 10.0, generator).priors.shrinkage
         return shrinkage.neighbours.per_frame + shrinkage.networks.per_frame
 
     assert total_factor(1.0) < 0.5

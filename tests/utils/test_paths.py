@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tonewood.utils.figures import save_figure
+from tonewood.html_report import save_figure
 from tonewood.utils.paths import (
     append_to_name,
     fit_name,

@@ -42,9 +42,8 @@ from tonewood.dsp.features import (
 from tonewood.dsp.recording_quality import QualityFirstPass, RecordingQuality
 from tonewood.errors import OutputError
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.utils.arrays import Samples, to_mono
+from tonewood.utils.arrays import DiskArray, Samples, to_mono
 from tonewood.utils.atomic_write import atomic_path, remove_stale_temporaries
-from tonewood.utils.disk_array import DiskArray
 
 _CACHE_VERSION = 1  # increase it when the analysis changes
 _CACHE_SUFFIX = ".take"

@@ -46,8 +46,7 @@ from tonewood.settings import (
     SpectrumSettings,
     default_enhance_settings,
 )
-from tonewood.utils.arrays import FloatArray, Levels, RandomDraws, Samples
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray, FloatArray, Levels, RandomDraws, Samples
 from tonewood.utils.parallel import parallel_iterate
 
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from tonewood.dsp.chunking import TimeSeries
 from tonewood.dsp.stft import hann_window, tapered_fft
 from tonewood.errors import MissingExtraError
+from tonewood.html_report import save_figure
 from tonewood.mask.certificate import Change
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels
 from tonewood.utils.atomic_write import atomic_path
-from tonewood.utils.figures import save_figure
 
 _PLOT_RANGE_DB = 80.0  # below that, most recordings show only their noise floor
 _MAX_PLOT_COLUMNS = 1600  # more than the page has pixels: longer recordings show every n-th frame

@@ -320,7 +320,7 @@ def _whole_ways(priors: Priors, source_takes: Sequence[PriorFeatures], ways: Way
     """Return source takes under no and under the whole blend, and pseudo-source with its reference."""
     pairs = [(take.rows_db, take.rows_db + _blend(priors, take)) for take in source_takes]
     # Where adaptive masks are not trusted, a reference take only teaches that it needs nothing.
-    trust = np.float32(priors.priors.networks.per_frame)
+    trust = np.float32(priors.shrinkage.networks.per_frame)
     return pairs + [(target + trust * (pseudo - target), target) for pseudo, target in ways.reference]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tonewood.data.loading import RecordingProgress, load_sides, plan_side_normalization
+from tonewood.html_report import save_figure
 from tonewood.scorer.training import (
     LabelledTakes,
     TrainedScorer,
@@ -19,7 +20,6 @@ from tonewood.scorer.training import (
 from tonewood.settings import ModelSettings, ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.training.networks import hold_out_takes
 from tonewood.utils.atomic_write import atomic_path
-from tonewood.utils.figures import save_figure
 from tonewood.utils.parallel import check_device
 
 
