@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tonewood.cli.progress import BatchDisplay
     from tonewood.data.manifest import BadRecording
     from tonewood.enhancement.output_files import FileFailure
-    from tonewood.model.card_text import ModelOrFile
+    from tonewood.model.card import ModelOrFile
     from tonewood.model.model import Model
 
 
@@ -65,7 +65,7 @@ def card_json(model: "ModelOrFile") -> dict[str, Any]:
 
 def print_card(model: "ModelOrFile") -> None:
     """Print the card of a model."""
-    from tonewood.model.card_text import card_lines
+    from tonewood.model.card import card_lines
 
     for name, lines in card_lines(model):
         for number, line in enumerate(lines):

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tonewood.errors import MissingExtraError, ModelError, printable
-from tonewood.model.card_text import card_markdown
+from tonewood.model.card import card_markdown
 from tonewood.model.model import Model, load_model
 from tonewood.utils.atomic_write import prepare_report_folder, write_text
 from tonewood.utils.paths import real_path
