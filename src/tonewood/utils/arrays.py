@@ -2,7 +2,7 @@
 
 A model is used on NumPy arrays and trained on torch tensors. A formula that both need is written once, with
 the functions of `namespace(x)`; those that it uses have the same names and arguments in both libraries.
-`RandomDraws` draws the numbers that a generator of torch draws. `DiskArray` holds what is too long for memory.
+`RandomDraws` draws the numbers that a generator of torch draws. `DiskArray` is for series of any length.
 """
 
 import math
@@ -130,7 +130,8 @@ _COPY_BYTES = 1 << 20
 class DiskArray:
     """Time series [row, frame], or [frame] if `rows` is None, in an unnamed temporary file.
 
-    It is appended to and read while a recording is processed. The file is in `folder`, or in the system's temporary folder.
+    It is appended to and read while a recording is processed. The file is in `folder`, or in the system's
+    temporary folder.
     """
 
     def __init__(self, rows: int | None, folder: Path | None = None, dtype: str = "float32") -> None:
