@@ -143,7 +143,7 @@ def enhance_command(
         if steps is not None:
             settings = settings.replace(search=dict(steps=steps))
     if set_:
-        from tonewood.settings_by_name import apply_assignments
+        from tonewood.setting_types import apply_assignments
 
         settings = apply_assignments(settings, set_)
     if dry_run and together:

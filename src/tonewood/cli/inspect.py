@@ -127,8 +127,8 @@ def info_command(
 
 def settings_command(json_: JsonOption = False) -> None:
     """List every setting of --set with default, unit, limits and meaning."""
+    from tonewood.setting_types import list_settings
     from tonewood.settings import EnhanceSettings, ModelSettings
-    from tonewood.settings_by_name import list_settings
 
     for commands, group in (("enhance", EnhanceSettings), ("train, search, reproduce", ModelSettings)):
         if not json_:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 def _training_settings(seed: int, assignments: Sequence[str] | None) -> "ModelSettings":
     """Return the default settings with a seed and the assignments of `--set`."""
+    from tonewood.setting_types import apply_assignments
     from tonewood.settings import ModelSettings
-    from tonewood.settings_by_name import apply_assignments
 
     with settings_named_as({"training.seed": "--seed"}):
         settings = ModelSettings().replace(training=dict(seed=seed))

@@ -177,7 +177,7 @@ def _settings_with_predictor(
     base: "Model", assignments: Sequence[str], has_other_options: bool
 ) -> "ModelSettings":
     """Return the settings of a model to which a predictor is added; CallError if they change more."""
-    from tonewood.settings_by_name import apply_assignments
+    from tonewood.setting_types import apply_assignments
 
     settings = apply_assignments(base.settings, assignments)
     others = settings.model_copy(update={"predictor": base.settings.predictor})
@@ -192,8 +192,8 @@ def _settings_of_options(
     seed: int, group_by: str, judge: bool, fix: str, predictor: bool, assignments: Sequence[str]
 ) -> "ModelSettings":
     """Return the settings that the options of a training name."""
+    from tonewood.setting_types import apply_assignments
     from tonewood.settings import ModelSettings
-    from tonewood.settings_by_name import apply_assignments
 
     properties = tuple(cast("NormalizedProperty", word.strip()) for word in fix.split(",") if word.strip())
     with settings_named_as(_OPTION_OF_SETTING):

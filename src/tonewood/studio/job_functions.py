@@ -39,8 +39,8 @@ from tonewood.mask.render import RenderResult, render_through_masks
 from tonewood.mask.search import SearchStep
 from tonewood.model.card import summarize_audit
 from tonewood.model.model import Model, load_model
+from tonewood.setting_types import apply_assignments
 from tonewood.settings import EnhanceSettings, ModelSettings
-from tonewood.settings_by_name import apply_assignments
 from tonewood.studio.database import EditState, RecordingInfo, StudioSession
 from tonewood.studio.search_progress import (
     JobData,
