@@ -1,8 +1,8 @@
 """Base of the settings, and their types: names to choose from, and the changes that `replace` takes.
 
 Groups of settings are frozen, validate themselves, convert to and from JSON, and can be changed and listed by
-dotted names. There is one dictionary type for the changes of each group of `tonewood.settings`, so that mypy checks the names and types of
-`settings.replace(search=dict(steps=0))`. A test compares both modules field by field.
+dotted names. There is one dictionary type for the changes of each group of `tonewood.settings`, so that mypy
+checks the names and types of `settings.replace(search=dict(steps=0))`. A test compares both modules.
 """
 
 import difflib

@@ -35,8 +35,7 @@ from tonewood.mask.search import (
 )
 from tonewood.model.model import Model
 from tonewood.scorer.guide import Guide
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import WindowScore
+from tonewood.scorer.network import Scorer, WindowScore
 from tonewood.setting_types import ChannelLink, EnhanceMethod, PriorKind
 from tonewood.settings import (
     BandSettings,

@@ -16,7 +16,7 @@ from tonewood.explanation.note_statistics import PartSums, sum_by_part
 from tonewood.mask.mask import Mask, moving_average
 from tonewood.mask.render import RenderResult, apply_loudness_match, render_through_mask
 from tonewood.model.model import Model
-from tonewood.scorer.network import Scorer
+from tonewood.scorer.network import Scorer, audible_windows
 from tonewood.scorer.saliency import (
     RANDOM_ORDERS,
     Faithfulness,
@@ -25,7 +25,6 @@ from tonewood.scorer.saliency import (
     compute_saliency,
     measure_faithfulness,
 )
-from tonewood.scorer.scoring import audible_windows
 from tonewood.setting_types import Settings
 from tonewood.settings import RenderSettings
 from tonewood.utils.arrays import FloatArray, RandomDraws

@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from tonewood.errors import printable
-from tonewood.model.model_file import ModelFile
 from tonewood.setting_types import Settings
 from tonewood.settings import Normalization
 from tonewood.stats.classification import Accuracy
 
 if TYPE_CHECKING:
     from tonewood.model.model import Model
+    from tonewood.model.model_file import ModelFile
 
 AuditVerdict = Literal["fine", "untested", "beware", "confounded"]
 
@@ -279,7 +279,7 @@ class ModelCard(Settings):
         return fields
 
 
-ModelOrFile = Union["Model", ModelFile]
+ModelOrFile = Union["Model", "ModelFile"]
 
 NOT_STATED = "not stated"
 CITATION = (

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tonewood.dsp.features import cut_windows
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import audible_windows
+from tonewood.scorer.network import Scorer, audible_windows
 from tonewood.scorer.training import (
     LabelledTakes,
     TrainedScorer,

@@ -18,8 +18,7 @@ from torch import Tensor
 from tonewood.dsp.chunking import ArrayTimeSeries, TimeSeries, read_segments, split_segments
 from tonewood.dsp.features import frame_levels, mean_power_db
 from tonewood.scorer.graded_crops import MIN_CROPS, GradedCrops, GradedCropSource, WayPair
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import score_windows
+from tonewood.scorer.network import Scorer, score_windows
 from tonewood.scorer.training_loop import TrainingRun, TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.stats.classification import balanced_accuracy
