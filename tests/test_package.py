@@ -20,7 +20,7 @@ from fsspec.registry import _registry
 from packaging.requirements import Requirement
 
 from tonewood.errors import MissingExtraError
-from tonewood.model.hub import load_pretrained
+from tonewood.model.model import load_pretrained
 from tonewood.stats.mushra import fit_mixed_effects
 
 ROOT = Path(__file__).parents[1]

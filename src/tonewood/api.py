@@ -23,9 +23,7 @@ from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.errors import AudioError, CallError, settings_named_as
-from tonewood.model import hub
-from tonewood.model import model as modelfile
-from tonewood.model.model import Model
+from tonewood.model.model import Model, load_model, load_pretrained, upload_model, write_model_folder
 from tonewood.setting_types import EnhanceMethod
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings, default_enhance_settings
 from tonewood.utils.arrays import Samples
@@ -35,7 +33,7 @@ from tonewood.utils.optional_torch import explain_missing_torch, usual_torch_sta
 def load(model: str | Path = "cello") -> Model:
     """Load a model file, or a bundled model by its name."""
     _refuse_empty(model=model)
-    return modelfile.load_model(model)
+    return load_model(model)
 
 
 @explain_missing_torch("tonewood.train")
@@ -183,7 +181,7 @@ def score(
 
 def save_pretrained(model: Model | str | Path, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write a model and its card (README.md) into a folder for `from_pretrained`."""
-    hub.write_model_folder(_as_model(model), Path(folder), overwrite=overwrite)
+    write_model_folder(_as_model(model), Path(folder), overwrite=overwrite)
 
 
 def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
@@ -191,7 +189,7 @@ def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
 
     Downloaded files are cached. `revision` is a branch, tag or commit.
     """
-    return hub.load_pretrained(place, revision)
+    return load_pretrained(place, revision)
 
 
 def push_to_hub(
@@ -209,7 +207,7 @@ def push_to_hub(
     repository : str
         As in ``somebody/cello``; created if it does not exist. The login is that of huggingface_hub.
     """
-    return hub.upload_model(_as_model(model), repository, private=private, message=message)
+    return upload_model(_as_model(model), repository, private=private, message=message)
 
 
 class Stream(streaming.StreamingEnhancer):
