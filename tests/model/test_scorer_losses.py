@@ -15,8 +15,7 @@ from torch import Tensor
 from tests.scorer.filter_training import filter_trained_by_loss
 from tonewood.dsp.features import band_levels
 from tonewood.errors import CallError, TonewoodError
-from tonewood.model.losses import NeuralLoss
-from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
+from tonewood.model.losses import NeuralLoss, ScorerFeatureLoss, ScorerLoss
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
