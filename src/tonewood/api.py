@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tonewood.audio_io.arguments import to_float_samples, to_whole_rate
 from tonewood.audio_io.reader import (
     MAX_CHANNELS,
     MAX_RATE,
@@ -18,7 +17,7 @@ from tonewood.audio_io.reader import (
     MIN_RECORDING_SECONDS,
     read_recording,
 )
-from tonewood.audio_io.recording import MixMeter, find_left_out_recordings
+from tonewood.audio_io.recording import MixMeter, find_left_out_recordings, to_float_samples, to_whole_rate
 from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tonewood.audio_io.arguments import to_whole_rate
+from tonewood.audio_io.recording import to_whole_rate
 from tonewood.dsp.features import AUDIBLE_RANGE_DB, filterbank_matrix, frame_levels, power_of_db
 from tonewood.dsp.stft import power_spectrum, stft
 from tonewood.errors import CallError
