@@ -21,12 +21,11 @@ from tonewood.audio_io.recording import MixMeter, find_left_out_recordings, to_f
 from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
-from tonewood.errors import AudioError, CallError, settings_named_as
+from tonewood.errors import AudioError, CallError, explain_missing_torch, settings_named_as
 from tonewood.model.model import Model, load_model, load_pretrained, upload_model, write_model_folder
 from tonewood.setting_types import EnhanceMethod
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings, default_enhance_settings
-from tonewood.utils.arrays import Samples
-from tonewood.utils.optional_torch import explain_missing_torch, usual_torch_state
+from tonewood.utils.arrays import Samples, usual_torch_state
 
 
 def load(model: str | Path = "cello") -> Model:

@@ -33,6 +33,7 @@ from tonewood.errors import (
     OutputError,
     RecipeError,
     TonewoodError,
+    explain_missing_torch,
     failure_reason,
     may_pass,
     printable,
@@ -40,7 +41,6 @@ from tonewood.errors import (
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.utils.optional_torch import explain_missing_torch
 
 if TYPE_CHECKING:
     from tonewood.enhancement.reapply import MaskTransfer

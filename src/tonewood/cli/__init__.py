@@ -21,8 +21,7 @@ import typer.main
 
 from tonewood.cli import common
 from tonewood.cli.call_errors import UsageError, explain_wrong_values, is_help, one_line
-from tonewood.errors import CallError, TonewoodError, failure_reason, printable
-from tonewood.utils.optional_torch import explain_missing_torch
+from tonewood.errors import CallError, TonewoodError, explain_missing_torch, failure_reason, printable
 
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 

@@ -20,8 +20,7 @@ from tonewood.cli.common import (
     check_output_path,
     with_option_groups,
 )
-from tonewood.errors import CallError, printable
-from tonewood.utils.optional_torch import explain_missing_torch
+from tonewood.errors import CallError, explain_missing_torch, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ from tonewood.errors import CallError
 from tonewood.mask.certificate import WINDOW_FLOOR_DB, OutOfDomainDetector
 from tonewood.model.model import Model, load_model
 from tonewood.scorer.network import Scorer
-from tonewood.utils.optional_torch import usual_torch_state
+from tonewood.utils.arrays import usual_torch_state
 
 Reduction = Literal["mean", "sum", "none"]
 _MIN_LOSS_RATE, _MAX_LOSS_RATE = 4_000, 768_000

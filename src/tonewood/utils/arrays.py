@@ -10,6 +10,8 @@ import shutil
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -45,6 +47,28 @@ def namespace(x: Array) -> Any:  # noqa: ANN401 - a module
     import torch  # only in training: it takes seconds to load
 
     return torch
+
+
+@contextmanager
+def usual_torch_state() -> Iterator[None]:
+    """Compute with gradients, in single precision and on the CPU, whatever the caller has set in torch.
+
+    Covers `no_grad`, `inference_mode`, autocast, and the default precision and device.
+    """
+    import torch
+
+    precision = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (
+            torch.inference_mode(mode=False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.device("cpu"),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(precision)
 
 
 def to_mono(samples: Samples) -> Samples:
