@@ -180,5 +180,5 @@ def test_every_extra_is_tested_and_documented() -> None:
     extras = set(PROJECT["optional-dependencies"]) - FOR_DEVELOPERS
     page = (ROOT / "docs" / "install.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == extras
-    # Without `train`: tests/test_without_torch.py; without `perceptual`: tests/evaluation/test_perceptual.py.
+    # Without `train`: tests/test_without_torch.py; without `perceptual`: tests/evaluation/test_zimtohrli.py.
     assert set(ABSENT) | {"stats", "hub", "train", "perceptual"} == extras

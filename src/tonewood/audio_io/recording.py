@@ -1,4 +1,4 @@
-"""Recordings in memory, samples and rates as callers pass them, resampling, and audio files below a folder."""
+"""Recordings in memory, samples and rates as callers pass them, resampling, and audio files in a folder."""
 
 import hashlib
 import operator

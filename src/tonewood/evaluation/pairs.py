@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tonewood.audio_io.reader import read_recording
-from tonewood.audio_io.recording import Recording, find_audio_files, resample
+from tonewood.audio_io.recording import Recording, find_audio_files
 from tonewood.data.tables import Table, TableRow, parse_seconds, read_table
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
@@ -16,10 +16,7 @@ from tonewood.errors import AudioError, CallError, FolderError, failure_reason, 
 from tonewood.evaluation.alignment import Anchor
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
-from tonewood.utils.arrays import Samples, to_mono
 from tonewood.utils.paths import listed_path, name_key
-
-MEASURE_RATE = 16_000  # Hz, of all distances
 
 _TONEWOOD_SETTINGS = default_enhance_settings("search")
 METHOD_UNTOUCHED, METHOD_STATIC, METHOD_TONEWOOD = "untouched", "static", "Tonewood"
@@ -147,11 +144,6 @@ def apply_method(recording: Recording, model: Model, settings: EnhanceSettings, 
     (enhancement,) = deque(enhance_array(recording.samples, recording.rate, model, unchecked), maxlen=1)
     assert isinstance(enhancement, Enhancement)
     return enhancement
-
-
-def to_mono_16k(samples: Samples, rate: int) -> Samples:
-    """Mix samples (channels, samples) to one channel [sample] and resample to 16 kHz."""
-    return resample(to_mono(samples), rate, MEASURE_RATE)
 
 
 def _recordings_by_name(folder: Path) -> dict[str, list[Path]]:

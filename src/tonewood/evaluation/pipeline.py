@@ -15,7 +15,13 @@ from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.errors import AudioError, FolderError, printable
 from tonewood.evaluation.alignment import Alignment, AlignmentQuality, align_recordings
-from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
+from tonewood.evaluation.metrics import (
+    PairDistances,
+    gap_closed,
+    measure_distances,
+    to_mono_16k,
+    zimtohrli_distance,
+)
 from tonewood.evaluation.pairs import (
     EVALUATED_METHODS,
     METHOD_TONEWOOD,
@@ -23,9 +29,7 @@ from tonewood.evaluation.pairs import (
     MeasureProgress,
     PairFiles,
     apply_method,
-    to_mono_16k,
 )
-from tonewood.evaluation.perceptual import zimtohrli_distance
 from tonewood.model.model import Model
 from tonewood.stats.classification import BootstrapInterval, bootstrap_interval
 from tonewood.utils.arrays import Samples

@@ -14,8 +14,8 @@ from tonewood.dsp.loudness import integrated_loudness
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.plotting import check_matplotlib, plot_levels
 from tonewood.errors import printable
-from tonewood.evaluation.metrics import FolderComparison
-from tonewood.evaluation.pairs import MEASURE_RATE, METHOD_TONEWOOD, METHOD_UNTOUCHED
+from tonewood.evaluation.metrics import MEASURE_RATE, FolderComparison
+from tonewood.evaluation.pairs import METHOD_TONEWOOD, METHOD_UNTOUCHED
 from tonewood.evaluation.pipeline import Evaluation, MethodResult, PairResult
 from tonewood.html_report import (
     ReportAudio,

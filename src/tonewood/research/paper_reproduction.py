@@ -20,7 +20,7 @@ from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, to_analysis_rate
 from tonewood.errors import FolderError, printable
-from tonewood.evaluation.metrics import gap_closed, mel_distance
+from tonewood.evaluation.metrics import gap_closed, mel_distance, to_mono_16k
 from tonewood.evaluation.pairs import (
     EVALUATED_METHODS,
     METHOD_STATIC,
@@ -30,7 +30,6 @@ from tonewood.evaluation.pairs import (
     RecordingPair,
     apply_method,
     pairs_by_name,
-    to_mono_16k,
 )
 from tonewood.html_report import ReportFigure, ReportTable, render_report
 from tonewood.model.model import Model
