@@ -23,7 +23,7 @@ import numpy as np
 
 from tonewood.evaluation.alignment import Alignment, align_recordings
 from tonewood.evaluation.metrics import MEASURE_RATE, mel_distance, to_mono_16k
-from tonewood.evaluation.pairs import pairs_by_name
+from tonewood.evaluation.pipeline import pairs_by_name
 from tonewood.utils.arrays import Samples
 
 WARPS = {

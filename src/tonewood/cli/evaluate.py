@@ -20,8 +20,7 @@ from tonewood.errors import CallError, printable
 if TYPE_CHECKING:
     from tonewood.enhancement.output_files import FileFailure
     from tonewood.evaluation.metrics import FolderComparison
-    from tonewood.evaluation.pairs import PairFiles
-    from tonewood.evaluation.pipeline import Evaluation
+    from tonewood.evaluation.pipeline import Evaluation, PairFiles
     from tonewood.evaluation.report import EvaluationReport
     from tonewood.model.model import Model
 
@@ -101,7 +100,7 @@ def evaluate_command(
 
 def _find_pair_files(folders: tuple[Path, Path], table: Path | None) -> "list[PairFiles | FileFailure]":
     """Return the pairs of a table, or pairs by file name."""
-    from tonewood.evaluation.pairs import pairs_by_name, pairs_from_table
+    from tonewood.evaluation.pipeline import pairs_by_name, pairs_from_table
 
     return list(pairs_from_table(table, *folders) if table is not None else pairs_by_name(*folders))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tonewood.data.loading import RecordingProgress
     from tonewood.enhancement.output_files import FileStarted
     from tonewood.enhancement.realtime import BlockLevels, LiveControls
-    from tonewood.evaluation.pairs import MeasureProgress
+    from tonewood.evaluation.pipeline import MeasureProgress
     from tonewood.research.architecture_search import SizeProgress, SizeResult
     from tonewood.training.networks import CheckEvent, LabelProgress
     from tonewood.training.preferences import ListenerAudioProgress
@@ -166,7 +166,7 @@ class ReproducingDisplay(TrainingDisplay):
         event: "RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress | MeasureProgress",
     ) -> None:
         """Draw one event."""
-        from tonewood.evaluation.pairs import MeasureProgress
+        from tonewood.evaluation.pipeline import MeasureProgress
 
         if isinstance(event, MeasureProgress):
             self._update_bar("pieces   ", event.number, event.total, event.method)
@@ -244,7 +244,7 @@ class PairsDisplay(BatchDisplay):
 
     def show(self, event: object) -> bool:
         """Draw a progress event; returns False for other events, which are results."""
-        from tonewood.evaluation.pairs import MeasureProgress
+        from tonewood.evaluation.pipeline import MeasureProgress
 
         if not isinstance(event, MeasureProgress):
             return super().show(event)

@@ -1,8 +1,8 @@
 """Distances between recordings or folders.
 
 Between paired takes: in dB, 0 for equal sounds, independent of the overall level. Simultaneous takes are
-compared frame by frame. For others, a `Warp` gives the reference time of each frame. Zimtohrli is a perceptual
-distance that is independent of the training and of the certificate.
+compared frame by frame. For others, a `Warp` gives the reference time of each frame. Zimtohrli, a perceptual
+distance, is independent of the training and of the certificate.
 
 Between unpaired folders: the Fréchet distance of Gaussians fitted to the features of both (Dowson &
 Landau 1982; for audio, Kilgour et al. 2019). Its bias is proportional to 1 / n. So it is also estimated

@@ -15,8 +15,13 @@ from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.plotting import check_matplotlib, plot_levels
 from tonewood.errors import printable
 from tonewood.evaluation.metrics import MEASURE_RATE, FolderComparison
-from tonewood.evaluation.pairs import METHOD_TONEWOOD, METHOD_UNTOUCHED
-from tonewood.evaluation.pipeline import Evaluation, MethodResult, PairResult
+from tonewood.evaluation.pipeline import (
+    METHOD_TONEWOOD,
+    METHOD_UNTOUCHED,
+    Evaluation,
+    MethodResult,
+    PairResult,
+)
 from tonewood.html_report import (
     ReportAudio,
     ReportBlock,

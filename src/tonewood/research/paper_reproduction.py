@@ -21,7 +21,7 @@ from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, to_analysis_rate
 from tonewood.errors import FolderError, printable
 from tonewood.evaluation.metrics import gap_closed, mel_distance, to_mono_16k
-from tonewood.evaluation.pairs import (
+from tonewood.evaluation.pipeline import (
     EVALUATED_METHODS,
     METHOD_STATIC,
     METHOD_TONEWOOD,
