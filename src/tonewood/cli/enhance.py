@@ -229,7 +229,7 @@ def _print_plan(
 ) -> None:
     """Print what a run would do with each recording, and exit with the code that it would have."""
     from tonewood.audio_io.remote import parse_location
-    from tonewood.batch.dry_run import estimate_seconds, plan_files
+    from tonewood.batch.tasks import estimate_seconds, plan_files
     from tonewood.enhancement.output_files import plan_jobs
 
     locations = [parse_location(location) for location in inputs]

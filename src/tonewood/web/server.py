@@ -90,7 +90,7 @@ def _bind_socket(host: str, port: int) -> socket.socket:
 def with_head_timeout(seconds: float) -> type[asyncio.Protocol]:
     """Return an HTTP protocol for uvicorn that waits at most `seconds` for the head of a request.
 
-    uvicorn has no option for it. The security middleware limits the time of a body that the application reads.
+    uvicorn has no option for it. The security middleware limits the time of a body that an application reads.
     This protocol covers the rest: the head of a request, and what remains of a body after an early answer.
     """
     import h11
