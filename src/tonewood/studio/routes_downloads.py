@@ -35,10 +35,10 @@ from tonewood.studio.session_audio import (
     FullRender,
     PlaybackSource,
     build_edited_recipe,
-    compose_edited_masks,
     get_full_render,
     open_full_render,
 )
+from tonewood.studio.session_masks import compose_edited_masks
 from tonewood.studio.state import StudioState
 from tonewood.utils.atomic_write import write_bytes, write_text
 from tonewood.web.errors import declare_media

@@ -31,7 +31,7 @@ from tonewood.studio.routes_sessions import (
     responds_with,
 )
 from tonewood.studio.session_archive import validate_session_mask
-from tonewood.studio.session_audio import mask_path
+from tonewood.studio.session_masks import mask_path
 from tonewood.studio.state import StudioState
 from tonewood.studio.uploads import audio_suffix, decode_to_session, title_from_filename
 from tonewood.web.errors import declare_media

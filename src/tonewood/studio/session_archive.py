@@ -24,7 +24,8 @@ from tonewood.errors import AudioError, RecipeError
 from tonewood.model.model_file import bundled_models
 from tonewood.setting_types import Settings
 from tonewood.studio.database import MAX_UNDO_STEPS, HistoryRow, RecordingInfo, StudioSession
-from tonewood.studio.session_audio import BANDS_FILE, OFFSET_FILE, mask_path
+from tonewood.studio.session_audio import BANDS_FILE, OFFSET_FILE
+from tonewood.studio.session_masks import mask_path
 from tonewood.studio.state import StudioState
 from tonewood.studio.uploads import audio_suffix, clean_title, decode_to_session
 from tonewood.utils.atomic_write import atomic_path

@@ -11,7 +11,7 @@ from tonewood.errors import TonewoodError
 from tonewood.mask.certificate import Certificate
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.studio import session_audio, tiles
+from tonewood.studio import session_audio, session_masks, tiles
 from tonewood.studio.certificate_view import certificate_view, treatment
 from tonewood.studio.database import EditState, NotFoundError, SessionDatabase, StudioJob, StudioSession
 from tonewood.studio.job_queue import JobQueue
@@ -91,7 +91,7 @@ class StudioState:
 
     def state_view(self, session: StudioSession, state: EditState) -> dict[str, Any]:
         """Return an edit, its playback levels and its certificate."""
-        recipe = session_audio.load_found_recipe(session, state)
+        recipe = session_masks.load_found_recipe(session, state)
         render = session_audio.get_full_render(session, state)
         levels = session_audio.get_playback_levels(session, state, self.model_for_edit(session, state))
         # Until an edit is rendered, the page shows the certificate of the search.
@@ -100,8 +100,8 @@ class StudioState:
         return {
             "number": state.number,
             "found": state.mask_number,
-            "link": session_audio.found_link(session, state),
-            "components": session_audio.component_names(session, state),
+            "link": session_masks.found_link(session, state),
+            "components": session_masks.component_names(session, state),
             "edit": state.edit.model_dump(mode="json"),
             "undo": state.can_undo,
             "redo": state.can_redo,
@@ -141,7 +141,7 @@ class StudioState:
         if amount is not None and amount != state.edit.amount:
             state = replace(state, edit=state.edit.model_copy(update={"amount": amount}))
         if found is not None and found != state.mask_number:
-            if not session_audio.has_mask(session, found):
+            if not session_masks.has_mask(session, found):
                 raise NotFoundError(f"this recording has no mask {found}: search again")
             state = replace(state, mask_number=found, base_number=state.mask_number)
         return session, state
@@ -151,7 +151,7 @@ class StudioState:
         return session.model if session.model in self.models.names() else self.models.default
 
     def _model_name_for_edit(self, session: StudioSession, state: EditState) -> str:
-        recipe = session_audio.load_found_recipe(session, state)
+        recipe = session_masks.load_found_recipe(session, state)
         name = self.models.find_by_digest(recipe.model.digest) if recipe else None
         return name or self.current_model(session)
 
