@@ -164,7 +164,7 @@ def _curve_changes(curve: Path | None, curve_instead: Path | None) -> "CurveChan
     path = curve or curve_instead
     if path is None:
         return {}
-    from tonewood.mask.curve_files import read_curve
+    from tonewood.export.formats import read_curve
 
     return {"points": read_curve(path), "replaces_static": curve is None}
 

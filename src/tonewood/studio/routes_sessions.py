@@ -13,7 +13,7 @@ from pydantic import Field
 from tonewood.enhancement.editing import MAX_CURVE_POINTS, Edit
 from tonewood.enhancement.mask_search import check_link
 from tonewood.errors import CallError, OutputError
-from tonewood.mask.curve_files import MAX_CURVE_BYTES, parse_curve_file, thin_curve
+from tonewood.export.formats import MAX_CURVE_BYTES, parse_curve_file, thin_curve
 from tonewood.setting_types import ChannelLink, Settings
 from tonewood.settings import CurveSettings, EnhanceSettings
 from tonewood.studio.database import ConflictError
