@@ -73,7 +73,7 @@ COMMANDS = (
     LazyCommand("enhance", "enhance", "Change recordings toward the sound of the model's reference."),
     LazyCommand("score", "inspect", "Score recordings: 0 sounds like the reference, 1 like the source."),
     LazyCommand("explain", "inspect", "Show which regions and parts of notes decide the score."),
-    LazyCommand("evaluate", "evaluate", "Measure how close to the reference a model brings recordings."),
+    LazyCommand("evaluate", "research", "Measure how close to the reference a model brings recordings."),
     LazyCommand("live", "servers", "Process a microphone in real time, 40 ms later, until Ctrl-C."),
     LazyCommand("onnx", "inspect", "Write a model's scorer or predictor as an ONNX file."),
     LazyCommand("info", "inspect", "Show the card of a model."),
