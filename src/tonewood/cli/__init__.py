@@ -20,7 +20,7 @@ import typer.core
 import typer.main
 
 from tonewood.cli import common
-from tonewood.cli.call_errors import UsageError, explain_wrong_values, is_help, one_line
+from tonewood.cli.options import UsageError, explain_wrong_values, is_help, one_line
 from tonewood.errors import CallError, TonewoodError, explain_missing_torch, failure_reason, printable
 
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tonewood.cli import common
-from tonewood.cli.call_errors import OfSetting
 from tonewood.cli.common import (
     LOCAL_BATCH,
     BatchOptions,
@@ -23,7 +22,7 @@ from tonewood.cli.common import (
     parse_time,
     with_option_groups,
 )
-from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
+from tonewood.cli.options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions, OfSetting
 from tonewood.errors import CallError, printable, settings_named_as
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from tonewood.cli.common import (
     OverwriteOption,
     check_output_path,
 )
-from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
+from tonewood.cli.options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.errors import CallError, printable, settings_named_as
 
 if TYPE_CHECKING:
