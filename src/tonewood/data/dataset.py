@@ -33,8 +33,7 @@ from tonewood.dsp.features import PITCH_HOP_RATIO, CompactFeatures, Features
 from tonewood.dsp.recording_quality import RecordingQuality
 from tonewood.errors import AudioError, FolderError, printable
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.stats.sampling import TakeWeights
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, TakeWeights
 from tonewood.utils.parallel import page_out, parallel_map, trim_malloc
 
 MIN_FOLDER_SECONDS = 60.0

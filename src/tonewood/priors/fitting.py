@@ -47,8 +47,7 @@ from tonewood.priors.static_mask import (
     spectral_difference,
 )
 from tonewood.settings import PriorsSettings
-from tonewood.stats.sampling import TakeWeights
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, TakeWeights
 
 _MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions
 _NEED_TAKES = 12

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from tonewood.dsp.features import Features, audible_frames, mean_level
 from tonewood.priors.nearest_neighbours import AUDIBLE_DB, Codebook, FolderStatistics, key_vectors
 from tonewood.settings import NeighbourSettings
-from tonewood.stats.sampling import TakeWeights, weighted_mean
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, TakeWeights, weighted_mean
 
 _DIRECTION_STEP = 5  # every fifth frame suffices for the principal directions
 

@@ -21,7 +21,7 @@ from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures, 
 from tonewood.utils.arrays import Levels
 
 if TYPE_CHECKING:
-    from tonewood.stats.sampling import TakeWeights
+    from tonewood.utils.arrays import TakeWeights
 
 _NEIGHBOURS = 36  # codes that a frame is compared with
 _POOLED_SHAPES = 5  # adjacent cosine components that share one estimate

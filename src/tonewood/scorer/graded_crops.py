@@ -17,8 +17,7 @@ from torch import Tensor
 
 from tonewood.dsp.features import audible_frames, band_levels, center_frequencies, mean_level
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.stats.sampling import interpolate_noise
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, interpolate_noise
 
 WayPair = tuple[Levels, Levels]
 """Start and end of a way to the reference: levels [row, frame] in dB of one take, and of its correction."""

@@ -16,8 +16,7 @@ from torch.nn import functional
 from tonewood.dsp.features import frame_levels, is_audible, mean_level
 from tonewood.scorer.guide import RANGE_DB, Guide, guide_shapes
 from tonewood.settings import GuideSettings
-from tonewood.stats.sampling import TakeWeights, interpolate_noise, sample_takes
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, TakeWeights, interpolate_noise, sample_takes
 
 GuidePair = tuple[Levels, Levels]
 """(input, target) levels [row, frame] in dB of one take."""

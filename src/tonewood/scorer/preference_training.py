@@ -29,8 +29,7 @@ from tonewood.scorer.training import (
 )
 from tonewood.scorer.training_loop import TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
-from tonewood.stats.sampling import weighted_mean
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, weighted_mean
 
 _LOGIT_PENALTY = 0.01  # pairs do not fix the mean logit; this keeps it near 0
 

@@ -22,8 +22,7 @@ from tonewood.scorer.network import Scorer, score_windows
 from tonewood.scorer.training_loop import TrainingRun, TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.stats.classification import balanced_accuracy
-from tonewood.stats.sampling import TakeWeights, interpolate_noise, weighted_mean
-from tonewood.utils.arrays import FloatArray, Levels
+from tonewood.utils.arrays import FloatArray, Levels, TakeWeights, interpolate_noise, weighted_mean
 
 _VALIDATION_WINDOWS = 400  # per side: enough for early stopping
 _VALIDATION_CROPS = 200

@@ -2,7 +2,7 @@
 
 A model is used on NumPy arrays and trained on torch tensors. A formula that both need is written once, with
 the functions of `namespace(x)`; those that it uses have the same names and arguments in both libraries.
-`RandomDraws` draws the numbers that a generator of torch draws. `DiskArray` is for series of any length.
+`RandomDraws` draws the numbers that a generator of torch draws. `DiskArray` holds series of any length.
 """
 
 import math
@@ -10,8 +10,9 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -22,6 +23,7 @@ from tonewood.errors import OutputError, failure_reason, printable
 from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     Array = TypeVar("Array", NDArray[Any], Tensor)
@@ -38,6 +40,9 @@ Samples = NDArray[np.float32]
 
 Levels = NDArray[np.float32]
 """Levels or gains in dB, [row, frame] unless said otherwise."""
+
+TakeWeights = Sequence[float] | None
+"""Weight of each frame of each take; None gives all the same weight."""
 
 
 def namespace(x: Array) -> Any:  # noqa: ANN401 - a module
@@ -84,6 +89,21 @@ def logsumexp(x: Array, axis: int) -> Array:
     largest = xp.amax(x, axis, keepdims=True)
     total: Array = xp.squeeze(largest, axis) + xp.log(xp.exp(x - largest).sum(axis))
     return total
+
+
+def weighted_mean(takes: Iterable[NDArray[np.float32]], weights: TakeWeights = None) -> NDArray[np.float32]:
+    """Return the weighted mean [row] of all frames of takes [row, frame], one in memory at a time."""
+    take_weights = iter(weights) if weights is not None else repeat(1.0)
+    # Double precision: the sum of hours of frames would lose digits in single.
+    total, weight_sum = np.zeros(1), 0.0
+    for take in takes:
+        weight = next(take_weights)
+        total = total + take.sum(axis=1, dtype=np.float64) * weight
+        weight_sum += take.shape[1] * weight
+    return (total / weight_sum).astype(np.float32)
+
+
+# --- Random draws
 
 
 class RandomDraws:
@@ -149,6 +169,38 @@ def _box_muller(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 _COPY_BYTES = 1 << 20
+
+
+def sample_takes(
+    lengths: Sequence[int], count: int, generator: "torch.Generator", weights: TakeWeights = None
+) -> list[int]:
+    """Draw indices of takes with replacement: uniformly, or by length times weight."""
+    import torch  # only in training
+
+    if weights is None:
+        return torch.randint(len(lengths), (count,), generator=generator).tolist()
+    # Weights are per frame, so the probability of a take is its frames times its weight.
+    mass = torch.tensor(lengths, dtype=torch.float64) * torch.tensor(weights, dtype=torch.float64)
+    return torch.multinomial(mass, count, replacement=True, generator=generator).tolist()
+
+
+def interpolate_noise(
+    count: int, points: tuple[int, int], size: tuple[int, int], generator: "torch.Generator"
+) -> "torch.Tensor":
+    """Return smooth random fields [count, row, frame]: normal values at points, bilinear between them.
+
+    Parameters
+    ----------
+    points, size : (int, int)
+        Rows and frames of the coarse grid, and of the fields.
+    """
+    import torch  # only in training
+
+    coarse = torch.randn(count, 1, *points, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=size, mode="bilinear", align_corners=True)[:, 0]
+
+
+# --- Arrays on disk
 
 
 class DiskArray:
