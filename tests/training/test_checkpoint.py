@@ -25,7 +25,7 @@ from tonewood.settings import ModelSettings
 from tonewood.training import pipeline
 from tonewood.training.networks import CheckEvent, Checkpoint
 from tonewood.training.pipeline import train_model
-from tonewood.utils.atomic_write import exclusive_lock
+from tonewood.utils.files import exclusive_lock
 
 SETTINGS = tiny_settings()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tonewood.html_report import save_figure
-from tonewood.utils.paths import (
+from tonewood.utils.files import (
     append_to_name,
     fit_name,
     is_inside,

@@ -23,7 +23,7 @@ from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.tags import make_deterministic
 from tonewood.errors import AudioError, CallError, failure_reason, may_pass, printable
 from tonewood.utils.arrays import Samples
-from tonewood.utils.paths import fit_name
+from tonewood.utils.files import fit_name
 
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 _RIFF_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")

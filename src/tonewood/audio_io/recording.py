@@ -17,7 +17,7 @@ from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, PYAV_REMEDY, is_pyav_insta
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat, readable_suffixes
 from tonewood.errors import CallError, FolderError, printable
 from tonewood.utils.arrays import Samples, to_mono
-from tonewood.utils.paths import open_regular
+from tonewood.utils.files import open_regular
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from tonewood.errors import AudioError, CallError, MissingExtraError, OutputError, TonewoodError, printable
-from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
+from tonewood.utils.files import DISK_FULL_ERRNOS
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

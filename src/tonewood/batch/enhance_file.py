@@ -26,8 +26,7 @@ from tonewood.mask.certificate import Certificate
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.utils.atomic_write import exclusive_lock, existing_parent
-from tonewood.utils.paths import is_inside
+from tonewood.utils.files import exclusive_lock, existing_parent, is_inside
 
 if TYPE_CHECKING:
     from tonewood.enhancement.reapply import MaskTransfer

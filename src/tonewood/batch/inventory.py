@@ -16,7 +16,7 @@ from tonewood.dsp.chunking import overlapping_chunks
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, level_db, measure_loudness_blocks, true_peak
 from tonewood.enhancement.output_files import FileFailure, expand_input, find_left_out
 from tonewood.errors import AudioError, CallError, TonewoodError, printable
-from tonewood.utils.atomic_write import atomic_path, check_not_existing, check_parent, write_text
+from tonewood.utils.files import atomic_path, check_not_existing, check_parent, write_text
 from tonewood.utils.parallel import parallel_map
 
 INVENTORY_SUFFIXES = (".csv", ".parquet")

@@ -17,14 +17,14 @@ from typing import Any, BinaryIO, Self
 from tonewood.audio_io import remote
 from tonewood.audio_io.remote import Location
 from tonewood.errors import MissingExtraError, OutputError, failure_reason, printable
-from tonewood.utils.atomic_write import (
+from tonewood.utils.files import (
     DISK_FULL_ERRNOS,
     HAS_FILE_LOCKS,
+    append_to_name,
     atomic_path,
     disk_full_error,
     try_lock,
 )
-from tonewood.utils.paths import append_to_name
 
 PARTIAL_SUFFIX = ".partial"
 _GROUP_ROWS = 4_096  # rows of a group: readers of a large table load one group at a time

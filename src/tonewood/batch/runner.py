@@ -16,7 +16,7 @@ from tonewood.batch.tasks import ItemResult, Task, WorkItem, failed_item, run_gu
 from tonewood.enhancement.output_files import FileFailure, FileStarted
 from tonewood.errors import CallError, MissingExtraError, TonewoodError, printable
 from tonewood.model.model import Model
-from tonewood.utils.atomic_write import remove_stale_temporaries
+from tonewood.utils.files import remove_stale_temporaries
 
 if TYPE_CHECKING:
     from tonewood.batch.dask_backend import DaskWorkers

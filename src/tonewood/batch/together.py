@@ -32,7 +32,7 @@ from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.atomic_write import existing_parent
+from tonewood.utils.files import existing_parent
 
 
 @dataclass(frozen=True)

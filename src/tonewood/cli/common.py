@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 import typer
 
 from tonewood.errors import CallError, OutputError, printable
-from tonewood.utils.paths import append_to_name
+from tonewood.utils.files import append_to_name
 
 if TYPE_CHECKING:
     from tonewood.audio_io.recording import LeftOutRecording
@@ -229,7 +229,7 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{printable(path)} is not a regular file: name another output")
     if path.exists() and not overwrite:
         raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
-    from tonewood.utils.atomic_write import check_parent
+    from tonewood.utils.files import check_parent
 
     check_parent(path)
 

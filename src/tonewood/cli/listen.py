@@ -8,7 +8,7 @@ import typer
 from tonewood.cli import common
 from tonewood.cli.common import JsonOption, OverwriteOption
 from tonewood.errors import CallError, FolderError, printable
-from tonewood.utils.paths import real_path
+from tonewood.utils.files import real_path
 
 if TYPE_CHECKING:
     from tonewood.listening.database import AnswerDatabase

@@ -19,7 +19,7 @@ from tonewood.cli.common import (
     check_output_path,
 )
 from tonewood.errors import CallError, failure_reason, printable, settings_named_as
-from tonewood.utils.paths import read_regular
+from tonewood.utils.files import read_regular
 
 if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult
@@ -114,7 +114,7 @@ def train_command(
     from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
     from tonewood.training import pipeline
     from tonewood.training.networks import Checkpoint
-    from tonewood.utils.atomic_write import remove_stale_temporaries
+    from tonewood.utils.files import remove_stale_temporaries
 
     # The same command continues, as every command does; --resume refuses another training.
     checkpoint = Checkpoint.for_model(output, resumed=resume or not overwrite, is_required=resume)
@@ -212,7 +212,7 @@ def _save_trained_model(
     """Draw the progress of a training, and save the model that ends it."""
     from tonewood.cli.progress import TrainingDisplay
     from tonewood.model.model import Model
-    from tonewood.utils.atomic_write import exclusive_lock
+    from tonewood.utils.files import exclusive_lock
 
     with exclusive_lock(output), TrainingDisplay() as display:
         try:

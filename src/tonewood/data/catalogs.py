@@ -19,8 +19,7 @@ from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
 from tonewood.data.manifest import ManifestRow, check_manifest_output, write_manifest
 from tonewood.errors import CallError, FolderError, MissingExtraError, OutputError, failure_reason, printable
-from tonewood.utils.atomic_write import temporary_folder
-from tonewood.utils.paths import append_to_name
+from tonewood.utils.files import append_to_name, temporary_folder
 
 
 class CatalogTrack(NamedTuple):

@@ -43,7 +43,7 @@ from tonewood.dsp.recording_quality import QualityFirstPass, RecordingQuality
 from tonewood.errors import OutputError
 from tonewood.settings import ModelSettings, Normalization
 from tonewood.utils.arrays import DiskArray, Samples, to_mono
-from tonewood.utils.atomic_write import atomic_path, remove_stale_temporaries
+from tonewood.utils.files import atomic_path, remove_stale_temporaries
 
 _CACHE_VERSION = 1  # increase it when the analysis changes
 _CACHE_SUFFIX = ".take"

@@ -20,7 +20,7 @@ from tonewood.data.manifest import BadRecordings, FolderOrManifest, ManifestSide
 from tonewood.data.normalization import fit_normalization
 from tonewood.errors import CallError, FolderError, printable
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.utils.paths import real_path
+from tonewood.utils.files import real_path
 
 DatasetSide = Literal["reference", "source"]
 SideInput = FolderOrManifest | Sequence[WeightedFolder]

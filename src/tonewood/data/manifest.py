@@ -20,8 +20,14 @@ from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.data.tables import decode_text, parse_seconds, read_table
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, failure_reason, printable
 from tonewood.utils.arrays import Samples
-from tonewood.utils.atomic_write import check_not_existing, check_parent, write_text
-from tonewood.utils.paths import listed_path, read_regular, real_path
+from tonewood.utils.files import (
+    check_not_existing,
+    check_parent,
+    listed_path,
+    read_regular,
+    real_path,
+    write_text,
+)
 
 
 class ContentKey(NamedTuple):

@@ -42,8 +42,7 @@ from tonewood.errors import (
     printable,
 )
 from tonewood.settings import EnhanceSettings, RenderSettings
-from tonewood.utils.atomic_write import atomic_path, check_parent
-from tonewood.utils.paths import append_to_name, name_key, real_path
+from tonewood.utils.files import append_to_name, atomic_path, check_parent, name_key, real_path
 
 DELTA_SUFFIX = ".delta.wav"
 

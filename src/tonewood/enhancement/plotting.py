@@ -15,7 +15,7 @@ from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels
-from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.files import atomic_path
 
 _PLOT_RANGE_DB = 80.0  # below that, most recordings show only their noise floor
 _MAX_PLOT_COLUMNS = 1600  # more than the page has pixels: longer recordings show every n-th frame

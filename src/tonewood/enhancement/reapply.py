@@ -37,7 +37,7 @@ from tonewood.mask.render import render_blocks
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.utils.arrays import Levels
-from tonewood.utils.paths import fit_name, listed_path, real_path
+from tonewood.utils.files import fit_name, listed_path, real_path
 
 TransferMode = Literal["prior", "static", "same"]
 _ADAPTIVE_PRIORS = ("auto", "neighbours", "network", "predicted")

@@ -19,8 +19,7 @@ from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
 from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings, SpectrumSettings
 from tonewood.utils.arrays import Levels
-from tonewood.utils.atomic_write import atomic_path
-from tonewood.utils.paths import read_regular
+from tonewood.utils.files import atomic_path, read_regular
 
 RECIPE_SUFFIX = ".recipe.json"
 _RECIPE_PART_FRAMES = 6_000  # one minute

@@ -34,7 +34,7 @@ from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, default_enhance_settings
 from tonewood.stats.classification import BootstrapInterval, bootstrap_interval
 from tonewood.utils.arrays import Samples
-from tonewood.utils.paths import listed_path, name_key
+from tonewood.utils.files import listed_path, name_key
 
 _TONEWOOD_SETTINGS = default_enhance_settings("search")
 METHOD_UNTOUCHED, METHOD_STATIC, METHOD_TONEWOOD = "untouched", "static", "Tonewood"

@@ -36,7 +36,7 @@ from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.stats.classification import BootstrapInterval
 from tonewood.utils.arrays import Samples
-from tonewood.utils.atomic_write import prepare_report_folder, write_text
+from tonewood.utils.files import prepare_report_folder, write_text
 
 EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV = "index.html", "evaluation.json", "evaluation.csv"
 AUDIBLE_PAIRS = 3  # pairs with players on the page

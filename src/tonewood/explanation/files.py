@@ -39,8 +39,7 @@ from tonewood.explanation.report import explanation_index_page, explanation_page
 from tonewood.html_report import ReportAudio
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import SaliencyMethod, check_saliency_method
-from tonewood.utils.atomic_write import check_not_existing, write_bytes, write_text
-from tonewood.utils.paths import append_to_name
+from tonewood.utils.files import append_to_name, check_not_existing, write_bytes, write_text
 
 EXPLANATION_INDEX, EXPLANATION_TABLE = "index.html", "table.json"
 PAGE_SUFFIXES = (".png", ".html")

@@ -40,7 +40,7 @@ from tonewood.mask.render import effective_mask
 from tonewood.model.model import Model, load_model
 from tonewood.settings import RenderSettings
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.atomic_write import write_text
+from tonewood.utils.files import write_text
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from tonewood.export.export import ExportedFile
 from tonewood.model.model import Model
 from tonewood.priors.predictor import LOUDNESS_AMOUNTS
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.atomic_write import write_bytes
+from tonewood.utils.files import write_bytes
 
 PLUGIN_FILE_MAGIC, PLUGIN_FILE_VERSION = b"TWPLUGIN", 1
 MAX_PLUGIN_FILE_BYTES = 1_000_000

@@ -62,7 +62,7 @@ from tonewood.listening.stimuli import (
     quantize_with_dither,
 )
 from tonewood.utils.arrays import FloatArray, Samples
-from tonewood.utils.atomic_write import make_private, temporary_folder, write_bytes, write_text
+from tonewood.utils.files import make_private, temporary_folder, write_bytes, write_text
 
 MAX_RATED_SOUNDS = 12  # on one screen, after ITU-R BS.1534-3
 _STIMULUS_RATES = (44_100, 48_000)

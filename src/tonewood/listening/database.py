@@ -26,7 +26,7 @@ from tonewood.listening.trial_order import (
     draw_screens,
     is_valid_answer,
 )
-from tonewood.utils.atomic_write import make_private
+from tonewood.utils.files import make_private
 
 MAX_LISTENERS = 10_000  # the allocation of trials to a listener depends on all listeners before
 MIN_HEADPHONES_CORRECT = 5  # of six, after Woods et al. (2017)

@@ -14,8 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tonewood.errors import FolderError, failure_reason, printable
 from tonewood.setting_types import Settings
-from tonewood.utils.atomic_write import make_private, write_text
-from tonewood.utils.paths import read_regular
+from tonewood.utils.files import make_private, read_regular, write_text
 
 TestKind = Literal["pairs", "abx", "mushra"]
 ExcerptSelection = Literal["mask", "random"]

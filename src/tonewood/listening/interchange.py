@@ -21,7 +21,7 @@ from tonewood.errors import CallError, FolderError, OutputError, failure_reason,
 from tonewood.listening.database import AnswerDatabase, screen_to_json
 from tonewood.listening.definition import CONSENT_FILE, STIMULI_FOLDER, FileByCondition, ListeningTest
 from tonewood.listening.trial_order import REFERENCE_LABEL, X_LABEL, LabelledStimulus, Screen
-from tonewood.utils.atomic_write import temporary_folder
+from tonewood.utils.files import temporary_folder
 
 _LIKERT_SCALE = (("1", "bad"), ("2", "poor"), ("3", "fair"), ("4", "good"), ("5", "excellent"))
 _WEBMUSHRA_COLUMNS = {

@@ -21,7 +21,7 @@ from tonewood.enhancement.recipe import load_recipe
 from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels, Samples, to_mono
-from tonewood.utils.paths import name_key, real_path
+from tonewood.utils.files import name_key, real_path
 
 UNTOUCHED_CONDITION, ENHANCED_CONDITION = "untouched", "enhanced"
 MAX_STIMULUS_CHANNELS = 2

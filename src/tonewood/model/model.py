@@ -22,9 +22,8 @@ from tonewood.priors.priors import Priors
 from tonewood.scorer.guide import Guide
 from tonewood.scorer.network import Scorer
 from tonewood.settings import ModelSettings
-from tonewood.utils.atomic_write import prepare_report_folder, write_bytes, write_text
+from tonewood.utils.files import prepare_report_folder, real_path, write_bytes, write_text
 from tonewood.utils.layers import tensors_below
-from tonewood.utils.paths import real_path
 
 MODEL_FILE, CARD_FILE = "model.tonewood", "README.md"  # in a folder or repository
 

@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from tonewood.errors import ModelError, failure_reason, printable
 from tonewood.model.card import ModelCard
 from tonewood.settings import ModelSettings
-from tonewood.utils.paths import read_regular
+from tonewood.utils.files import read_regular
 
 FORMAT_VERSION = 2
 MODEL_SUFFIX = ".tonewood"

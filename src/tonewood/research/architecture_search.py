@@ -19,7 +19,7 @@ from tonewood.scorer.training import (
 )
 from tonewood.settings import ModelSettings, ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.training.networks import hold_out_takes
-from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.files import atomic_path
 from tonewood.utils.parallel import check_device
 
 

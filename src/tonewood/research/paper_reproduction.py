@@ -38,9 +38,8 @@ from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings, ModelSettings, default_enhance_settings
 from tonewood.training.networks import MAX_LEARNING_SECONDS
 from tonewood.training.pipeline import TrainingProgress, train_model
-from tonewood.utils.atomic_write import prepare_report_folder, write_bytes, write_text
+from tonewood.utils.files import prepare_report_folder, real_path, write_bytes, write_text
 from tonewood.utils.parallel import check_device
-from tonewood.utils.paths import real_path
 
 REPRODUCTION_PAGE, REPRODUCTION_TABLE = "index.html", "table.json"
 FIGURE_FILES = ("figure-1.png", "figure-2.png", "figure-3.png")

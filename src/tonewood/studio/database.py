@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import OutputError, TonewoodError, failure_reason, printable
 from tonewood.setting_types import Settings
-from tonewood.utils.atomic_write import (
+from tonewood.utils.files import (
     HAS_FILE_LOCKS,
     lock_shared,
     make_private,

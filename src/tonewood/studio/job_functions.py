@@ -62,8 +62,7 @@ from tonewood.studio.session_masks import (
 )
 from tonewood.studio.uploads import save_array
 from tonewood.utils.arrays import Samples
-from tonewood.utils.atomic_write import write_text
-from tonewood.utils.paths import is_inside
+from tonewood.utils.files import is_inside, write_text
 
 JobData = dict[str, Any]
 Report = Callable[[JobData], None]

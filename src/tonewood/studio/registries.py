@@ -14,8 +14,7 @@ from tonewood.errors import CallError, FolderError, ModelError, failure_reason, 
 from tonewood.model.model import Model, load_model
 from tonewood.model.model_file import MODEL_SUFFIX, bundled_models
 from tonewood.studio.database import NotFoundError, SessionDatabase
-from tonewood.utils.atomic_write import atomic_path
-from tonewood.utils.paths import is_inside, real_path
+from tonewood.utils.files import atomic_path, is_inside, real_path
 
 # Names become file names, so separators and a leading dot are excluded.
 _SAFE_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,80}")

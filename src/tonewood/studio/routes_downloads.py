@@ -40,7 +40,7 @@ from tonewood.studio.session_audio import (
 )
 from tonewood.studio.session_masks import compose_edited_masks
 from tonewood.studio.state import StudioState
-from tonewood.utils.atomic_write import write_bytes, write_text
+from tonewood.utils.files import write_bytes, write_text
 from tonewood.web.errors import declare_media
 
 download_routes = APIRouter()

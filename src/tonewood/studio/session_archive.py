@@ -28,7 +28,7 @@ from tonewood.studio.session_audio import BANDS_FILE, OFFSET_FILE
 from tonewood.studio.session_masks import mask_path
 from tonewood.studio.state import StudioState
 from tonewood.studio.uploads import audio_suffix, clean_title, decode_to_session
-from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.files import atomic_path
 
 SESSION_SUFFIX = ".tonewood-session"
 _MANIFEST_ENTRY, _MODEL_ENTRY = "session.json", "model.tonewood"

@@ -38,7 +38,7 @@ from tonewood.studio.session_masks import (
     shaped_masks,
 )
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.atomic_write import atomic_path, write_text
+from tonewood.utils.files import atomic_path, write_text
 
 PlaybackSource = Literal["input", "output"]
 BANDS_FILE, OFFSET_FILE, SALIENCY_FILE = "bands.npz", "anchor.json", "saliency.json"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.errors import OutputError, failure_reason, printable
-from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
+from tonewood.utils.files import DISK_FULL_ERRNOS
 
 if TYPE_CHECKING:
     import torch
