@@ -171,10 +171,10 @@ def gains_image(gain_db: FloatArray, max_db: float) -> Pixels:
     return _apply_colormap(0.5 + 0.5 * np.asarray(gain_db) / max_db, _DIVERGING)
 
 
-def levels_image(level_db: FloatArray, range_db: float = 80.0) -> Pixels:
+def levels_image(level_db: FloatArray) -> Pixels:
     """Return levels [row, frame] in dB as colours, low rows at the bottom; bright is loud."""
     level = np.asarray(level_db)
-    return _apply_colormap(1 + (level - level.max()) / range_db, _SEQUENTIAL)
+    return _apply_colormap(1 + (level - level.max()) / 80, _SEQUENTIAL)
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -192,10 +192,10 @@ def encode_png(pixels: Pixels) -> bytes:
     )  # fmt: skip
 
 
-def html_figure(pixels: Pixels, caption: str, height: int = 160) -> str:
+def html_figure(pixels: Pixels, caption: str) -> str:
     """Return HTML of a picture, stretched to the page, with its caption."""
     source = _data_uri("image/png", encode_png(pixels))
-    style = f"width:100%;max-width:60rem;height:{height}px;image-rendering:auto"
+    style = "width:100%;max-width:60rem;height:160px;image-rendering:auto"
     return (
         f'<figure style="margin:.5rem 0"><img style="{style}" alt="{escape(caption)}" '
         f'src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'

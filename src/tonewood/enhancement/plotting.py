@@ -165,19 +165,12 @@ def plot_levels(
     spectrum: SpectrumSettings,
     title: str,
     loudest: float | None = None,
-    frames: int | None = None,
 ) -> None:
-    """Plot log magnitudes [bin, frame] in dBFS over 80 dB below the loudest.
-
-    Parameters
-    ----------
-    frames : int, optional
-        Frames of the recording, if `levels_db` contains only some of them.
-    """
+    """Plot log magnitudes [bin, frame] in dBFS over 80 dB below the loudest."""
     top = float(levels_db.max()) if loudest is None else loudest
     columns = levels_db.shape[1]
     image = levels_db[:, _visible_frames(columns)]
-    _plot_image(axes, image, frames or columns, spectrum, title, "dBFS", "magma", (top - _PLOT_RANGE_DB, top))
+    _plot_image(axes, image, columns, spectrum, title, "dBFS", "magma", (top - _PLOT_RANGE_DB, top))
 
 
 def plot_gains(

@@ -298,11 +298,11 @@ def euclidean_loss(reference: Scores, source: Scores) -> float:
     return 0.5 * float(np.square(reference).mean() + np.square(1 - source).mean())
 
 
-def measure_calibration(reference: Scores, source: Scores, bins: int = 10) -> Calibration:
+def measure_calibration(reference: Scores, source: Scores) -> Calibration:
     """Compare scores with the share of source windows among those that have them."""
     score = np.concatenate([reference, source])
     label = np.repeat([0.0, 1.0], [len(reference), len(source)])
-    index = (score * bins).astype(np.int64).clip(max=bins - 1)  # a score of 1 belongs to the last bin
+    index = (score * 10).astype(np.int64).clip(max=9)  # ten bins; a score of 1 belongs to the last
     used = [index == b for b in np.unique(index)]
     mean = [float(score[m].mean()) for m in used]
     share = [float(label[m].mean()) for m in used]

@@ -196,9 +196,9 @@ def information_gain(posterior: StrengthPosterior) -> FloatArray:
     return gain
 
 
-def most_informative_pair(wins: FloatArray, rng: np.random.Generator, spread: float = 2.0) -> tuple[int, int]:
+def most_informative_pair(wins: FloatArray, rng: np.random.Generator) -> tuple[int, int]:
     """Return the pair with the largest information gain; `rng` decides between equals."""
-    gain = information_gain(estimate_posterior(wins, spread))
+    gain = information_gain(estimate_posterior(wins))
     best = np.flatnonzero(gain >= gain.max() * (1 - 1e-9))
     pair = best[rng.integers(len(best))]
     first, second = np.triu_indices(len(wins), 1)

@@ -210,7 +210,7 @@ class DiskArray:
     temporary folder.
     """
 
-    def __init__(self, rows: int | None, folder: Path | None = None, dtype: str = "float32") -> None:
+    def __init__(self, rows: int | None, folder: Path | None = None) -> None:
         self._folder = folder or Path(tempfile.gettempdir())
         try:
             # The file has no name, so nothing remains even if the process is killed.
@@ -222,13 +222,12 @@ class DiskArray:
             ) from error
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()  # seek and read or write must not be separated
-        self.rows, self._dtype = rows, np.dtype(dtype)
-        self._frame_bytes = self._dtype.itemsize * (rows or 1)
+        self.rows, self._frame_bytes = rows, np.dtype(np.float32).itemsize * (rows or 1)
         self.frames = 0
 
     def append(self, values: NDArray[np.generic]) -> None:
         """Append frames [row, frame] or [frame]."""
-        array = values.astype(self._dtype, copy=False)
+        array = values.astype(np.float32, copy=False)
         assert array.shape[:-1] == (() if self.rows is None else (self.rows,))
         try:
             with self._lock:
@@ -256,7 +255,7 @@ class DiskArray:
         with self._lock:
             self._file.seek(start * self._frame_bytes)
             self._file.readinto(content)
-        flat = np.frombuffer(content, self._dtype)
+        flat = np.frombuffer(content, np.float32)
         return flat if self.rows is None else flat.reshape(-1, self.rows)
 
     def copy_to(self, file: BinaryIO) -> None:

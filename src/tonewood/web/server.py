@@ -11,7 +11,7 @@ from tonewood.errors import CallError, MissingExtraError, failure_reason, printa
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-REQUEST_HEAD_TIMEOUT_S = 10.0
+REQUEST_HEAD_TIMEOUT_S = 10.0  # `RequestLimits` has the limit of bodies
 
 
 def require_server_extra(feature: str, extra: str, *more_modules: str) -> None:
@@ -32,7 +32,6 @@ def run_server(
     host: str,
     port: int,
     on_ready: Callable[[int], None] = lambda port: None,
-    head_timeout_s: float = REQUEST_HEAD_TIMEOUT_S,
 ) -> None:
     """Serve an application until it is interrupted.
 
@@ -44,8 +43,6 @@ def run_server(
         0 takes any free port.
     on_ready : callable
         Called with the port as soon as the server answers.
-    head_timeout_s : float
-        Maximum time for the head of a request, in seconds; `RequestLimits` has that of bodies.
 
     Raises
     ------
@@ -65,7 +62,7 @@ def run_server(
     # An event stream never ends by itself, so the shutdown waits one second for open answers and no longer.
     config = uvicorn.Config(
         app, log_level="critical", access_log=False, server_header=False, lifespan="on", ws="none",
-        timeout_graceful_shutdown=1, http=with_head_timeout(head_timeout_s),
+        timeout_graceful_shutdown=1, http=with_head_timeout(REQUEST_HEAD_TIMEOUT_S),
     )  # fmt: skip
     with listener:
         Server(config).run(sockets=[listener])
