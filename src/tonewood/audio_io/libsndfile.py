@@ -110,10 +110,7 @@ class AudioFormat:
         integers get the next larger depth, floats the largest integers (.flac: 24 bits), and lossy encodings
         16 bits, because decoding them yields no more. ``WAVEX`` and ``RF64`` remain what they are in a .wav.
 
-        Raises
-        ------
-        CallError
-            Audio with this suffix cannot be written.
+        CallError if audio with this suffix cannot be written.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in _CONTAINER_OF:
@@ -249,12 +246,8 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # has no stubs
 def open_audio(path: Path) -> Iterator[SequentialFile | MediaFile]:
     """Open a recording for reading.
 
-    Raises
-    ------
-    AudioError
-        The file cannot be opened.
-    MissingExtraError
-        The container needs PyAV, which is not installed.
+    AudioError if the file cannot be opened. MissingExtraError if the container needs PyAV, which is not
+    installed.
     """
     try:
         check_regular_file(path)

@@ -207,10 +207,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
     Formats that need PyAV are listed if it is installed. Hidden files and folders are skipped. Symbolic
     links are followed, but each target is listed once.
 
-    Raises
-    ------
-    FolderError
-        The folder does not exist, it or one below it cannot be read, or it contains no audio.
+    FolderError if the folder does not exist, it or one below it cannot be read, or it contains no audio.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -291,12 +288,8 @@ _INTEGER_RANGES = {"int8": (128, 0), "uint8": (128, 128), "int16": (32_768, 0), 
 def to_float_samples(samples: ArrayLike) -> Samples:
     """Return samples as float32 with full scale ±1; integers are scaled by their type, as in files.
 
-    Takes arrays, nested lists and tensors of torch, on any device and with a gradient.
-
-    Raises
-    ------
-    CallError
-        The values are not samples: booleans, complex numbers, text, other integers, or a ragged list.
+    Takes arrays, nested lists and tensors of torch, on any device and with a gradient. CallError if the
+    values are not samples: booleans, complex numbers, text, other integers, or a ragged list.
     """
     array = _to_array(samples)
     if np.ma.isMaskedArray(array) and np.ma.getmaskarray(array).any():

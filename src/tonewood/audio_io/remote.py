@@ -92,12 +92,7 @@ def read_url_bytes(url: str) -> bytes | None:
 def local_copy(location: Location) -> Iterator[Path]:
     """Yield the path of a file on this machine; a file at a URL is copied temporarily.
 
-    Raises
-    ------
-    AudioError
-        The file cannot be copied.
-    OutputError
-        The disk has no space for a copy.
+    AudioError if the file cannot be copied. OutputError if the disk has no space for a copy.
     """
     if isinstance(location, Path):
         yield location

@@ -237,10 +237,7 @@ class EnhanceTask:
 def _find_uploaded(url: str, recipe_url: str, extras: Sequence[str], key: OutputKey) -> Recipe | None:
     """Return the recipe of an earlier run's output at a URL, or None if there is no output.
 
-    Raises
-    ------
-    OutputError
-        Another output exists there.
+    OutputError if another output exists there.
     """
     content = remote.read_url_bytes(recipe_url)
     try:

@@ -94,10 +94,7 @@ def prepare_together(
     A record that an earlier run finished is not searched again. Yields the progress and, last, the
     `PreparedRecord`.
 
-    Raises
-    ------
-    CallError
-        A recording is a URL, or channels are not linked.
+    CallError if a recording is a URL, or channels are not linked.
     """
     if task.settings.render.link != "all":
         raise CallError("--together needs one mask for all channels: leave out --mid-side and --link off")

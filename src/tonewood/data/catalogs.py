@@ -287,10 +287,8 @@ def write_dataset_manifest(
 ) -> ManifestSummary:
     """Write the manifest of a data set.
 
-    Raises
-    ------
-    CallError, FolderError, OutputError, MissingExtraError
-        The data set is unknown, missing or unreadable; a side is empty, or a track is on both sides.
+    CallError, FolderError, OutputError or MissingExtraError if the data set is unknown, missing or
+    unreadable; a side is empty, or a track is on both sides.
     """
     if name not in KNOWN_DATASETS:
         raise CallError(f"{name!r} is not a known data set: give {', '.join(KNOWN_DATASETS)}, or .tar files")

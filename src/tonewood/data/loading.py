@@ -42,12 +42,8 @@ def parse_training_inputs(
 ) -> tuple[SideInput | None, FolderOrManifest | None]:
     """Return reference and source from the command line; None for a side that is not given.
 
-    Raises
-    ------
-    CallError
-        Folders and a manifest are given, or a weight is invalid.
-    FolderError
-        The manifest cannot be used.
+    CallError if folders and a manifest are given, or a weight is invalid. FolderError if the manifest cannot
+    be used.
     """
     if manifest is not None:
         if references or source is not None:
@@ -75,10 +71,7 @@ def load_sides(
     `normalization` and `cache` are those of `load_dataset`; `bad` decides whether bad recordings are left
     out.
 
-    Raises
-    ------
-    FolderError, AudioError
-        A folder or a recording cannot be used for training; the message names it.
+    FolderError or AudioError if a folder or a recording cannot be used for training; the message names it.
     """
     bad = bad or BadRecordings()
     takes: list[list[TrainingRecording]] = []

@@ -195,12 +195,8 @@ def _parse_manifest_seconds(value: object, key: str, where: str, separator: str)
 def read_csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a table with their line numbers; every row must fill the `required` columns.
 
-    Raises
-    ------
-    CallError
-        The file cannot be read.
-    FolderError
-        The file is not a table, lacks a column, or has an incomplete row.
+    CallError if the file cannot be read. FolderError if the file is not a table, lacks a column, or has an
+    incomplete row.
     """
     try:
         table = read_table(path, required)

@@ -52,12 +52,7 @@ def read_table(path: Path, required: Sequence[str]) -> Table:
     Accepts UTF-8 and UTF-16 with their marks, commas, semicolons, tabs and bars, any case and spaces in the
     header, a line such as ``sep=;`` before it, and empty rows.
 
-    Raises
-    ------
-    OSError, UnicodeDecodeError
-        The file cannot be read.
-    csv.Error
-        The header is not CSV.
+    OSError or UnicodeDecodeError if the file cannot be read. csv.Error if the header is not CSV.
     """
     text = decode_text(read_regular(path))
     first, _, rest = text.partition("\n")

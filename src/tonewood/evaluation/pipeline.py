@@ -115,10 +115,7 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
     `source_s` and `reference_s`: corresponding times in seconds. A pair may have several lines, for
     more times.
 
-    Raises
-    ------
-    CallError
-        The table or one of its lines is wrong; the message names it.
+    CallError if the table or one of its lines is wrong; the message names it.
     """
     anchors: dict[tuple[str, str], list[Anchor]] = {}
     opened = _open_table(table)

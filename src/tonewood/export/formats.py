@@ -225,10 +225,7 @@ CurvePoints = tuple[tuple[float, float], ...]
 def read_curve(path: Path) -> CurvePoints:
     """Return the points of a curve file.
 
-    Raises
-    ------
-    CallError
-        The file cannot be read, or is not a table of frequencies and gains.
+    CallError if the file cannot be read, or is not a table of frequencies and gains.
     """
     try:
         with path.open("rb") as file:
@@ -266,10 +263,8 @@ def thin_curve(points: CurvePoints, most: int) -> CurvePoints:
 def parse_curve(text: str) -> CurvePoints:
     """Return the points of a text; comments and a header are skipped.
 
-    Raises
-    ------
-    ValueError
-        A line has no frequency and gain, the frequencies do not rise, or there are too few or too many.
+    ValueError if a line has no frequency and gain, the frequencies do not rise, or there are too few or too
+    many.
     """
     if match := re.search(r"GraphicEQ:(.*)", text):
         lines = match[1].split(";")

@@ -149,13 +149,7 @@ class ListeningResults(NamedTuple):
 def analyze_answers(
     test: ListeningTest, answers: AnswerDatabase, *, headphones_only: bool = False
 ) -> ListeningResults:
-    """Compute the results of a test.
-
-    Raises
-    ------
-    FolderError
-        There are no answers yet.
-    """
+    """Compute the results of a test; FolderError if there are no answers yet."""
     # Listeners without a single first answer are not counted.
     everyone = list_participants(test, answers)
     participants = [p for p in everyone if p.first_answers]

@@ -207,10 +207,8 @@ def build_listening_test(
 ) -> Iterator[BuildEvent]:
     """Write the folder of a test, all or nothing; yield the progress and, last, the test.
 
-    Raises
-    ------
-    CallError, FolderError, OutputError
-        The plan is invalid, no piece can be used, or the folder cannot be written.
+    CallError, FolderError or OutputError if the plan is invalid, no piece can be used, or the folder cannot
+    be written.
     """
     plan.validate()
     pieces = [piece for piece in candidates if isinstance(piece, ComparedPiece)]

@@ -56,10 +56,7 @@ class _ExchangeFormat(NamedTuple):
 def export_listening_test(test: ListeningTest, folder: Path, to: str, out: Path) -> Path:
     """Write a test for webMUSHRA or ReSEval into a new folder; return the path to open there.
 
-    Raises
-    ------
-    CallError, OutputError
-        The format is unknown, or the folder cannot be written.
+    CallError or OutputError if the format is unknown, or the folder cannot be written.
     """
     form = _exchange_format(to, "--to")
     if out.exists():
@@ -81,10 +78,8 @@ def export_listening_test(test: ListeningTest, folder: Path, to: str, out: Path)
 def read_imported_answers(test: ListeningTest, came_from: str, table: Path) -> list[ImportedAnswer]:
     """Read the answers in a table of webMUSHRA or ReSEval.
 
-    Raises
-    ------
-    CallError, FolderError
-        The format is unknown, or the table does not fit the test; the message names the line.
+    CallError or FolderError if the format is unknown, or the table does not fit the test; the message names
+    the line.
     """
     answers = list(_exchange_format(came_from, "--from").read(test, table))
     if not answers:

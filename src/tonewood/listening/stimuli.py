@@ -62,11 +62,8 @@ class ComparedPiece:
     def read_conditions(self, rate: int) -> dict[str, Samples]:
         """Return samples (channels, samples) by condition, cut to the shortest.
 
-        Raises
-        ------
-        AudioError
-            A file cannot be read, or the lengths differ: the conditions are not the same recording,
-            and switching between them would jump.
+        AudioError if a file cannot be read, or the lengths differ: the conditions are not the same recording,
+        and switching between them would jump.
         """
         waves = {}
         for name, path in self.paths.items():
@@ -170,10 +167,7 @@ def pieces_from_outputs(
 def pieces_from_conditions(folders: Sequence[Path]) -> Iterator[ComparedPiece | FileFailure]:
     """Yield the pieces of condition folders: files of equal names, whatever their suffixes.
 
-    Raises
-    ------
-    CallError, FolderError
-        There are fewer than two folders, or no name is in all of them.
+    CallError or FolderError if there are fewer than two folders, or no name is in all of them.
     """
     if len(folders) < 2:
         raise CallError("--conditions needs at least two folders: name another")
@@ -293,10 +287,7 @@ def low_pass_anchor(wave: Samples, rate: int, corner_hz: float) -> Samples:
 def equalize_loudness(waves: Mapping[str, Samples], rate: int) -> dict[str, Samples]:
     """Return all conditions at −23 LUFS, or at the highest common loudness that their peaks permit.
 
-    Raises
-    ------
-    ValueError
-        A condition is silent.
+    ValueError if a condition is silent.
     """
     loudness = {name: integrated_loudness(wave, rate) for name, wave in waves.items()}
     if not np.isfinite(list(loudness.values())).all():

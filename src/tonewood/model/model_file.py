@@ -78,10 +78,7 @@ class ModelFile:
 def read_model_file(model: str | Path) -> ModelFile:
     """Read a model file, or a bundled model by its name, and verify its checksum.
 
-    Raises
-    ------
-    ModelError
-        The file does not exist, is damaged, has an unknown version, or is not a model.
+    ModelError if the file does not exist, is damaged, has an unknown version, or is not a model.
     """
     path = bundled_models().get(str(model)) or Path(model)
     name = printable(str(model))

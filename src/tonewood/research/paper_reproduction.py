@@ -309,10 +309,7 @@ def _plot_figures(
 def read_test_pairs(folder: Path) -> list[RecordingPair]:
     """Read the pairs of the same name in cheap/ and good/.
 
-    Raises
-    ------
-    FolderError
-        A recording has no partner, or one of another length.
+    FolderError if a recording has no partner, or one of another length.
     """
     pairs = []
     for files in pairs_by_name(folder / "cheap", folder / "good"):

@@ -213,12 +213,8 @@ def _clone_weights(scorer: Scorer) -> dict[str, Tensor]:
 def distributed_group(device: str, training: TrainingSettings) -> Iterator[str]:
     """Connect the processes that `torchrun` started; yields the device of this one.
 
-    Raises
-    ------
-    CallError
-        The batch is not a multiple of the number of processes.
-    DeviceError
-        The machine has fewer CUDA devices than processes.
+    CallError if the batch is not a multiple of the number of processes. DeviceError if the machine has fewer
+    CUDA devices than processes.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:

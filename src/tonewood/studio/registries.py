@@ -109,10 +109,7 @@ class ModelRegistry:
     def import_model(self, content: bytes, name: str, digest: str) -> str:
         """Store a model unless it is available already; return its name here.
 
-        Raises
-        ------
-        ModelError
-            The content is not a model, or its digest is not `digest`.
+        ModelError if the content is not a model, or its digest is not `digest`.
         """
         known = self.find_by_digest(digest)
         if known is not None:
@@ -173,10 +170,7 @@ class FolderRegistry:
     def folder_view(self, name: str | None) -> dict[str, Any]:
         """Return a folder's name, ancestors, subfolders and number of recordings; the root for None.
 
-        Raises
-        ------
-        FolderError
-            The folder cannot be read.
+        FolderError if the folder cannot be read.
         """
         folder = self.resolve(name) if name else self.root
         ancestors = [p for p in (*reversed(folder.parents), folder) if p.is_relative_to(self.root)]

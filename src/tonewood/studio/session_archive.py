@@ -138,12 +138,8 @@ def write_session_archive(studio: StudioState, session: StudioSession, path: Pat
 def open_session_archive(studio: StudioState, name: str, folder: Path, path: Path) -> StudioSession:
     """Add the session of a session file under the id `name`.
 
-    Only entries with known names are extracted, under our own file names in `folder`.
-
-    Raises
-    ------
-    AudioError
-        The file is not a session file, or is damaged.
+    Only entries with known names are extracted, under our own file names in `folder`. AudioError if the file
+    is not a session file, or is damaged.
     """
     # Everything is extracted and checked before the database changes.
     try:

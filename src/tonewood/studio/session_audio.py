@@ -167,13 +167,7 @@ def get_full_render(session: StudioSession, state: EditState) -> FullRender | No
 def build_edited_recipe(
     session: StudioSession, state: EditState, model: Model, full_render: FullRender
 ) -> Recipe:
-    """Return the recipe of an edit; its mask contains the notes.
-
-    Raises
-    ------
-    CallError
-        The session has no mask yet.
-    """
+    """Return the recipe of an edit; its mask contains the notes; CallError if the session has no mask yet."""
     recipe = load_found_recipe(session, state)
     if recipe is None or full_render.certificate is None:
         raise CallError("this session has no mask yet: enhance the recording first")

@@ -278,10 +278,7 @@ def read_mask_chunk(
 ) -> NDArray[np.int16]:
     """Return a chunk [frame, row] of a component's mask in steps of `QUANTIZATION_STEP_DB`: no bit is lost.
 
-    Raises
-    ------
-    NotFoundError
-        The component does not exist, or the chunk begins after the end of the mask.
+    NotFoundError if the component does not exist, or the chunk begins after the end of the mask.
     """
     masks = load_found_masks(session, state, model)
     if component >= len(masks):

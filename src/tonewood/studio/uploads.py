@@ -26,10 +26,7 @@ _MIN_FREE_BYTES = 2**26  # on the disk
 async def save_upload(stream: AsyncIterator[bytes], path: Path) -> int:
     """Write a stream to a file and return its size; at most one buffer is kept in memory.
 
-    Raises
-    ------
-    OutputError
-        The disk is full.
+    OutputError if the disk is full.
     """
     total, buffered, buffer = 0, 0, list[bytes]()
     try:

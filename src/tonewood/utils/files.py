@@ -264,10 +264,7 @@ def existing_parent(path: Path) -> Path:
 def prepare_report_folder(out: Path, names: Iterable[str], overwrite: bool) -> None:
     """Create the folder of a report; called before the work, so that its errors come first.
 
-    Raises
-    ------
-    OutputError
-        `out` is a file, cannot be created, or contains one of `names`, which may not be replaced.
+    OutputError if `out` is a file, cannot be created, or contains one of `names`, which may not be replaced.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{printable(out)} is a file; a report needs a folder: name another path")
