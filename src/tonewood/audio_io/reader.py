@@ -220,10 +220,7 @@ def write_recording_blocks(
 ) -> None:
     """Write a recording of a known shape (channels, samples) from blocks; see `write_recording`.
 
-    Parameters
-    ----------
-    before_publish : callable
-        Called with the temporary file once it is complete, before it gets its final name.
+    `before_publish` is called with the temporary file once it is complete, before it gets its final name.
     """
     channels, frames = shape
     format = storable_format(path, format, frames, channels, rate)

@@ -30,10 +30,7 @@ ExplainResult = tuple[ExplainedFile | SkippedExplanation, ExplanationFigures]
 class ExplainTask:
     """Explain recordings; arguments as of `explain_file`.
 
-    Parameters
-    ----------
-    out : Path
-        Folder of the pages.
+    `out` is the folder of the pages.
     """
 
     options: ExplainOptions

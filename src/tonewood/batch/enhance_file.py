@@ -272,10 +272,7 @@ def _write_outputs(
 ) -> None:
     """Write audio, recipe, picture and delta.
 
-    Parameters
-    ----------
-    unfinished : bool
-        An equal recipe exists without its audio; it may be replaced.
+    If `unfinished`, an equal recipe exists without its audio, and may be replaced.
     """
     replace_existing = options.overwrite or unfinished
     with (

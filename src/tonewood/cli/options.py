@@ -136,10 +136,7 @@ def is_help(error: Exception) -> bool:
 def one_line(error: Any, command: Any, call: str, arguments: Sequence[str] = ()) -> CallError:  # noqa: ANN401
     """Return an error of the parser in one line, with the nearest option or command.
 
-    Parameters
-    ----------
-    call : str
-        The command as it was typed, as in `tonewood enhance`. Errors with a context bring their own.
+    `call` is the command as it was typed, as in `tonewood enhance`; errors with a context bring their own.
     """
     if error.ctx is not None:
         command, call = error.ctx.command, error.ctx.command_path

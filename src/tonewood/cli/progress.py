@@ -188,12 +188,7 @@ class FilesDisplay(_ProgressDisplay):
 class BatchDisplay(_ProgressDisplay):
     """Progress of a batch: files with time left and pace, and search steps of the current file.
 
-    Without a terminal, one line per minute.
-
-    Parameters
-    ----------
-    task : Task
-        The settings of an `EnhanceTask` give the number of search steps.
+    Without a terminal, one line per minute. The settings of an `EnhanceTask` give the number of search steps.
     """
 
     def __init__(self, task: "Task") -> None:

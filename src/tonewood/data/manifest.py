@@ -285,10 +285,7 @@ class BadRecording(NamedTuple):
 class BadRecordings:
     """Recordings that cannot be used, collected so that all are named in one go.
 
-    Parameters
-    ----------
-    skip : bool
-        Leave them out instead of raising an error.
+    With `skip`, they are left out instead of raising an error.
     """
 
     _MAX_NAMED = 20  # in one line

@@ -165,13 +165,9 @@ def render_range(
 ) -> NDArray[np.float32]:
     """Render samples [start, stop) of a recording (channels, samples), without loudness matching.
 
-    The result equals that range of the whole rendering: a margin on the same frame grid is filtered
-    too, and dropped.
-
-    Parameters
-    ----------
-    masks : sequence of Mask
-        Of each component, of the whole recording, or of this range as `compose_mask_range` returns it.
+    The result equals that range of the whole rendering: a margin on the same frame grid is filtered too, and
+    dropped. `masks` are those of each component, of the whole recording, or of this range as
+    `compose_mask_range` returns it.
     """
     spectrum = model.settings.spectrum
     begin, end, first_s = _range_margins(samples.shape[1], rate, model, start, stop)

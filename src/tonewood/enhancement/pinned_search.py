@@ -49,13 +49,9 @@ def search_around_pins(
 ) -> Iterator[SearchStep | Enhancement]:
     """Search new masks around pinned notes; yields every search step and, last, the result.
 
-    Under a pinned note the mask stays as it is, and the search takes it into account. The result's
-    masks are without the notes, to be composed with them; its audio and certificate are with them.
-
-    Parameters
-    ----------
-    found_masks : sequence of Mask
-        Of each component. With another link than that of the settings, the first is of all.
+    Under a pinned note the mask stays as it is, and the search takes it into account. The result's masks are
+    without the notes, to be composed with them; its audio and certificate are with them. `found_masks` has
+    one for each component; with another link than that of the settings, the first is of all.
     """
     settings = settings_for_model(settings, model)
     link, limit_db = settings.render.link, settings.render.max_gain_db

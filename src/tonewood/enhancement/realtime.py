@@ -123,10 +123,7 @@ class BlockLevels(NamedTuple):
 class LiveSummary:
     """Summary of a live session.
 
-    Parameters
-    ----------
-    load, worst : float
-        Processing time divided by duration: the mean, and that of the slowest block.
+    `load` and `worst` are processing time divided by duration: the mean, and that of the slowest block.
     """
 
     seconds: float = 0.0
@@ -178,10 +175,7 @@ def run_live(
 class FileDevice:
     """Audio interface that plays a recording instead of a sound card.
 
-    Parameters
-    ----------
-    block : int
-        Samples of a block.
+    A block has `block` samples.
     """
 
     dropouts = 0
@@ -231,11 +225,7 @@ class DeviceInfo(NamedTuple):
 class SoundCard:
     """Open input and output of a sound card.
 
-    Parameters
-    ----------
-    stream : sounddevice.Stream
-    block : int
-        Samples of a block.
+    A block has `block` samples.
     """
 
     def __init__(self, stream: Any, block: int) -> None:  # noqa: ANN401 - sounddevice is untyped

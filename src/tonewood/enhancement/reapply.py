@@ -183,11 +183,8 @@ def _check_same_duration(n_samples: int, rate: int, original: InputRecord) -> No
 class RerenderResult(NamedTuple):
     """Result of rendering a recipe again.
 
-    Parameters
-    ----------
-    identical : bool or None
-        Whether the output has the bytes of the first one; None if the recipe does not record them, or
-        the format differs.
+    `identical` is whether the output has the bytes of the first one; None if the recipe does not record them,
+    or the format differs.
     """
 
     recipe: Path

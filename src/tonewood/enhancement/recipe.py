@@ -185,10 +185,7 @@ class Recipe(Settings):
     def save(self, path: Path, *, overwrite: bool = False, mask: Mask | None = None) -> None:
         """Write the recipe atomically.
 
-        Parameters
-        ----------
-        mask : Mask, optional
-            Gains to write, if the recipe was recorded without them.
+        `mask` has the gains to write, if the recipe was recorded without them.
         """
         without_parts = self.model_copy(update={"mask": self.mask.model_copy(update={"parts": ()})})
         head, tail = without_parts.model_dump_json(indent=1).split('"parts": []')

@@ -164,10 +164,7 @@ class ExportedFile:
 class AverageCurve:
     """Average correction as a function of frequency, including the overall gain.
 
-    Attributes
-    ----------
-    headroom : bool
-        Choose the overall gain so that no frequency is above 0 dB.
+    `headroom` chooses the overall gain so that no frequency is above 0 dB.
     """
 
     correction: Correction
@@ -197,10 +194,7 @@ def export_impulse_response(
 ) -> ExportedFile:
     """Write the average correction as a mono impulse response in 32-bit float.
 
-    Parameters
-    ----------
-    length : int, optional
-        Samples; by default the next power of two above a sixth of a second.
+    `length` is in samples; the default is the next power of two above a sixth of a second.
     """
     if phase not in ("linear", "minimum"):
         raise CallError(f"--ir is {phase!r}: choose linear or minimum")

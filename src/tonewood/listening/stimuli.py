@@ -320,12 +320,8 @@ def quantize_with_dither(wave: Samples, rng: np.random.Generator) -> NDArray[np.
 def headphone_check_sound(rate: int, order: NDArray[np.int64]) -> Samples:
     """Return three tones, one of them 6 dB softer and one in antiphase (Woods et al. 2017).
 
-    With headphones the softer tone is the softest; with loudspeakers the antiphase tone cancels.
-
-    Parameters
-    ----------
-    order : array [3]
-        Places of the plain, the softer and the antiphase tone.
+    With headphones the softer tone is the softest; with loudspeakers the antiphase tone cancels. `order` [3]
+    has the places of the plain, the softer and the antiphase tone.
     """
     tone = _ramped_tone(_TONE_HZ, _TONE_SECONDS, rate, -26.0)
     soft = 10 ** (-6 / 20)

@@ -307,13 +307,9 @@ def scored_masks(masks: Sequence[Mask], link: ChannelLink) -> Sequence[Mask]:
 def shape_mask(mask: Mask, shape: ShapeSettings, amount: float = 1.0) -> Mask:
     """Return a mask shaped by the settings, computed when it is read; the amount is not applied.
 
-    The order is: smoothing over time, smoothing over frequency, limits, cuts or boosts. Smoothing is
-    first, so that it spreads nothing beyond the limits and no boost into the cuts.
-
-    Parameters
-    ----------
-    amount : float
-        Amount that the mask will be applied with. Its sign decides which gains become cuts.
+    The order is: smoothing over time, smoothing over frequency, limits, cuts or boosts. Smoothing is first,
+    so that it spreads nothing beyond the limits and no boost into the cuts. The sign of `amount`, with which
+    the mask will be applied, decides which gains become cuts.
     """
     if shape == ShapeSettings():
         return mask

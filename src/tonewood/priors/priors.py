@@ -202,12 +202,8 @@ class Priors:
     ) -> Levels:
         """Shrink and blend masks; return the mask [row, frame] in dB of a recording or a segment.
 
-        Parameters
-        ----------
-        activity : array [frame]
-        adapted : AdaptiveMasks, of arrays [row, frame]
-        means_db : AdaptiveMasks, of arrays [row]
-            Means over the audible frames of the whole recording.
+        `activity` is [frame], `adapted` has masks [row, frame], and `means_db` their means [row] over the
+        audible frames of the whole recording.
         """
         static = self.static_db[:, None]
         blend = blend_masks(self._shrink(len(activity), adapted, means_db, weights), weights)
@@ -325,12 +321,8 @@ class Priors:
 class MaskProjection(NamedTuple):
     """Projection of the mask that is needed on a mask that is offered, without their overall levels.
 
-    Sums over parts of a recording can be added.
-
-    Parameters
-    ----------
-    product, square : float
-        Sums over cells of needed times offered mask, and of the offered mask squared, dB².
+    Sums over parts of a recording can be added. `product` and `square` are sums over cells of needed times
+    offered mask, and of the offered mask squared, in dB².
     """
 
     product: float

@@ -124,10 +124,7 @@ class MethodMeans(Settings):
 class Reproduction:
     """Results of the reproduction, and the page that shows them.
 
-    Parameters
-    ----------
-    accuracy, paper_accuracy : float
-        Share of held-out windows that Tonewood's scorer, and the paper's, classify correctly.
+    The accuracies are shares of held-out windows that Tonewood's scorer, and the paper's, classify correctly.
     """
 
     page: Path

@@ -227,10 +227,7 @@ def _score_batch(scorer: Scorer, windows: Levels) -> tuple[NDArray[np.float32], 
 class WindowScore:
     """Scores of windows, and their gradient: the first term of a search's objective.
 
-    Parameters
-    ----------
-    reads_bins : bool
-        Windows hold the bins of the spectrogram instead of the scorer's rows.
+    With `reads_bins`, windows hold the bins of the spectrogram instead of the scorer's rows.
     """
 
     def __init__(self, scorer: Scorer, *, reads_bins: bool = False) -> None:

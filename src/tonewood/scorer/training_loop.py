@@ -156,10 +156,7 @@ def start_run(
 ) -> TrainingRun:
     """Build a scorer on a device, and its training run; continues from `state` if given.
 
-    Parameters
-    ----------
-    row_mean : callable
-        Mean relative level of each row [row] of the training data, for a scorer of arrays.
+    `row_mean` returns the mean relative level [row] of the training data, for a scorer of arrays.
     """
     generator = torch.Generator().manual_seed(seed)
     scorer = initial_scorer(settings, spectrum, generator)

@@ -151,10 +151,7 @@ def fit_strengths(wins: FloatArray) -> Strengths:
 def estimate_posterior(wins: FloatArray, spread: float = 2.0) -> StrengthPosterior:
     """Return the Gaussian around the most probable strengths.
 
-    Parameters
-    ----------
-    spread : float
-        Standard deviation of the prior in logits. The prior keeps items without answers possible.
+    `spread` is the standard deviation of the prior in logits. The prior keeps items without answers possible.
     """
     pairs = _PairCounts.from_wins(np.asarray(wins, dtype=np.float64))
     count = len(wins)
@@ -294,13 +291,9 @@ class MixedLogit(NamedTuple):
 def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit | None:
     """Fit a logistic model with a random intercept for each listener; None if they are too few.
 
-    logit P(first | listener) = μ + σz, z ~ N(0, 1), integrated numerically; maximum likelihood,
-    with interval and test of μ from the profile likelihood.
-
-    Parameters
-    ----------
-    counts, totals : sequence of int
-        Answers for the first item, and all answers, of each listener.
+    logit P(first | listener) = μ + σz, z ~ N(0, 1), integrated numerically; maximum likelihood, with interval
+    and test of μ from the profile likelihood. `counts` and `totals` are answers for the first item, and all
+    answers, of each listener.
     """
     answers = [(c, n) for c, n in zip(counts, totals, strict=True) if n]
     if len(answers) < MIN_LISTENERS:

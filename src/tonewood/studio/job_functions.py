@@ -74,10 +74,7 @@ _REPORT_INTERVAL_S = 0.5
 class ReportingSource(ArraySource):
     """Audio (channels, samples) in memory that reports how far it was read.
 
-    Parameters
-    ----------
-    phases : iterator of str
-        Name of each pass over the audio.
+    `phases` are the names of the passes over the audio.
     """
 
     report: Report

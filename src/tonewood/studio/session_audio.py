@@ -274,10 +274,7 @@ def levels_from_loudness(
 def save_band_power(folder: Path, rows_db: NDArray[np.float32], hz: FloatArray) -> None:
     """Store the K-weighted band power that `get_playback_levels` estimates loudness from.
 
-    Parameters
-    ----------
-    rows_db : float32 array [row, frame]
-        Band levels of the recording.
+    The band levels of the recording are `rows_db` [row, frame].
     """
     # Whole blocks only; a recording shorter than a block is one block.
     frames = rows_db.shape[1] // _BLOCK_FRAMES * _BLOCK_FRAMES or rows_db.shape[1]

@@ -153,10 +153,7 @@ def frames_around(start_s: float, stop_s: float, hop_s: float, total: int) -> ra
 class PartialMaskWriter:
     """Stores the mask of a search, part by part, until the recipe is written.
 
-    Parameters
-    ----------
-    max_gain_db : float
-        Limit of the gains.
+    Gains are limited to ±`max_gain_db`.
     """
 
     def __init__(self, path: Path, max_gain_db: float) -> None:

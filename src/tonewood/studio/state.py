@@ -162,10 +162,7 @@ class StudioState:
     ) -> StudioJob:
         """Queue a job on the current edit of a session.
 
-        Parameters
-        ----------
-        keep : {"all", "pinned", "none"}
-            Notes that a job of kind `again` keeps.
+        `keep` names the notes that a job of kind `again` keeps.
         """
         session, state = self.database.get_session(name), self.database.get_state(name)
         # A new mask comes from the chosen model; an edit of a mask stays with the model that found it.

@@ -189,10 +189,7 @@ def interpolate_noise(
 ) -> "torch.Tensor":
     """Return smooth random fields [count, row, frame]: normal values at points, bilinear between them.
 
-    Parameters
-    ----------
-    points, size : (int, int)
-        Rows and frames of the coarse grid, and of the fields.
+    `points` and `size` are rows and frames of the coarse grid, and of the fields.
     """
     import torch  # only in training
 
