@@ -10,13 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tonewood.audio_io.reader import (
-    MAX_CHANNELS,
-    MAX_RATE,
-    MIN_RATE,
-    MIN_RECORDING_SECONDS,
-    read_recording,
-)
+from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_RECORDING_SECONDS, read_recording
 from tonewood.audio_io.recording import MixMeter, find_left_out_recordings, to_float_samples, to_whole_rate
 from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
@@ -166,9 +160,7 @@ def enhance(
 
 
 def score(
-    samples: ArrayLike | str | PathLike[str],
-    rate: int | None = None,
-    model: Model | str | Path = "cello",
+    samples: ArrayLike | str | PathLike[str], rate: int | None = None, model: Model | str | Path = "cello"
 ) -> Score:
     """Return the score of a recording: 0 like the reference, 1 like the source.
 

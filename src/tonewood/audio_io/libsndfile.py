@@ -300,9 +300,7 @@ def _soundfile_name(path: Path) -> str | bytes:
 
 
 def decode_blocks(
-    file: soundfile.SoundFile,
-    size: int = _DECODE_BLOCK_FRAMES,
-    dtype: npt.DTypeLike = np.float32,
+    file: soundfile.SoundFile, size: int = _DECODE_BLOCK_FRAMES, dtype: npt.DTypeLike = np.float32
 ) -> Iterator[npt.NDArray[Any]]:
     """Decode to the end; yield blocks (samples, channels) of at most `size` samples."""
     # At the end of a .flac, a decoder that is asked for more takes whatever follows for a damaged frame.

@@ -166,8 +166,7 @@ def _print_version(is_requested: bool) -> None:
 @cli_app.callback()
 def _describe(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Change recordings toward a sound that is learnt from two folders of recordings."""

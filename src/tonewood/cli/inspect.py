@@ -342,8 +342,7 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
 def inventory_command(
     inputs: InputsArgument,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", readable=False, help="Table to write (.csv or .parquet)."),
+        Path | None, typer.Option("-o", "--output", readable=False, help="Table to write (.csv or .parquet).")
     ] = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,

@@ -39,8 +39,7 @@ def new_test_command(
         typer.Option("--from", readable=False, help="Output folder of enhance; repeat it for several."),
     ] = None,
     conditions: Annotated[
-        FoldersArgument,
-        typer.Option(readable=False, help="Folder of a condition; others may follow."),
+        FoldersArgument, typer.Option(readable=False, help="Folder of a condition; others may follow.")
     ] = None,
     inputs: Annotated[
         FoldersArgument,

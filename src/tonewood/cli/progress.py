@@ -44,10 +44,7 @@ class _ProgressDisplay:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.clear()
 
@@ -111,10 +108,7 @@ class TrainingDisplay(_ProgressDisplay):
     def __init__(self) -> None:
         super().__init__(transient=False)
 
-    def show(
-        self,
-        event: "RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress",
-    ) -> None:
+    def show(self, event: "RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress") -> None:
         """Draw one event."""
         from tonewood.data.loading import RecordingProgress
         from tonewood.training.networks import LabelProgress

@@ -88,8 +88,7 @@ def render_command(
     ] = None,
     # Required; Python wants a default after the optional INPUT, and typer takes `...` for none.
     output: Annotated[
-        Path,
-        typer.Option("-o", "--output", readable=False, help="Output file or folder."),
+        Path, typer.Option("-o", "--output", readable=False, help="Output file or folder.")
     ] = ...,  # type: ignore[assignment]
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
@@ -284,12 +283,7 @@ def export_command(
     average = export.AverageCurve(loaded, ir is None if headroom is None else headroom)
     if ir is not None:
         exported = export.export_impulse_response(
-            average,
-            cast("Phase", ir),
-            output,
-            rate=rate,
-            length=length,
-            overwrite=overwrite,
+            average, cast("Phase", ir), output, rate=rate, length=length, overwrite=overwrite
         )
     elif peq is not None:
         exported = export.export_parametric_eq(

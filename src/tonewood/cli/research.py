@@ -48,20 +48,14 @@ def evaluate_command(
     ] = None,
     folders: Annotated[
         FolderPair,
-        typer.Option(
-            metavar="OUTPUT REFERENCE",
-            readable=False,
-            help="Folders to compare without pairs.",
-        ),
+        typer.Option(metavar="OUTPUT REFERENCE", readable=False, help="Folders to compare without pairs."),
     ] = None,
     model: ModelOption = "cello",
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", readable=False, help="Report folder."),
+        Path | None, typer.Option("-o", "--output", readable=False, help="Report folder.")
     ] = None,
     table: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="CSV file of the pairs, and of times that correspond."),
+        Path | None, typer.Option(readable=False, help="CSV file of the pairs, and of times that correspond.")
     ] = None,
     seed: SeedOption = 0,
     batch: BatchOptions = LOCAL_BATCH,
@@ -231,8 +225,7 @@ def reproduce_command(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", readable=False, help="Report folder.")],
     model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", help="Use this model instead of training one."),
+        str | None, typer.Option("-m", "--model", help="Use this model instead of training one.")
     ] = None,
     paper_model: Annotated[
         str | None,
@@ -392,8 +385,7 @@ def manifest_command(
         Path, typer.Option("-o", "--output", readable=False, help="Manifest to write (.csv or .jsonl).")
     ],
     data_home: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="Folder of the data set, which is not downloaded."),
+        Path | None, typer.Option(readable=False, help="Folder of the data set, which is not downloaded.")
     ] = None,
     reference: Annotated[
         list[str] | None,
@@ -410,8 +402,7 @@ def manifest_command(
         ),
     ] = None,
     both: Annotated[
-        list[str] | None,
-        typer.Option(metavar=_CONDITION_METAVAR, help="Condition for both sides."),
+        list[str] | None, typer.Option(metavar=_CONDITION_METAVAR, help="Condition for both sides.")
     ] = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,

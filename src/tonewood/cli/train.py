@@ -29,11 +29,7 @@ if TYPE_CHECKING:
     from tonewood.training.networks import Checkpoint
     from tonewood.training.pipeline import TrainingEvent
 
-_OPTION_OF_SETTING = {
-    "training.seed": "--seed",
-    "training.group_by": "--group-by",
-    "training.fix": "--fix",
-}
+_OPTION_OF_SETTING = {"training.seed": "--seed", "training.group_by": "--group-by", "training.fix": "--fix"}
 
 
 def train_command(
@@ -46,8 +42,7 @@ def train_command(
         ),
     ] = None,
     source: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="Folder with the sound to improve."),
+        Path | None, typer.Option(readable=False, help="Folder with the sound to improve.")
     ] = None,
     manifest: Annotated[
         Path | None,
@@ -76,16 +71,14 @@ def train_command(
     group_by: Annotated[str, typer.Option(help="Unit of held-out recordings: file or folder.")] = "file",
     judge: Annotated[bool, typer.Option("--judge/--no-judge", help="Train the independent judge.")] = True,
     predictor: Annotated[
-        bool,
-        typer.Option("--predictor", help="Train a predictor, for --method predicted and live."),
+        bool, typer.Option("--predictor", help="Train a predictor, for --method predicted and live.")
     ] = False,
     onto: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Add a predictor to this model and change nothing else."),
     ] = None,
     fix: Annotated[
-        str,
-        typer.Option(help="Equalize level, bandwidth or noise of both folders; comma-separated."),
+        str, typer.Option(help="Equalize level, bandwidth or noise of both folders; comma-separated.")
     ] = "",
     domain: Annotated[
         str, typer.Option(help="Description of the recordings, as in 'solo cello, dry studio'.")
@@ -261,12 +254,10 @@ def audit_command(
     reference: ReferenceOption,
     source: SourceOption,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", readable=False, help="Report to write (.html)."),
+        Path | None, typer.Option("-o", "--output", readable=False, help="Report to write (.html).")
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", help="Model of these folders, to compare its accuracy."),
+        str | None, typer.Option("-m", "--model", help="Model of these folders, to compare its accuracy.")
     ] = None,
     skip_bad: SkipBadOption = False,
     overwrite: OverwriteOption = False,

@@ -96,10 +96,7 @@ def load_sides(
 
 
 def plan_side_normalization(
-    reference: SideInput,
-    source: FolderOrManifest,
-    settings: ModelSettings,
-    bad: BadRecordings | None = None,
+    reference: SideInput, source: FolderOrManifest, settings: ModelSettings, bad: BadRecordings | None = None
 ) -> Generator[RecordingProgress, None, Normalization | None]:
     """Measure both sides and return the normalization of `training.fix`; None if that is empty."""
     if not settings.training.fix:

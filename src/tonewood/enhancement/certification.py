@@ -147,8 +147,7 @@ def certify_rendering(
         roughness_db=rendered.roughness_db,
         unlikeness=before.unlikeness,
         unlike_reference=Change(
-            before=before.unlike_reference,
-            after=model.reference_likeness.distance(rendered.output_db),
+            before=before.unlike_reference, after=model.reference_likeness.distance(rendered.output_db)
         ),
         caveats=listener_caveats(model),
         has_graded_scorer=model.has_graded_scorer,

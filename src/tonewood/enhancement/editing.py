@@ -14,13 +14,7 @@ from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_share
 from tonewood.mask.certificate import Certificate, share_text
-from tonewood.mask.components import (
-    add_curve,
-    curve_rows,
-    filter_components,
-    scored_masks,
-    shape_mask,
-)
+from tonewood.mask.components import add_curve, curve_rows, filter_components, scored_masks, shape_mask
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import RenderResult, render_through_masks
 from tonewood.mask.search import StickyNotes, render_sticky_notes
@@ -182,13 +176,7 @@ def render_range(
 
 
 def compose_mask_range(
-    found_mask: Mask,
-    edit: Edit,
-    max_gain_db: float,
-    length: int,
-    rate: int,
-    model: Model,
-    span: range,
+    found_mask: Mask, edit: Edit, max_gain_db: float, length: int, rate: int, model: Model, span: range
 ) -> Mask:
     """Return the frames of an edit's mask that `render_range` needs for the samples of `span`."""
     _, end, first_s = _range_margins(length, rate, model, span.start, span.stop)

@@ -94,9 +94,7 @@ class MaskRecord(Settings):
         first_part = first // _RECIPE_PART_FRAMES
         parts = [
             _unpack_cells(
-                self.parts[k],
-                self.rows,
-                min(_RECIPE_PART_FRAMES, self.frames - k * _RECIPE_PART_FRAMES),
+                self.parts[k], self.rows, min(_RECIPE_PART_FRAMES, self.frames - k * _RECIPE_PART_FRAMES)
             )
             for k in range(first_part, -(-last // _RECIPE_PART_FRAMES))
         ]
@@ -189,10 +187,7 @@ class Recipe(Settings):
         """
         without_parts = self.model_copy(update={"mask": self.mask.model_copy(update={"parts": ()})})
         head, tail = without_parts.model_dump_json(indent=1).split('"parts": []')
-        with (
-            atomic_path(path, overwrite) as temporary,
-            temporary.open("w", encoding="utf-8") as out,
-        ):
+        with atomic_path(path, overwrite) as temporary, temporary.open("w", encoding="utf-8") as out:
             # The parts are most of a long recipe and need no escaping, so they are streamed.
             out.write(head + '"parts": [')
             for number, part in enumerate(self.mask.parts if mask is None else pack_mask_parts(mask)):

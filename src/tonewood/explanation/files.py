@@ -135,13 +135,7 @@ def check_explain_options(options: ExplainOptions) -> None:
 
 
 def explain_file(
-    source: Path,
-    page: Path,
-    model: Model,
-    options: ExplainOptions,
-    *,
-    overwrite: bool = False,
-    seed: int = 0,
+    source: Path, page: Path, model: Model, options: ExplainOptions, *, overwrite: bool = False, seed: int = 0
 ) -> ExplainedFile:
     """Explain one recording; if that raises TonewoodError, no output of it remains."""
     started = time.perf_counter()

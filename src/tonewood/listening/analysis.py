@@ -224,9 +224,7 @@ def _analyze_pair(
 
 
 def _analyze_ratings(
-    test: ListeningTest,
-    participants: Sequence[Participant],
-    responses: Sequence[Sequence[TrialResponse]],
+    test: ListeningTest, participants: Sequence[Participant], responses: Sequence[Sequence[TrialResponse]]
 ) -> MushraRatings:
     assert test.reference is not None
     index = {name: k for k, name in enumerate(test.conditions)}

@@ -100,8 +100,7 @@ class AnswerDatabase:
                     f"this test has {MAX_LISTENERS:,} listeners, the maximum: make another test"
                 )
             connection.execute(
-                "INSERT INTO listener VALUES (?, ?, ?, ?)",
-                (identity, number, int(time.time()), consent),
+                "INSERT INTO listener VALUES (?, ?, ?, ?)", (identity, number, int(time.time()), consent)
             )
         return Listener(identity, number)
 
@@ -161,8 +160,7 @@ class AnswerDatabase:
         """Store what a screen asks and return it; a question stored before stays."""
         with self._transaction() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO asked VALUES (?, ?, ?)",
-                (identity, screen, json.dumps(content)),
+                "INSERT OR IGNORE INTO asked VALUES (?, ?, ?)", (identity, screen, json.dumps(content))
             )
         return self.questions_of(identity)[screen]
 

@@ -59,11 +59,7 @@ def is_valid_answer(value: Any, screen: Screen, kind: TestKind, *, final: bool) 
         if not all(isinstance(v, int | float) and 0 <= v <= 100 for v in value.values()):
             return False
         return set(value) == labels if final else set(value) <= labels
-    options = {
-        "volume": {"set"},
-        "hearing": {str(k) for k in range(1, 7)},
-        "headphones": {"1", "2", "3"},
-    }
+    options = {"volume": {"set"}, "hearing": {str(k) for k in range(1, 7)}, "headphones": {"1", "2", "3"}}
     return isinstance(value, str) and value in options.get(screen.stage, labels)
 
 

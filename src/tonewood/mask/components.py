@@ -154,12 +154,7 @@ def limit_to_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
 
 
 def limit_to_span(
-    mask: Mask,
-    start_s: float | None,
-    end_s: float | None,
-    reach_s: float,
-    *,
-    first_frame: int = 0,
+    mask: Mask, start_s: float | None, end_s: float | None, reach_s: float, *, first_frame: int = 0
 ) -> Mask:
     """Return the mask between two times, faded over 100 ms inside each end.
 

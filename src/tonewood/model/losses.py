@@ -275,10 +275,7 @@ class NeuralLoss(ScorerLoss):
     """
 
     def __init__(
-        self,
-        model: Model | str | Path = "cello",
-        rate: int = 16_000,
-        reduction: str = "mean",
+        self, model: Model | str | Path = "cello", rate: int = 16_000, reduction: str = "mean"
     ) -> None:
         loaded = _load(model)
         super().__init__(loaded.scorer, rate, reduction)
@@ -310,10 +307,7 @@ class FeatureLoss(ScorerFeatureLoss):
     """
 
     def __init__(
-        self,
-        model: Model | str | Path = "cello",
-        rate: int = 16_000,
-        reduction: str = "mean",
+        self, model: Model | str | Path = "cello", rate: int = 16_000, reduction: str = "mean"
     ) -> None:
         super().__init__(_load(model).scorer, rate, reduction)
 

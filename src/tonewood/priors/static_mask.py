@@ -105,11 +105,7 @@ class SpectralDifference(NamedTuple):
 
 
 def spectral_difference(
-    takes: Sequence[PriorFeatures],
-    folder: FolderStatistics,
-    other: FolderStatistics,
-    *,
-    sign: float,
+    takes: Sequence[PriorFeatures], folder: FolderStatistics, other: FolderStatistics, *, sign: float
 ) -> SpectralDifference:
     """Compare the takes of a folder with their nearest neighbours in the other folder.
 

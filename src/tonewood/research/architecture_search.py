@@ -135,13 +135,7 @@ def evaluate_sizes(
         fits: list[TrainedScorer] = []
         for index, trial in enumerate(trials, start=1):
             for event in train_scorer(
-                trial.train,
-                trial.held_out,
-                settings,
-                spectrum,
-                training,
-                seed=trial.seed,
-                device=device,
+                trial.train, trial.held_out, settings, spectrum, training, seed=trial.seed, device=device
             ):
                 if isinstance(event, ValidationCheck):
                     yield SizeProgress(size, number, len(sizes), index, len(trials), event)

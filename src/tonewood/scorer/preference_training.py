@@ -196,11 +196,7 @@ def _training_loss(
 
 
 def _draw_pair_crops(
-    scorer: Scorer,
-    data: ListenerData,
-    batch: int,
-    training: TrainingSettings,
-    generator: torch.Generator,
+    scorer: Scorer, data: ListenerData, batch: int, training: TrainingSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw crops [batch, row, frame] of both sides of pairs; within a group, of the same moment.
 

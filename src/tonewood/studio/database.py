@@ -19,13 +19,7 @@ from numpy.typing import NDArray
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import OutputError, TonewoodError, failure_reason, printable
 from tonewood.setting_types import Settings
-from tonewood.utils.files import (
-    HAS_FILE_LOCKS,
-    lock_shared,
-    make_private,
-    remove_stale_temporaries,
-    try_lock,
-)
+from tonewood.utils.files import HAS_FILE_LOCKS, lock_shared, make_private, remove_stale_temporaries, try_lock
 
 SAMPLES_FILE = "input.f32"
 """Decoded samples of a session: float32, little-endian, channels interleaved."""

@@ -139,9 +139,7 @@ async def download_equalizer(name: str, kind: str, studio: StudioDependency) -> 
 
 @download_routes.get("/sessions/{name}/take/audio", **_file_route("audio/*", _OCTET_STREAM))
 async def download_audio(
-    name: str,
-    studio: StudioDependency,
-    format: Annotated[str, Query(pattern=r"^\.?[a-z0-9]{1,5}$")] = "",
+    name: str, studio: StudioDependency, format: Annotated[str, Query(pattern=r"^\.?[a-z0-9]{1,5}$")] = ""
 ) -> FileResponse:
     """Return the output, by default in the recording's own format."""
     session, state, render = await _wait_for_render(studio, name)

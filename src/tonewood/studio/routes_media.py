@@ -16,13 +16,7 @@ from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError
 from tonewood.mask.mask import Mask
 from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
-from tonewood.studio.database import (
-    SAMPLES_FILE,
-    EditState,
-    NotFoundError,
-    StudioSession,
-    memory_map_samples,
-)
+from tonewood.studio.database import SAMPLES_FILE, EditState, NotFoundError, StudioSession, memory_map_samples
 from tonewood.studio.routes_sessions import StudioDependency, responds_with
 from tonewood.studio.session_audio import (
     AmountLevels,

@@ -150,9 +150,7 @@ def list_sessions(studio: StudioDependency) -> list[dict[str, Any]]:
     openapi_extra={"requestBody": {"required": True, "content": _BINARY_BODY}},
 )
 async def upload_recording(
-    request: Request,
-    studio: StudioDependency,
-    name: Annotated[str, Query(max_length=1_000)] = "recording",
+    request: Request, studio: StudioDependency, name: Annotated[str, Query(max_length=1_000)] = "recording"
 ) -> dict[str, Any]:
     """Create a session from a recording or a session file, the body of the request."""
     # The decoded samples usually take more space than the file; twice its size is a first check.

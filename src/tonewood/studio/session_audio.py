@@ -126,12 +126,7 @@ def open_full_render(session: StudioSession, key: str) -> NDArray[np.float32]:
 
 
 def read_playback_samples(
-    session: StudioSession,
-    state: EditState,
-    model: Model,
-    which: PlaybackSource,
-    start: int,
-    stop: int,
+    session: StudioSession, state: EditState, model: Model, which: PlaybackSource, start: int, stop: int
 ) -> NDArray[np.float32]:
     """Return samples [start, stop) of the input or the output, as (channels, samples).
 

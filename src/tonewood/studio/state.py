@@ -130,11 +130,7 @@ class StudioState:
         return self.models.get(self._model_name_for_edit(session, state))
 
     def session_and_state(
-        self,
-        name: str,
-        number: int | None = None,
-        amount: float | None = None,
-        found: int | None = None,
+        self, name: str, number: int | None = None, amount: float | None = None, found: int | None = None
     ) -> tuple[StudioSession, EditState]:
         """Return a session and one of its edits, with another amount or another mask if one is given."""
         session, state = self.database.get_session(name), self.database.get_state(name, number)

@@ -27,11 +27,7 @@ def require_server_extra(feature: str, extra: str, *more_modules: str) -> None:
 
 
 def run_server(
-    app: "ASGIApp",
-    *,
-    host: str,
-    port: int,
-    on_ready: Callable[[int], None] = lambda port: None,
+    app: "ASGIApp", *, host: str, port: int, on_ready: Callable[[int], None] = lambda port: None
 ) -> None:
     """Serve an application until it is interrupted.
 
