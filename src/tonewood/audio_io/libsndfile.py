@@ -65,23 +65,12 @@ MAX_32_BIT_SIZE = 2**32 - 2**16
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """Container and encoding of an audio file, in libsndfile's names.
+    """Container and encoding of an audio file, in libsndfile's names."""
 
-    Parameters
-    ----------
-    container : str
-        ``WAV``, ``FLAC``, ``OGG``, ``MP3``, ``AIFF`` …
-    subtype : str
-        ``PCM_16``, ``FLOAT``, ``VORBIS`` …
-    endian : str
-        ``FILE`` for the container's usual byte order, else ``LITTLE`` or ``BIG``.
-    extension : str
-        Valid bits, channel mask and encoding of a WAVEFORMATEXTENSIBLE, as hexadecimal digits.
-    """
-
-    container: str
-    subtype: str
-    endian: str = "FILE"
+    container: str  # ``WAV``, ``FLAC``, ``OGG``, ``MP3``, ``AIFF`` …
+    subtype: str  # ``PCM_16``, ``FLOAT``, ``VORBIS`` …
+    endian: str = "FILE"  # ``FILE`` for the container's usual byte order, else ``LITTLE`` or ``BIG``
+    # Valid bits, channel mask and encoding of a WAVEFORMATEXTENSIBLE, as hexadecimal digits
     extension: str = ""
 
     @property

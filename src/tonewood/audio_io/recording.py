@@ -22,26 +22,14 @@ from tonewood.utils.files import open_regular
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Header of a recording.
+    """Header of a recording."""
 
-    Parameters
-    ----------
-    rate : int
-        Samples per second.
-    frames : int or None
-        Declared samples per channel; None if the header declares none.
-    tracks : int
-        Audio tracks; all other fields describe the first.
-    warning : str or None
-        What is wrong with the header, if the file can be read.
-    """
-
-    rate: int
+    rate: int  # samples per second
     channels: int
-    frames: int | None
+    frames: int | None  # declared samples per channel; None if the header declares none
     format: AudioFormat
-    tracks: int = 1
-    warning: str | None = None
+    tracks: int = 1  # audio tracks; all other fields describe the first
+    warning: str | None = None  # what is wrong with the header, if the file can be read
 
     @property
     def duration(self) -> float | None:
@@ -51,22 +39,13 @@ class AudioInfo:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Recording in memory.
+    """Recording in memory."""
 
-    Parameters
-    ----------
-    samples : ndarray of float32, (channels, samples)
-        Full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit integers and
-        64-bit floats are rounded to the 24 significant bits of a float32.
-    rate : int
-        Samples per second.
-    format : AudioFormat
-        Format of the file at `path`.
-    """
-
+    # (channels, samples); full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit
+    # integers and 64-bit floats are rounded to the 24 significant bits of a float32.
     samples: Samples
-    rate: int
-    format: AudioFormat
+    rate: int  # samples per second
+    format: AudioFormat  # format of the file at `path`
     path: Path
 
     @property

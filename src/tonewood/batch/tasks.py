@@ -372,21 +372,13 @@ PlannedAction = Literal["enhance", "already", "fail"]
 
 
 class PlannedFile(NamedTuple):
-    """Plan for one recording.
-
-    Attributes
-    ----------
-    seconds : float or None
-        Duration that the header declares, of a recording that would be enhanced.
-    reason : str or None
-        Why it would fail, as far as its header and its output show.
-    """
+    """Plan for one recording."""
 
     input: Location
     output: Location | None
     action: PlannedAction
-    seconds: float | None = None
-    reason: str | None = None
+    seconds: float | None = None  # duration that the header declares, of a recording that would be enhanced
+    reason: str | None = None  # why it would fail, as far as its header and its output show
 
 
 def plan_files(

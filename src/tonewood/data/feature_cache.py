@@ -51,22 +51,14 @@ _MAX_CACHE_BYTES = 20 * 2**30
 
 
 class CachedFeatures(NamedTuple):
-    """Features of one recording, in memory or mapped into it.
+    """Features of one recording, in memory or mapped into it."""
 
-    Parameters
-    ----------
-    digest : str
-        SHA-256 of the samples before normalization.
-    spectra : array [window, row]
-        Long-term spectra; see `long_term_spectra`.
-    """
-
-    digest: str
+    digest: str  # SHA-256 of the samples before normalization
     seconds: float
     format: AudioFormat
     features: CompactFeatures
     traces: RecordingQuality
-    spectra: NDArray[Any]
+    spectra: NDArray[Any]  # [window, row]: long-term spectra; see `long_term_spectra`
 
 
 class ExtractedFeatures(NamedTuple):

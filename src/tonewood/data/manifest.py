@@ -43,23 +43,14 @@ _COLUMNS = ("path", "label", "session", "start", "end")
 
 
 class ManifestEntry(NamedTuple):
-    """Recording, or an excerpt of one.
-
-    Parameters
-    ----------
-    session : str or None
-        Recordings of one session are on the same side of a split.
-    start, end : float or None
-        Seconds; None for the start or end of the recording.
-    line : int
-        Line of the manifest, for messages.
-    """
+    """Recording, or an excerpt of one."""
 
     path: Path
-    session: str | None
+    session: str | None  # recordings of one session are on the same side of a split
+    # Seconds; None for the start or end of the recording
     start: float | None
     end: float | None
-    line: int
+    line: int  # line of the manifest, for messages
 
 
 class ManifestRow(NamedTuple):

@@ -22,20 +22,11 @@ class TableRow(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Table with a header.
+    """Table with a header."""
 
-    Parameters
-    ----------
-    columns : list of str
-        Header in lower case.
-    separator : str
-        With another than a comma, numbers may have a decimal comma.
-    rows : iterator of TableRow
-        Rows that are not empty. It raises csv.Error at a row that is not CSV.
-    """
-
-    columns: list[str]
-    separator: str
+    columns: list[str]  # header in lower case
+    separator: str  # with another than a comma, numbers may have a decimal comma
+    # Rows that are not empty. It raises csv.Error at a row that is not CSV.
     rows: Iterator[TableRow]
 
     def dictionaries(self, names: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:

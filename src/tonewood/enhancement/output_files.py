@@ -71,23 +71,13 @@ class FileStarted(NamedTuple):
 
 @dataclass(frozen=True)
 class OutputKind:
-    """Names of a command's outputs, and the test for earlier outputs among its inputs.
+    """Names of a command's outputs, and the test for earlier outputs among its inputs."""
 
-    Parameters
-    ----------
-    suffixes : collection of str
-        An output that ends in one of these is a file, not a folder.
-    suffix_rule : str
-        Rest of the message about an output with the suffix of another kind of file.
-    name : callable
-        Returns the output's path below the output folder for an input's path below its folder.
-    is_earlier_output : callable
-        Returns whether a file is an output of an earlier run into a folder.
-    """
-
-    suffixes: Collection[str]
-    suffix_rule: str
+    suffixes: Collection[str]  # an output that ends in one of these is a file, not a folder
+    suffix_rule: str  # rest of the message about an output with the suffix of another kind of file
+    # Returns the output's path below the output folder for an input's path below its folder
     name: Callable[[Path], Path]
+    # Returns whether a file is an output of an earlier run into a folder
     is_earlier_output: Callable[[Path, Location], bool]
 
     def is_file(self, out: Location) -> bool:

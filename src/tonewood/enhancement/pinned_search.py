@@ -116,21 +116,11 @@ def _search_component(
 
 
 class _Pins(NamedTuple):
-    """Pinned notes on the grid of a search, each [row, frame].
+    """Pinned notes on the grid of a search, each [row, frame]."""
 
-    Attributes
-    ----------
-    coverage : array
-        0 outside of the notes, 1 inside.
-    notes_db : array
-        Mask of the notes that are not muted.
-    mask_db : array
-        Found mask and notes together: what stays under the pins.
-    """
-
-    coverage: Levels
-    notes_db: Levels
-    mask_db: Levels
+    coverage: Levels  # 0 outside of the notes, 1 inside
+    notes_db: Levels  # mask of the notes that are not muted
+    mask_db: Levels  # found mask and notes together: what stays under the pins
 
     def read(self, start: int, stop: int) -> "_Pins":
         """Return the frames [start, stop)."""

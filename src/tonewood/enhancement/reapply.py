@@ -45,23 +45,12 @@ _ADAPTIVE_PRIORS = ("auto", "neighbours", "network", "predicted")
 
 @dataclass(frozen=True)
 class MaskTransfer:
-    """A recipe's mask, to be applied to other recordings.
+    """A recipe's mask, to be applied to other recordings."""
 
-    Parameters
-    ----------
-    input : InputRecord
-        Recording that the mask was found for.
-    mask : Mask
-    record : TransferRecord
-        Goes into the recipes of the outputs.
-    model_digest : str
-        Of the model that found the mask.
-    """
-
-    input: InputRecord
+    input: InputRecord  # recording that the mask was found for
     mask: Mask
-    record: TransferRecord
-    model_digest: str
+    record: TransferRecord  # goes into the recipes of the outputs
+    model_digest: str  # of the model that found the mask
 
 
 def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]:

@@ -58,19 +58,11 @@ class ExplainOptions(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ExplainedFile:
-    """Explanation of one file.
-
-    Attributes
-    ----------
-    output : Path
-        Page or picture.
-    sounds : tuple of Path
-        Audio of the evidence and of the rest; empty unless requested and available.
-    """
+    """Explanation of one file."""
 
     input: Location
-    output: Path
-    sounds: tuple[Path, ...]
+    output: Path  # page or picture
+    sounds: tuple[Path, ...]  # audio of the evidence and of the rest; empty unless requested and available
     explanation: Explanation
     parts: tuple[PartWeight, ...]
     seconds: float

@@ -70,38 +70,22 @@ class ExplanationFigures(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Explanation of a recording's score.
+    """Explanation of a recording's score."""
 
-    Attributes
-    ----------
-    side : {"reference", "source"}
-        Explained class; positive evidence speaks for it.
-    evidence : float array [row, frame]
-        Saliency in logits, with the base spread evenly over it. Averaged where windows overlap, NaN
-        in windows that are too quiet to be scored.
-    logit, map_mean, base : float
-        Means over the scored windows; logit = map_mean + base, up to the residual.
-    residual : float
-        Largest part of a window's logit that its map does not explain.
-    score : float
-        Score as in `tonewood score`: 0 sounds like the reference.
-    octaves : array [octave]
-        Contribution of the average level in each octave to the logit.
-    parts : NoteSegments or None
-        None unless requested.
-    """
-
-    side: TargetClass
+    side: TargetClass  # explained class; positive evidence speaks for it
     method: SaliencyMethod
+    # [row, frame]: saliency in logits, with the base spread evenly over it. Averaged where windows overlap,
+    # NaN in windows that are too quiet to be scored.
     evidence: FloatArray
+    # Means over the scored windows; logit = map_mean + base, up to the residual
     logit: float
     map_mean: float
     base: float
-    residual: float
-    score: float
+    residual: float  # largest part of a window's logit that its map does not explain
+    score: float  # score as in `tonewood score`: 0 sounds like the reference
     windows: int
-    octaves: FloatArray
-    parts: NoteSegments | None
+    octaves: FloatArray  # [octave]: contribution of the average level in each octave to the logit
+    parts: NoteSegments | None  # None unless requested
     faithfulness: Faithfulness
 
     @property

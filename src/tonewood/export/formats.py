@@ -27,19 +27,11 @@ _JSFX_TEMPLATE = Path(__file__).with_name("automation.jsfx")
 
 
 class GainTable(NamedTuple):
-    """Gains over bands and time.
+    """Gains over bands and time."""
 
-    Attributes
-    ----------
-    hz : array [band]
-        Nominal centre frequencies.
-    seconds : array [time]
-    gain_db : array [band, time]
-    """
-
-    hz: FloatArray
-    seconds: FloatArray
-    gain_db: FloatArray
+    hz: FloatArray  # [band]: nominal centre frequencies
+    seconds: FloatArray  # [time]
+    gain_db: FloatArray  # [band, time]
 
     def thin(self) -> "GainTable":
         """Remove rows that linear interpolation restores within 0.05 dB."""

@@ -123,35 +123,19 @@ def check_test_folder(out: Path, overwrite: bool) -> None:
 
 @dataclass(frozen=True)
 class ListeningTestPlan:
-    """Options of a listening test.
-
-    Parameters
-    ----------
-    seconds : float
-        Duration of each excerpt.
-    excerpts : int
-        Number for each piece; every second one is chosen at random, as a control.
-    per_listener : int or None
-        Trials of each listener; all if None.
-    repeats : int or None
-        Trials that are repeated; one in eight if None.
-    training : int
-        Trials for practice.
-    reference : str or None
-        Condition that the others are rated against (MUSHRA).
-    """
+    """Options of a listening test."""
 
     kind: TestKind = "pairs"
     title: str = "Listening test"
     question: str | None = None
-    seconds: float = 8.0
-    excerpts: int = 2
-    per_listener: int | None = None
-    repeats: int | None = None
-    training: int = 1
+    seconds: float = 8.0  # duration of each excerpt
+    excerpts: int = 2  # number for each piece; every second one is chosen at random, as a control
+    per_listener: int | None = None  # trials of each listener; all if None
+    repeats: int | None = None  # trials that are repeated; one in eight if None
+    training: int = 1  # trials for practice
     choice: TrialSelection = "random"
     checked: bool = True
-    reference: str | None = None
+    reference: str | None = None  # condition that the others are rated against (MUSHRA)
     seed: int = 0
 
     def validate(self) -> None:

@@ -282,22 +282,15 @@ class TrialResponse(NamedTuple):
 
 
 class Participant(NamedTuple):
-    """A listener with the results of the checks and all responses.
-
-    Parameters
-    ----------
-    headphones : bool or None
-        True if the headphone check was passed; None if it is not finished, or not part of the test.
-    hearing : float or None
-        Share of correct answers in the hearing check.
-    """
+    """A listener with the results of the checks and all responses."""
 
     listener: Listener
     name: str
     code: str
     finished: bool
+    # True if the headphone check was passed; None if it is not finished, or not part of the test
     headphones: bool | None
-    hearing: float | None
+    hearing: float | None  # share of correct answers in the hearing check
     responses: tuple[TrialResponse, ...]
 
     @property

@@ -45,19 +45,11 @@ _MAX_PULSES, _PULSE_PERIOD_SECONDS = 6, 0.6
 
 @dataclass(frozen=True, eq=False)
 class ComparedPiece:
-    """A recording under each condition.
-
-    Parameters
-    ----------
-    paths : dict of Path
-        By condition.
-    recipes : tuple of Path
-        Recipes of the enhanced conditions; empty for plain condition folders.
-    """
+    """A recording under each condition."""
 
     name: str
-    paths: dict[str, Path]
-    recipes: tuple[Path, ...] = ()
+    paths: dict[str, Path]  # by condition
+    recipes: tuple[Path, ...] = ()  # recipes of the enhanced conditions; empty for plain condition folders
 
     def read_conditions(self, rate: int) -> dict[str, Samples]:
         """Return samples (channels, samples) by condition, cut to the shortest.

@@ -22,25 +22,13 @@ class Mask:
     """Gains in dB on a grid of rows and frames, added to the log magnitude.
 
     Gains are read when they are used, so a mask may live in memory, on disk or in a function.
-
-    Parameters
-    ----------
-    gains : float32 array (row, frame), or TimeSeries
-    hz : float64 array (row,)
-        Centre frequencies, rising.
-    hop_seconds : float
-        Time from frame to frame.
-    top_hz : float
-        Upper end of the top row; above it gains fade to 0 dB over an octave.
-    start_s : float
-        Time of the first frame.
     """
 
-    gains: TimeSeries
-    hz: FloatArray
-    hop_seconds: float
-    top_hz: float
-    start_s: float
+    gains: TimeSeries  # [row, frame]
+    hz: FloatArray  # [row]: centre frequencies, rising
+    hop_seconds: float  # time from frame to frame
+    top_hz: float  # upper end of the top row; above it gains fade to 0 dB over an octave
+    start_s: float  # time of the first frame
 
     def __init__(
         self,

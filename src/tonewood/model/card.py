@@ -29,26 +29,17 @@ _VERDICT_ORDER: tuple[AuditVerdict, ...] = ("fine", "untested", "beware", "confo
 
 
 class AuditFinding(Settings):
-    """Result of one test of an audit.
-
-    Parameters
-    ----------
-    accuracy : Accuracy or None
-        None if untested.
-    p_value : float or None
-        Probability that chance separates the folders this well in any of the tests.
-    reference, source : tuple of float or None
-        Median of each feature in its own unit; None if unknown.
-    heard : bool
-        True if the difference is audible to the scorer; if not, the finding is only a warning.
-    """
+    """Result of one test of an audit."""
 
     name: str
     verdict: AuditVerdict
-    accuracy: Accuracy | None = None
+    accuracy: Accuracy | None = None  # None if untested
+    # Probability that chance separates the folders this well in any of the tests
     p_value: float | None = None
+    # Median of each feature in its own unit; None if unknown
     reference: tuple[float | None, ...] = ()
     source: tuple[float | None, ...] = ()
+    # True if the difference is audible to the scorer; if not, the finding is only a warning
     heard: bool = True
 
 
@@ -62,21 +53,13 @@ class SessionAccuracy(Settings):
 
 
 class ConfoundAudit(Settings):
-    """Result of a confound audit of two folders.
+    """Result of a confound audit of two folders."""
 
-    Parameters
-    ----------
-    recordings : (int, int)
-        Number of recordings of reference and source.
-    spectrum : Accuracy or None
-        Of a linear classifier on the long-term spectrum without its level; None for too few recordings.
-    sessions : tuple of SessionAccuracy
-        One session is left out at a time; empty if a side has only one.
-    """
-
-    recordings: tuple[int, int]
+    recordings: tuple[int, int]  # number of recordings of reference and source
     findings: tuple[AuditFinding, ...]
+    # Of a linear classifier on the long-term spectrum without its level; None for too few recordings
     spectrum: Accuracy | None = None
+    # One session is left out at a time; empty if a side has only one
     sessions: tuple[SessionAccuracy, ...] = ()
 
     @property
@@ -170,25 +153,18 @@ def accuracy_warnings(card: "ModelCard") -> list[str]:
 
 
 class ListenerCard(Settings):
-    """Answers of listeners, and how well the scorer agrees with held-out ones.
-
-    Parameters
-    ----------
-    learnt_from, held_out : int
-        Answers on either side of the split; an answer about recordings of both sides counts on neither.
-    independent : int
-        Sample size of the interval: held-out pairs of recordings, each counted once, or rated recordings.
-    agreement : float
-        Share of the held-out answers, or of pairs of ratings, that the scorer ranks in the same order.
-    """
+    """Answers of listeners, and how well the scorer agrees with held-out ones."""
 
     comparisons: int
     ratings: int
     recordings: int
     groups: int
+    # Answers on either side of the split; an answer about recordings of both sides counts on neither
     learnt_from: int
     held_out: int
+    # Sample size of the interval: held-out pairs of recordings, each counted once, or rated recordings
     independent: int
+    # Share of the held-out answers, or of pairs of ratings, that the scorer ranks in the same order
     agreement: float
     agreement_interval: tuple[float, float]
 
@@ -202,47 +178,29 @@ class FolderCard(Settings):
 
 
 class PriorCard(Settings):
-    """Blend of priors that the training selected.
+    """Blend of priors that the training selected."""
 
-    Parameters
-    ----------
-    weights : tuple of float
-        Shares of static mask, neighbours, forward and backward network, and of the mask's level.
-    beliefs : tuple of (float, float)
-        Shrinkage factors per recording and per frame, of the neighbours' and of the networks' masks.
-    cycle_db : tuple of (weights, float)
-        Cycle distance of every candidate, dB.
-    energy_db : tuple of float
-        Energy distance of every candidate's output from the reference, dB; empty in earlier models.
-    guide_gains : tuple of (float, float)
-        Reduction of the cycle distance for every guide weight that was tried, dB.
-    """
-
+    # Shares of static mask, neighbours, forward and backward network, and of the mask's level
     weights: tuple[float, float, float, float, float]
+    # Shrinkage factors per recording and per frame, of the neighbours' and of the networks' masks
     beliefs: tuple[tuple[float, float], tuple[float, float]]
+    # Cycle distance of every candidate, dB
     cycle_db: tuple[tuple[tuple[float, float, float, float, float], float], ...]
+    # Energy distance of every candidate's output from the reference, dB; empty in earlier models
     energy_db: tuple[float, ...] = ()
     guide_weight: float
+    # Reduction of the cycle distance for every guide weight that was tried, dB
     guide_gains: tuple[tuple[float, float], ...]
 
 
 class PredictorCard(Settings):
-    """Performance of a predictor on held-out takes, in dB rms.
-
-    Parameters
-    ----------
-    missed_db : float
-        Difference between its masks and those of the search.
-    spread_db : float
-        Difference between the masks of the search and the static mask.
-    cycle_db : (float, float, float)
-        Cycle distance of the unchanged source, of the prior and of the predictor.
-    """
+    """Performance of a predictor on held-out takes, in dB rms."""
 
     parameters: int
     takes: int
-    missed_db: float
-    spread_db: float
+    missed_db: float  # difference between its masks and those of the search
+    spread_db: float  # difference between the masks of the search and the static mask
+    # Cycle distance of the unchanged source, of the prior and of the predictor
     cycle_db: tuple[float, float, float]
 
 

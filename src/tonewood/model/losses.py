@@ -35,20 +35,11 @@ _MAX_PHASES = 1_000  # limits the rate's error to 1e-6
 
 
 class PolyphaseFilter(NamedTuple):
-    """Filters for a conversion between two sample rates.
+    """Filters for a conversion between two sample rates."""
 
-    Parameters
-    ----------
-    kernel : Tensor [phase, 1, tap], float64
-    stride : int
-        Input samples per output sample of each phase.
-    reach : int
-        Input samples that a filter needs before its first.
-    """
-
-    kernel: Tensor
-    stride: int
-    reach: int
+    kernel: Tensor  # [phase, 1, tap], float64
+    stride: int  # input samples per output sample of each phase
+    reach: int  # input samples that a filter needs before its first
 
 
 def design_polyphase(from_rate: int, to_rate: int) -> PolyphaseFilter:
@@ -240,17 +231,10 @@ _SMOOTHING = 0.5  # of the limit of usual distances, as a share of it
 
 
 class LossTerms(NamedTuple):
-    """Terms of a loss [batch]; each is near 0 for reference takes and about 1 for source takes.
+    """Terms of a loss [batch]; each is near 0 for reference takes and about 1 for source takes."""
 
-    Parameters
-    ----------
-    score : Tensor
-        Of the scorer, from 0 to 1.
-    windows : Tensor
-        Squared distance of mean and standard deviation over frames from those of the reference windows.
-    """
-
-    score: Tensor
+    score: Tensor  # of the scorer, from 0 to 1
+    # Squared distance of mean and standard deviation over frames from those of the reference windows
     windows: Tensor
 
     @property

@@ -53,18 +53,10 @@ class TensorRecord(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """Content of a model file, with its checksum verified.
+    """Content of a model file, with its checksum verified."""
 
-    Parameters
-    ----------
-    name : str
-        Stem of the file's name.
-    content : bytes
-        The whole file.
-    """
-
-    name: str
-    content: bytes
+    name: str  # stem of the file's name
+    content: bytes  # the whole file
     settings: ModelSettings
     card: ModelCard
     tensors: Mapping[str, TensorRecord]

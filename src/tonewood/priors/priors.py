@@ -33,18 +33,10 @@ from tonewood.utils.layers import tensors_below
 
 
 class ShrinkageFactors(NamedTuple):
-    """Factors in [0, 1] that scale the adaptive part of a mask.
+    """Factors in [0, 1] that scale the adaptive part of a mask."""
 
-    Parameters
-    ----------
-    per_recording : float
-        Scales the deviation of a recording's mean mask from the static mask.
-    per_frame : float
-        Scales the deviation of each frame from the recording's mean mask.
-    """
-
-    per_recording: float = 1.0
-    per_frame: float = 1.0
+    per_recording: float = 1.0  # scales the deviation of a recording's mean mask from the static mask
+    per_frame: float = 1.0  # scales the deviation of each frame from the recording's mean mask
 
     def apply(self, mask_db: Levels, static_db: Levels, mean_db: Levels) -> Levels:
         """Return the shrunk mask [row, frame] in dB.
@@ -72,18 +64,10 @@ class ShrinkageFactors(NamedTuple):
 
 
 class Variance(NamedTuple):
-    """Variance of masks in dB², split as `ShrinkageFactors` are.
+    """Variance of masks in dB², split as `ShrinkageFactors` are."""
 
-    Parameters
-    ----------
-    per_recording : float
-        Of the recordings' mean masks, overall level removed.
-    per_frame : float
-        Of the frames around their recording's mean mask.
-    """
-
-    per_recording: float
-    per_frame: float
+    per_recording: float  # of the recordings' mean masks, overall level removed
+    per_frame: float  # of the frames around their recording's mean mask
 
     @classmethod
     def from_masks(cls, masks: Sequence[Levels], takes: Sequence[PriorFeatures]) -> Self:
@@ -146,29 +130,19 @@ _WEIGHTS_OF_KIND = {
 
 @dataclass(frozen=True)
 class Priors:
-    """All priors of a model.
-
-    Parameters
-    ----------
-    static_db : array [row]
-        Fitted to all takes, including those held out from the other priors.
-    networks : tuple of MaskNetwork
-        Forward, backward.
-    weights : BlendWeights
-        The blend selected by the cycle: prior `auto`.
-    source_need : float or None
-        Median `MaskProjection.ratio` of source takes, which need the whole blend. None in models of
-        earlier versions, whose networks do not say what a recording still needs.
-    """
+    """All priors of a model."""
 
     reference: FolderStatistics
     source: FolderStatistics
+    # [row]: fitted to all takes, including those held out from the other priors
     static_db: NDArray[np.float32]
-    networks: tuple[MaskNetwork, MaskNetwork]
+    networks: tuple[MaskNetwork, MaskNetwork]  # forward, backward
     shrinkage: ShrinkageTable
-    weights: BlendWeights
+    weights: BlendWeights  # the blend selected by the cycle: prior `auto`
     settings: PriorsSettings
     hop_ms: float
+    # Median `MaskProjection.ratio` of source takes, which need the whole blend. None in models of earlier
+    # versions, whose networks do not say what a recording still needs.
     source_need: float | None = None
 
     def mask(self, features: Features, kind: PriorKind) -> Levels:

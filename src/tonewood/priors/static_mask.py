@@ -30,17 +30,11 @@ _HALVINGS = 20  # random halves of both folders
 
 
 class StaticMethod(NamedTuple):
-    """Estimate of the static mask.
+    """Estimate of the static mask."""
 
-    Parameters
-    ----------
-    matched : bool
-        True for the difference of matched frames, False for the plain difference of mean spectra.
-    penalty : float
-        Factor of the variance by which matched differences are shrunk; 0 leaves them as they are.
-    """
-
+    # True for the difference of matched frames, False for the plain difference of mean spectra
     matched: bool = True
+    # Factor of the variance by which matched differences are shrunk; 0 leaves them as they are
     penalty: float = 1.0
 
 
@@ -51,24 +45,13 @@ STATIC_METHODS = (
 
 
 class SpectralDifference(NamedTuple):
-    """Difference of a folder's takes from matched frames of the other folder.
+    """Difference of a folder's takes from matched frames of the other folder."""
 
-    Parameters
-    ----------
-    rows_db : array [take, row]
-        Reference minus source.
-    half_difference_db : array [take, row]
-        The same for the first half of each take, minus that for its second half.
-    spectrum_db : array [take, row]
-        Mean spectrum of each take.
-    frames : array [take]
-        Number of audible frames: the weight of each take.
-    """
-
-    rows_db: Levels
+    rows_db: Levels  # [take, row]: reference minus source
+    # [take, row]: the same for the first half of each take, minus that for its second half
     half_difference_db: Levels
-    spectrum_db: Levels
-    frames: NDArray[np.float32]
+    spectrum_db: Levels  # [take, row]: mean spectrum of each take
+    frames: NDArray[np.float32]  # [take]: number of audible frames, the weight of each take
 
     @property
     def mean(self) -> NDArray[np.float32]:

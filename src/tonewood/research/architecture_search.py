@@ -60,21 +60,14 @@ class TrialMean(NamedTuple):
 
 @dataclass(frozen=True)
 class SizeResult:
-    """Results of one size on held-out takes.
-
-    Parameters
-    ----------
-    accuracies, losses : tuple of float
-        Balanced accuracy, and squared error with both sides weighted equally, of each trial.
-    windows : int
-        Number of held-out windows in all trials.
-    """
+    """Results of one size on held-out takes."""
 
     size: ScorerSize
     parameters: int
+    # Balanced accuracy, and squared error with both sides weighted equally, of each trial
     accuracies: tuple[float, ...]
     losses: tuple[float, ...]
-    windows: int
+    windows: int  # number of held-out windows in all trials
     seconds: float
 
     @property

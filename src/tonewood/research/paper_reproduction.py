@@ -102,19 +102,12 @@ class ReproductionPlan(NamedTuple):
 
 
 class MethodMeans(Settings):
-    """Means of a method over the test pairs.
-
-    Attributes
-    ----------
-    closed : float
-        Share of the mel log-spectral distance to the paired recording that the method closes.
-    scorer, judge, paper_scorer : float
-        Scores of the outputs by both networks of Tonewood's model, and by the paper's scorer; 0 sounds like
-        the reference. The judge is None if the model has none.
-    """
+    """Means of a method over the test pairs."""
 
     method: str
-    closed: float
+    closed: float  # share of the mel log-spectral distance to the paired recording that the method closes
+    # Scores of the outputs by both networks of Tonewood's model, and by the paper's scorer; 0 sounds like the
+    # reference. The judge is None if the model has none.
     scorer: float
     judge: float | None
     paper_scorer: float

@@ -36,30 +36,16 @@ _LOGIT_PENALTY = 0.01  # pairs do not fix the mean logit; this keeps it near 0
 
 @dataclass(frozen=True)
 class ListenerData:
-    """Recordings that listeners compared or rated.
+    """Recordings that listeners compared or rated."""
 
-    Parameters
-    ----------
-    rows : sequence of array [row, frame]
-    groups : sequence of str
-        Recordings of one group are versions of one moment, or of one piece.
-    better, worse : Tensor [pair] of int
-        Indices of recordings.
-    rated : Tensor [rating] of int
-        Indices of recordings.
-    target : Tensor [rating]
-        Target scores in [0, 1]: 0 for the best opinion.
-    in_better_half : Tensor [recording] of bool
-        By all answers together.
-    """
-
-    rows: Sequence[Levels]
-    groups: Sequence[str]
+    rows: Sequence[Levels]  # [row, frame]
+    groups: Sequence[str]  # recordings of one group are versions of one moment, or of one piece
+    # [pair]: indices of recordings
     better: Tensor
     worse: Tensor
-    rated: Tensor
-    target: Tensor
-    in_better_half: Tensor
+    rated: Tensor  # [rating]: indices of recordings
+    target: Tensor  # [rating]: target scores in [0, 1], 0 for the best opinion
+    in_better_half: Tensor  # [recording]: by all answers together
 
     def select_groups(self, groups: set[str]) -> "ListenerData":
         """Return the data of some groups only."""

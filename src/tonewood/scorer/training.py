@@ -35,22 +35,13 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LabelledTakes:
-    """Levels of both folders' takes, and ways between them.
+    """Levels of both folders' takes, and ways between them."""
 
-    Parameters
-    ----------
-    reference, source : sequence of array [row, frame]
-        Levels of the takes, dB.
-    take_weights : TakeWeights
-        Of the reference takes.
-    pairs : sequence of WayPair
-        Empty if only the labels are known.
-    """
-
+    # [row, frame]: levels of the takes, dB
     reference: Sequence[Levels]
     source: Sequence[Levels]
-    take_weights: TakeWeights = None
-    pairs: Sequence[WayPair] = ()
+    take_weights: TakeWeights = None  # of the reference takes
+    pairs: Sequence[WayPair] = ()  # empty if only the labels are known
 
 
 @dataclass(frozen=True)

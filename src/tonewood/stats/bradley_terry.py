@@ -268,24 +268,15 @@ def _threshold_information(x: FloatArray) -> FloatArray:
 
 
 class MixedLogit(NamedTuple):
-    """Share of answers by a model with random listeners.
-
-    Parameters
-    ----------
-    share, low, high : float
-        Share of the median listener, and its 95 % interval.
-    p : float
-        Of the hypothesis that the median listener's share is one half.
-    spread : float
-        Standard deviation between listeners, logits; 0 where chance explains their differences.
-    """
+    """Share of answers by a model with random listeners."""
 
     listeners: int
+    # Share of the median listener, and its 95 % interval
     share: float
     low: float
     high: float
-    p: float
-    spread: float
+    p: float  # of the hypothesis that the median listener's share is one half
+    spread: float  # standard deviation between listeners, logits; 0 where chance explains their differences
 
 
 def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit | None:

@@ -51,23 +51,14 @@ _BLOCK_FRAMES = 10  # analysis frames of 10 ms in a block of 0.1 s
 
 
 class PlaybackLevels(Settings):
-    """Gains in dB at which input, output and difference have the same loudness.
-
-    Parameters
-    ----------
-    output_db : float
-        Gain that matches the output's loudness to the input's; contained in the output's samples.
-    held : bool
-        True if the true-peak limit reduced that gain.
-    exact : bool
-        True if measured on the full rendering, False if estimated from band levels.
-    """
+    """Gains in dB at which input, output and difference have the same loudness."""
 
     input_db: float
     difference_db: float
+    # Gain that matches the output's loudness to the input's; contained in the output's samples
     output_db: float
-    held: bool
-    exact: bool
+    held: bool  # True if the true-peak limit reduced that gain
+    exact: bool  # True if measured on the full rendering, False if estimated from band levels
 
 
 class AmountLevels(Settings):
@@ -88,18 +79,10 @@ class FullRender(Settings):
 
 
 class LoudnessEstimate(NamedTuple):
-    """Band levels of a recording and the gains of an edit, both float32 [row, block].
+    """Band levels of a recording and the gains of an edit, both float32 [row, block]."""
 
-    Parameters
-    ----------
-    power : array
-        K-weighted mean power over blocks of 0.1 s.
-    gain_db : array
-        At full amount.
-    """
-
-    power: NDArray[np.float32]
-    gain_db: NDArray[np.float32]
+    power: NDArray[np.float32]  # K-weighted mean power over blocks of 0.1 s
+    gain_db: NDArray[np.float32]  # at full amount
 
 
 def edit_key(state: EditState) -> str:

@@ -205,30 +205,17 @@ def partial_mask(
 
 
 class PlaybackFilter(Settings):
-    """Grid of found masks, and the filter that renders them, in samples of the recording.
+    """Grid of found masks, and the filter that renders them, in samples of the recording."""
 
-    Parameters
-    ----------
-    found : int or None
-        Number of the mask; None before the first search, when all gains are 0 dB.
-    row_hz, fine_hz : tuple of float
-        Rows of the found mask, and those of a mask with notes or areas.
-    curve_hz, fine_curve_hz : tuple of float
-        The same, with a curve.
-    link : str
-        What has a mask of its own.
-    mean_db : tuple of tuple of float
-        Mean over time of each row of each component's mask, which a curve may replace.
-    edge_hz, edge_s : float
-        Longest ramps at the edges of notes and areas.
-    """
-
-    found: int | None
+    found: int | None  # number of the mask; None before the first search, when all gains are 0 dB
+    # Rows of the found mask, and those of a mask with notes or areas
     row_hz: tuple[float, ...]
     fine_hz: tuple[float, ...]
+    # The same, with a curve
     curve_hz: tuple[float, ...]
     fine_curve_hz: tuple[float, ...]
-    link: ChannelLink
+    link: ChannelLink  # what has a mask of its own
+    # Mean over time of each row of each component's mask, which a curve may replace
     mean_db: tuple[tuple[float, ...], ...]
     top_hz: float
     hop_s: float
@@ -236,6 +223,7 @@ class PlaybackFilter(Settings):
     chunk_frames: int
     step_db: float
     max_gain_db: float
+    # Longest ramps at the edges of notes and areas
     edge_hz: float
     edge_s: float
     window: int
