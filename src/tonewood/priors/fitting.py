@@ -1,7 +1,7 @@
 """Fit the priors to two folders without pairs, and select their blend.
 
 Held-out sessions choose how the static mask is estimated (see `static_mask`), and placebos how far the
-adaptive priors are trusted (see `shrinkage`). The best blend depends on the folders: it is selected per
+adaptive priors are trusted (see `ShrinkageFactors`). The best blend depends on the folders: it is selected per
 model (see `blend_selection`).
 """
 
