@@ -279,6 +279,8 @@ def test_info_prints_the_card(run: Run, model: Model, model_file: Path) -> None:
     # One column: every line's text starts at the same place.
     assert all(re.match(r"(?:[a-z]+ {2,}| {11})\S", line) for line in ran.out.splitlines())
     assert len({re.match(r"[a-z]* +", line)[0].__len__() for line in ran.out.splitlines()}) == 1  # type: ignore[index]
+    assert model.has_way_guide
+    assert "guide      whole-way guide for the paper's method (--method paper)\n" in ran.out
     (shown,) = run("info", model_file, "--json").objects
     assert shown["digest"] == model.digest
     assert shown["card"] == model.card.model_dump(mode="json")

@@ -225,13 +225,25 @@ def test_unwritable_report_is_refused_before_the_work(
     ran = run(*call, "-o", tmp_path / "file")
     assert (ran.code, "is a file; a report needs a folder" in ran.err) == (1, True)
     ran = run(*call, "-o", tmp_path / "file" / "below")
-    assert (ran.code, "cannot be created" in ran.err) == (1, True)
+    assert (ran.code, "cannot be written" in ran.err) == (1, True)
     models = ("-m", model_file, "--paper-model", model_file)
     ran = run(*call, "-o", tmp_path / "out", *models, "--set", "scorer.depth=2")
     assert (ran.code, "--set cannot be used with both --model and --paper-model" in ran.err) == (2, True)
     ran = run("reproduce", "--corpus", tmp_path / "none", "-o", tmp_path / "out")
     assert ran.code == 1
     assert run(*call, "-o", tmp_path / "out", "--device", "gpu").code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_failed_reports_leave_no_folder(run: Run, model_file: Path, tmp_path: Path) -> None:
+    """What fails after the check of the folder leaves nothing, in each command with a report."""
+    (tmp_path / "empty").mkdir()
+    for call in (
+        ("reproduce", "--corpus", tmp_path / "empty"),
+        ("evaluate", "--pairs", tmp_path / "empty", tmp_path / "empty", "-m", model_file),
+    ):
+        assert run(*call, "-o", tmp_path / "new" / "report").code == 1
+        assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("fault", ["missing", "longer"])

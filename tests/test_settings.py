@@ -1,4 +1,5 @@
 import json
+import pickle
 from types import UnionType
 from typing import Annotated, Union, get_args, get_origin, get_type_hints
 
@@ -190,6 +191,26 @@ def test_assignments_change_fields_by_dotted_name() -> None:
         seed=3,
     )
     assert before == EnhanceSettings()
+
+
+@pytest.mark.parametrize("method", ["search", "paper", "predicted"])
+def test_only_values_that_were_given_count_as_chosen(method: str) -> None:
+    defaults = default_enhance_settings(method)
+    assert not defaults.model_fields_set
+    assert not defaults.search.model_fields_set
+    changed = apply_assignments(
+        defaults.replace(search=dict(steps=defaults.search.steps)), ["search.guide=0", "seed=0"]
+    )
+    assert changed.model_fields_set == {"search", "seed"}
+    assert changed.search.model_fields_set == {"steps", "guide"}
+    assert not changed.prior.model_fields_set
+    assert pickle.loads(pickle.dumps(changed)).search.model_fields_set == {"steps", "guide"}
+
+
+def test_a_group_that_was_replaced_by_a_number_is_an_error() -> None:
+    with pytest.raises(CallError, match=r"^search"):
+        apply_assignments(EnhanceSettings(), ["search=5"])
+    assert apply_assignments(EnhanceSettings(), ["search=5", "search.steps=1"]).search.steps == 1
 
 
 def test_no_assignments_change_nothing() -> None:

@@ -8,7 +8,7 @@ checks the names and types of `settings.replace(search=dict(steps=0))`. A test c
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypedDict, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypedDict, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -40,12 +40,33 @@ class Settings(BaseModel):
         values = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: value.tree() if isinstance(value, Settings) else value for name, value in values}
 
-    def _replaced(self, changes: Mapping[str, Any]) -> Self:
+    def as_defaults(self) -> Self:
+        """Return a copy in which no value counts as chosen, for the defaults of a method.
+
+        `model_fields_set` names the values that were chosen, also those that equal their default.
+        """
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        for name, value in values.items():
+            if isinstance(value, Settings):
+                values[name] = value.as_defaults()
+        return cast("Self", type(self).model_construct(set(), **values))
+
+    def changed_by(self, changes: Mapping[str, Any]) -> Self:
         """Return a validated copy; a nested mapping changes a nested group.
 
-        The subclasses' typed `replace` methods call this, so that mypy checks names and types.
+        What is changed counts as chosen. The subclasses' typed `replace` methods call this, so that
+        mypy checks names and types.
+
+        Raises
+        ------
+        CallError
+            A name or value is wrong.
         """
-        return validated_settings(type(self), _merged(self.tree(), changes))
+        changed = validated_settings(type(self), _merged(self.tree(), changes))
+        return _with_chosen(changed, self, changes)
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def _merged(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,6 +77,18 @@ def _merged(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
         merged[name] = _merged(merged[name], value) if nested else value
     return merged
+
+
+def _with_chosen(changed: SettingsT, before: Settings, changes: Mapping[str, Any]) -> SettingsT:
+    """Return changed settings, of which those count as chosen that did before or were changed now."""
+    values = {name: getattr(changed, name) for name in type(changed).model_fields}
+    for name, value in values.items():
+        change = changes.get(name, {})
+        if isinstance(value, Settings) and isinstance(change, Mapping):
+            values[name] = _with_chosen(value, getattr(before, name), change)
+    return cast(
+        "SettingsT", type(changed).model_construct(before.model_fields_set | changes.keys(), **values)
+    )
 
 
 def setting_fields(group: type[Settings], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -77,9 +110,6 @@ def unknown_setting(group: type[Settings], name: str) -> str:
     ]
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     return f"there is no setting {name!r}: {hint}`tonewood settings` lists all of them"
-
-
-SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def validated_settings(group: type[SettingsT], tree: Mapping[str, Any]) -> SettingsT:
@@ -145,7 +175,7 @@ def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> Settin
     >>> apply_assignments(EnhanceSettings(), ["search.alpha=0.02"]).search.alpha
     0.02
     """
-    tree = settings.tree()
+    tree, changes = settings.tree(), dict[str, Any]()
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         name = name.strip()
@@ -157,11 +187,16 @@ def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> Settin
             branch = branch.get(group) if isinstance(branch, dict) else None
         if not isinstance(branch, dict) or last not in branch:
             raise CallError(unknown_setting(type(settings), name))
+        change = changes
+        for group in path:
+            if not isinstance(change.get(group), dict):
+                change[group] = {}
+            change = change[group]
         try:
-            branch[last] = json.loads(text)
+            change[last] = json.loads(text)
         except ValueError:
-            branch[last] = text
-    return validated_settings(type(settings), tree)
+            change[last] = text
+    return settings.changed_by(changes)
 
 
 class SettingInfo(NamedTuple):

@@ -119,7 +119,7 @@ class ScorerSettings(Settings):
 
     def replace(self, **changes: Unpack[changes_of.ScorerChanges]) -> Self:
         """Return a copy with some fields changed."""
-        return self._replaced(changes)
+        return self.changed_by(changes)
 
 
 class Normalization(Settings):
@@ -162,7 +162,7 @@ class TrainingSettings(Settings):
 
     def replace(self, **changes: Unpack[changes_of.TrainingChanges]) -> Self:
         """Return a copy with some fields changed."""
-        return self._replaced(changes)
+        return self.changed_by(changes)
 
 
 class NoteSettings(Settings):
@@ -212,7 +212,7 @@ class NetworkSettings(Settings):
 
     def replace(self, **changes: Unpack[changes_of.NetworkChanges]) -> Self:
         """Return a copy with some fields changed."""
-        return self._replaced(changes)
+        return self.changed_by(changes)
 
 
 class GuideSettings(Settings):
@@ -268,7 +268,7 @@ class PredictorSettings(Settings):
 
     def replace(self, **changes: Unpack[changes_of.PredictorChanges]) -> Self:
         """Return a copy with some fields changed."""
-        return self._replaced(changes)
+        return self.changed_by(changes)
 
 
 class PriorSettings(Settings):
@@ -306,7 +306,7 @@ class SearchSettings(Settings):
 
     def replace(self, **changes: Unpack[changes_of.SearchChanges]) -> Self:
         """Return a copy with some fields changed."""
-        return self._replaced(changes)
+        return self.changed_by(changes)
 
 
 class CertificateSettings(Settings):
@@ -432,7 +432,7 @@ class RenderSettings(Settings):
 
     def replace(self, **changes: Unpack[changes_of.RenderChanges]) -> Self:
         """Return a copy with some fields changed."""
-        return self._replaced(changes)
+        return self.changed_by(changes)
 
 
 class EnhanceSettings(Settings):
@@ -454,7 +454,7 @@ class EnhanceSettings(Settings):
         >>> EnhanceSettings().replace(search=dict(steps=0), force=True).search.steps
         0
         """
-        return self._replaced(changes)
+        return self.changed_by(changes)
 
 
 class ModelSettings(Settings):
@@ -469,11 +469,11 @@ class ModelSettings(Settings):
 
     def replace(self, **changes: Unpack[changes_of.ModelChanges]) -> Self:
         """Return a copy with some fields changed."""
-        return self._replaced(changes)
+        return self.changed_by(changes)
 
 
 def default_enhance_settings(method: str) -> EnhanceSettings:
-    """Return the defaults of a method.
+    """Return the defaults of a method, none of which counts as chosen.
 
     `predicted` takes the mask of the predictor as it is. `paper` starts from random notes, is pulled towards
     no change, minimises the objective on the bins of the spectrogram, and never stops early.
@@ -489,9 +489,9 @@ def default_enhance_settings(method: str) -> EnhanceSettings:
             prior=PriorSettings(kind="blocks"),
             search=search,
             render=RenderSettings(max_gain_db=18.0),
-        )
+        ).as_defaults()
     if method == "predicted":
         return EnhanceSettings(
             method="predicted", prior=PriorSettings(kind="predicted"), search=SearchSettings(steps=0)
-        )
-    return EnhanceSettings().replace(method=cast("EnhanceMethod", method))
+        ).as_defaults()
+    return EnhanceSettings().replace(method=cast("EnhanceMethod", method)).as_defaults()

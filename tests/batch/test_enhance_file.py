@@ -107,6 +107,23 @@ def test_recipe_and_recording_give_the_output_samples(
     np.testing.assert_array_equal(read_recording(second).samples, expected.astype(np.float32))
 
 
+def test_recipe_and_json_have_the_settings_that_were_used(
+    tmp_path: Path, take: Path, run: Run, model_file: Path
+) -> None:
+    """With the guide off, the paper's search follows the scorer, with other defaults."""
+    call = ("enhance", take, "-o", tmp_path / "b.wav", "-m", model_file, "--method", "paper", "--json")
+    guide_off = ("--set", "search.guide=0", "--steps", "2")
+    ran = run(*call, *guide_off)
+    assert ran.code == 0, ran.err
+    saved = recipe.load_recipe(tmp_path / "b.wav.recipe.json").settings
+    assert (saved.search.score, saved.search.learning_rate, saved.search.steps) == (1.0, 0.3, 2)
+    assert saved.prior.notes.gains_only
+    assert ran.objects[0]["settings"] == saved.model_dump(mode="json")
+    assert run(*call, *guide_off).objects[0]["already"]
+    # The weight of the scorer is that of the method, but typed: another output.
+    assert run(*call, *guide_off, "--set", "search.score=0").code == 1
+
+
 def test_same_command_gives_same_bytes(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     for name in ("1", "2"):
         out = tmp_path / name

@@ -179,6 +179,23 @@ def test_new_search_keeps_pinned_notes_and_takes_them_into_account(
     assert difference != 0  # the search includes the note
 
 
+def test_new_search_gives_a_silent_component_0_db_on_its_own_rows(
+    model: Model, enhanced: tuple[Any, Enhancement], found_mask: Mask
+) -> None:
+    """The side of equal channels; the masks before have the rows of another search."""
+    wave, last = enhanced
+    settings = last.settings.replace(search=dict(steps=0), render=dict(link="mid-side"))
+    *_, new = search_around_pins(
+        np.repeat(wave, 2, axis=0), RATE, model, [found_mask, found_mask], (), settings, last.certificate
+    )
+    assert isinstance(new, Enhancement)
+    (side,) = new.others
+    assert not side.gain_db.any()
+    assert (side.frames, side.top_hz) == (new.mask.frames, new.mask.top_hz)
+    np.testing.assert_array_equal(side.hz, new.mask.hz)
+    assert len(side.hz) != len(found_mask.hz)
+
+
 @pytest.mark.parametrize("direction", ["cut", "boost"])
 @pytest.mark.parametrize("amount", [-0.5, 1.5])
 @pytest.mark.parametrize("replaces_static", [False, True])

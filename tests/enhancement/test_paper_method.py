@@ -47,6 +47,23 @@ def test_settings_that_were_chosen_stay(model: Model) -> None:
     assert (search.steps, search.learning_rate, search.score) == (7, 0.1, 0.4)
 
 
+def test_settings_that_were_chosen_stay_where_they_equal_their_default(model: Model) -> None:
+    usual = PAPER.search
+    chosen = PAPER.replace(
+        search=dict(guide=0, steps=usual.steps, score=usual.score), prior=dict(notes=dict(gains_only=False))
+    )
+    adapted = settings_for_model(chosen, model)
+    assert (adapted.search.steps, adapted.search.score) == (usual.steps, usual.score)
+    assert adapted.search.learning_rate == 0.3
+    assert not adapted.prior.notes.gains_only
+
+
+def test_settings_for_a_model_are_those_for_it_again(model: Model) -> None:
+    adapted = settings_for_model(PAPER.replace(search=dict(guide=0)), model)
+    stored = EnhanceSettings.model_validate_json(adapted.model_dump_json())
+    assert adapted == settings_for_model(adapted, model) == settings_for_model(stored, model)
+
+
 def energy(model: Model, bins_db: Levels) -> float:
     """Return the energy of the whole-way guide per cell, dB²."""
     assert model.way_guide is not None

@@ -83,7 +83,7 @@ def test_report_is_complete_and_usable_for_training(
         answer_test(test, folder, {**taste, "right": 0.8}, seed)
     result = analyze_answers(test, AnswerDatabase(folder / ANSWERS_FILE))
     out = tmp_path / "report"
-    report.prepare_results_folder(out, overwrite=False)
+    report.check_results_folder(out, overwrite=False)
     page = report.write_listening_report(out, folder, result)
     html = page.read_text()
     assert "http" not in html.replace("http-equiv", "")

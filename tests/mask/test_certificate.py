@@ -58,10 +58,33 @@ def test_size_where_there_is_sound_counts_what_is_heard(
     result = certify_with(mask_db=mask, rows_db=rows_db)
     assert result.heard_db == pytest.approx(abs(gain_db[0] - gain_db[1]) / 2, abs=1e-3)
     assert f"{result.heard_db:.1f} dB where there is sound" in result.size
+    # The silent rows do not count, however large their gains are.
+    assert result.most_db == pytest.approx(max(map(abs, gain_db)), abs=0.03)
+    assert f"at most {result.most_db:.1f} dB on 99 % of it" in result.size
+    assert result.largest_db == max(map(abs, (*gain_db, silent_gain_db)))
+
+
+@pytest.mark.parametrize(("share", "most_db"), [(0.005, 0.0), (0.02, 20.0)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_size_of_most_of_the_sound_leaves_out_a_hundredth(share: float, most_db: float, sign: int) -> None:
+    """One row has a share of the input's power, or of the output's if it is raised."""
+    mask, rows_db = (np.full((ROWS, FRAMES), x, np.float32) for x in (0.0, -200.0))
+    mask[7], rows_db[3] = sign * 20.0, 0.0
+    rows_db[7] = 10 * np.log10(share) - (20 if sign > 0 else 0)
+    result = certify_with(mask_db=mask, rows_db=rows_db)
+    assert result.most_db == pytest.approx(most_db)
+
+
+def test_size_of_silence_is_finite() -> None:
+    silence = np.full((ROWS, FRAMES), -140.0, np.float32)
+    result = certify_with(mask_db=np.zeros_like(silence), rows_db=silence)
+    assert result.most_db == result.largest_db == 0
 
 
 def test_size_of_an_earlier_certificate_is_that_of_the_whole_mask() -> None:
-    earlier = certify_with().model_copy(update={"heard_db": None, "rms_db": 3.04})
+    last = certify_with().model_copy(update={"most_db": None, "heard_db": 2.0})
+    assert last.size == "2.0 dB where there is sound, 6.0 dB at most"
+    earlier = last.model_copy(update={"heard_db": None, "rms_db": 3.04})
     assert earlier.size == "3.0 dB rms, 6.0 dB at most"
     assert "heard_db" not in earlier.model_dump()
 

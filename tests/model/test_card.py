@@ -18,8 +18,9 @@ def test_card_lines_have_all_entries(model: Model) -> None:
     fields = {entry.name: " ".join(entry.lines) for entry in card_lines(model)}
     assert list(fields) == [
         *("domain", "reference", "source", "scorer", "judge", "prior"),
-        *("audit", "trained", "licence", "cite"),
+        *("guide", "audit", "trained", "licence", "cite"),
     ]
+    assert "guide" not in {entry.name for entry in card_lines(replace(model, way_guide=None))}
     assert fields["domain"] == fields["licence"] == NOT_STATED
     assert "4 takes, 1.1 minutes" in fields["source"]
     assert "held-out takes" in fields["scorer"]

@@ -17,7 +17,7 @@ from tonewood.priors.folder_fitting import fit_folder_statistics
 from tonewood.priors.nearest_neighbours import PriorFeatures, cosine_basis
 from tonewood.priors.priors import ShrinkageFactors, Variance, mean_over_audible
 from tonewood.priors.static_mask import (
-    STATIC_METHODS,
+    PENALTIES,
     SpectralDifference,
     StaticMethod,
     cluster_sessions,
@@ -35,7 +35,7 @@ from tonewood.settings import (
 from tonewood.utils.arrays import Levels
 
 ROWS = 48
-UNSHRUNK = StaticMethod(penalty=0)
+UNSHRUNK = StaticMethod((0, 0, 0, 1))
 BASIS = cosine_basis(ROWS).astype(np.float32)
 NEAR = NeighbourSettings(frames=1_024, codes=256, nearest=4, components=8)
 
@@ -131,13 +131,13 @@ def test_held_out_sessions_choose_how_the_static_mask_is_estimated() -> None:
 
     trials = range(4)
     # Matched frames see the filter: they are kept as they are, however much the pieces differ.
-    assert all(choose(filter_db, 1.0, 8, 6.0, seed).matched for seed in trials)
+    assert all(choose(filter_db, 1.0, 8, 6.0, seed).shares for seed in trials)
     # They see half of it, and the pieces differ little: the plain difference.
-    assert not any(choose(0.5 * filter_db, 1.0, 24, 2.0, seed).matched for seed in trials)
+    assert not any(choose(0.5 * filter_db, 1.0, 24, 2.0, seed).shares for seed in trials)
     # A single take cannot be halved.
-    assert choose(0.5 * filter_db, 1.0, 1, 2.0, 0) == STATIC_METHODS[0]
+    assert choose(0.5 * filter_db, 1.0, 1, 2.0, 0) == StaticMethod((1, 0, 0, 0))
     sides = folder_differences(filter_db, 1.0, 4, 0)
-    plain = fit_static_mask(*sides, StaticMethod(matched=False))
+    plain = fit_static_mask(*sides, StaticMethod(()))
     expected = sides[0].spectrum_db.mean(axis=0) - sides[1].spectrum_db.mean(axis=0)
     np.testing.assert_allclose(plain, expected, atol=1e-5)
 
@@ -145,12 +145,16 @@ def test_held_out_sessions_choose_how_the_static_mask_is_estimated() -> None:
 def test_shrinkage_follows_what_held_out_sessions_say() -> None:
     nothing = np.zeros(ROWS, np.float32)
 
-    def penalties(difference: Levels, spread_db: float) -> list[float]:
+    def shares(difference: Levels, spread_db: float) -> NDArray[np.float64]:
+        """Return the shares [trial, penalty] of six takes on either side."""
         trials = (folder_differences(difference, spread_db, 6, seed) for seed in range(8))
-        return [select_static_method(*sides).penalty for sides in trials]
+        return np.array([select_static_method(*sides).shares for sides in trials])
 
-    assert np.mean(penalties(nothing, 24.0)) > 0.75  # one recording does not tell of the others
-    assert np.mean(penalties(BASIS[1:9].T @ (20 * np.sign(noise(7, 8))), 12.0)) < 0.6
+    assert np.mean(shares(nothing, 24.0) @ PENALTIES) > 0.75  # one recording does not tell of the others
+    different = shares(BASIS[1:9].T @ (20 * np.sign(noise(7, 8))), 12.0)
+    assert np.mean(different @ PENALTIES) < 0.6
+    # Six takes do not tell neighbouring strengths apart: none has nearly all of the mask.
+    assert np.mean(different.max(axis=1)) < 0.8
 
 
 def test_takes_as_similar_as_halves_form_one_session() -> None:

@@ -154,7 +154,9 @@ def test_priors_are_refused_without_folders(
     *_, enhancement = enhance_array(wave[None], RATE, preference_model, chosen)
     assert isinstance(enhancement, Enhancement)
     assert enhancement.mask.largest_db == 0  # explicit settings are not adapted
-    assert enhancement.settings == chosen
+    used = enhancement.settings
+    assert (used.search.steps, used.prior.kind) == (0, "none")
+    assert (used.search.score, used.render.max_gain_db) == (1.0, PREFERENCE_MAX_GAIN_DB)
 
 
 def test_search_around_pinned_note_works_without_priors(

@@ -39,9 +39,8 @@ class ExplainTask:
     seed: int = 0
     name: Literal["explain"] = "explain"
 
-    @property
-    def settings_key(self) -> dict[str, Any]:
-        """Options and seed."""
+    def settings_key(self, model: Model) -> dict[str, Any]:
+        """Return options and seed."""
         return {**self.options._asdict(), "seed": self.seed}
 
     def find_finished(self, item: FileJob, model: Model, previous: ResultRow | None) -> ItemResult | None:
@@ -103,9 +102,8 @@ class MeasureTask:
     seed: int = 0
     name: Literal["evaluate"] = "evaluate"
 
-    @property
-    def settings_key(self) -> dict[str, Any]:
-        """Seed."""
+    def settings_key(self, model: Model) -> dict[str, Any]:
+        """Return the seed."""
         return {"seed": self.seed}
 
     def find_finished(self, item: PairItem, model: Model, previous: ResultRow | None) -> ItemResult | None:

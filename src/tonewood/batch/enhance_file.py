@@ -11,6 +11,7 @@ from tonewood.audio_io.libsndfile import AudioFormat
 from tonewood.audio_io.reader import AudioReader, storable_format, write_recording_blocks
 from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
+from tonewood.enhancement.mask_search import settings_for_model
 from tonewood.enhancement.output_files import (
     DELTA_SUFFIX,
     OutputKey,
@@ -23,6 +24,7 @@ from tonewood.enhancement.pipeline import StreamedEnhancement, build_recipe, enh
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.errors import AudioError, OutputError, printable
 from tonewood.mask.certificate import Certificate
+from tonewood.mask.components import component_labels
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
@@ -44,6 +46,7 @@ class FileEnhanced:
     prior: str  # that was used
     steps: int  # of the search
     gain_db: float  # that matches the loudness
+    settings: EnhanceSettings  # that were used: those given, with the defaults of method and model
     seconds: float  # of processing
     warnings: tuple[str, ...]
     sha256: str  # of the input
@@ -94,8 +97,7 @@ def enhance_file(
                 raise OutputError(
                     f"{printable(path)} is a link that leads out of the allowed folders: replace it by a file"
                 )
-    record = transfer.record if transfer else None
-    key = OutputKey(file_sha256(source), model.digest, settings, record)
+    key = _output_key(source, model, settings, transfer)
     recipe = None if options.overwrite else key.find_finished(output, paths.extras)
     if recipe is None:
         try:
@@ -119,10 +121,18 @@ def find_finished_file(
 ) -> FileEnhanced | None:
     """Return the result of an earlier run that made the same output; arguments as of `enhance_file`."""
     paths = _OutputPaths.of(output, options)
-    record = transfer.record if transfer else None
-    key = OutputKey(file_sha256(source), model.digest, settings, record)
+    key = _output_key(source, model, settings, transfer)
     recipe = key.find_finished(output, paths.extras)
     return None if recipe is None else result_from_recipe(recipe, source, *paths)
+
+
+def _output_key(
+    source: Path, model: Model, settings: EnhanceSettings, transfer: "MaskTransfer | None"
+) -> OutputKey:
+    """Return the key of an output, with the settings that the model is used with."""
+    if transfer is None:
+        return OutputKey(file_sha256(source), model.digest, settings_for_model(settings, model))
+    return OutputKey(file_sha256(source), model.digest, settings, transfer.record)
 
 
 class _OutputPaths(NamedTuple):
@@ -287,9 +297,10 @@ def _plot(
         path,
         enhancement.input_analysis.wave,
         enhancement.output.analysis.wave,
-        enhancement.applied,
+        enhancement.applied_masks,
         enhancement.spectrum,
         title=enhancement_title(recording, model, enhancement.certificate.scorer),
+        labels=component_labels(enhancement.source.channels, enhancement.settings.render.link),
         after_gain_db=enhancement.output.loudness_match.gain_db,
         overwrite=overwrite,
     )
@@ -313,6 +324,7 @@ def result_from_recipe(
         prior=recipe.prior,
         steps=recipe.steps,
         gain_db=round(recipe.gain_db, 2),
+        settings=recipe.settings,
         seconds=0.0,
         warnings=(),
         sha256=recipe.input.sha256,

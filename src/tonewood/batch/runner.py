@@ -115,7 +115,7 @@ def run_batch(
     if table is None:
         yield from run_items({}, lambda _: None)
         return
-    run_key = {"command": task.name, "model": model.digest, "settings": task.settings_key}
+    run_key = {"command": task.name, "model": model.digest, "settings": task.settings_key(model)}
     with ResultsTable(table, run_key, overwrite=overwrite) as rows:
         # Failed rows are not reused: starting the run again retries them.
         finished = {path: row for path, row in rows.rows.items() if row.error is None}

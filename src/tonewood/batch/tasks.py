@@ -28,6 +28,7 @@ from tonewood.batch.enhance_file import (
 )
 from tonewood.batch.results_table import ResultRow
 from tonewood.enhancement.analysis import Score, score_source
+from tonewood.enhancement.mask_search import settings_for_model
 from tonewood.enhancement.output_files import DELTA_SUFFIX, FileFailure, FileJob, OutputKey, check_outputs
 from tonewood.enhancement.pipeline import enhance_array
 from tonewood.enhancement.prior_mask import require_predictor
@@ -79,9 +80,8 @@ class Task(Protocol):
         """Name of the command."""
         ...
 
-    @property
-    def settings_key(self) -> dict[str, Any]:
-        """Settings that decide the results, as JSON."""
+    def settings_key(self, model: Model) -> dict[str, Any]:
+        """Return the settings that decide the results of a model, as JSON."""
         ...
 
     def find_finished(self, item: Any, model: Model, previous: ResultRow | None) -> ItemResult | None:  # noqa: ANN401
@@ -151,10 +151,10 @@ class EnhanceTask:
     transfer: "MaskTransfer | None" = None
     name: Literal["enhance"] = "enhance"
 
-    @property
-    def settings_key(self) -> dict[str, Any]:
-        """Settings; the picture changes no result."""
-        return self.settings.model_dump(mode="json")
+    def settings_key(self, model: Model) -> dict[str, Any]:
+        """Return the settings; the picture changes no result."""
+        settings = self.settings if self.transfer else settings_for_model(self.settings, model)
+        return settings.model_dump(mode="json")
 
     def check_requirements(self, model: Model) -> None:
         """Check before the work that it can be done.
@@ -291,9 +291,8 @@ class ScoreTask:
 
     name: Literal["score"] = "score"
 
-    @property
-    def settings_key(self) -> dict[str, Any]:
-        """Empty: the model alone decides scores."""
+    def settings_key(self, model: Model) -> dict[str, Any]:
+        """Return nothing: the model alone decides scores."""
         return {}
 
     def find_finished(self, item: FileJob, model: Model, previous: ResultRow | None) -> ItemResult | None:

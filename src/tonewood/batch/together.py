@@ -8,7 +8,7 @@ are not matched one by one, so their relative loudness changes only by what thei
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from tonewood.batch.results_table import ResultRow
 from tonewood.batch.tasks import EnhanceTask, ItemResult, error_for_users
 from tonewood.dsp.loudness import level_db
 from tonewood.enhancement.analysis import analyse_source
-from tonewood.enhancement.mask_search import find_masks
+from tonewood.enhancement.mask_search import find_masks, settings_for_model
 from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, OutputKey, sidecar_path
 from tonewood.enhancement.pipeline import render_and_analyse
 from tonewood.enhancement.reapply import MaskTransfer, with_static_part
@@ -44,9 +44,8 @@ class TogetherTask:
     transfers: dict[Path, MaskTransfer] = field(repr=False)
     name: Literal["enhance"] = "enhance"
 
-    @property
-    def settings_key(self) -> dict[str, Any]:
-        """Settings, with the gain of the record."""
+    def settings_key(self, model: Model) -> dict[str, Any]:
+        """Return the settings, with the gain of the record."""
         return self.settings.model_dump(mode="json")
 
     def find_finished(self, item: FileJob, model: Model, previous: ResultRow | None) -> ItemResult | None:
@@ -99,6 +98,7 @@ def prepare_together(
     if task.settings.render.link != "all":
         raise CallError("--together needs one mask for all channels: leave out --mid-side and --link off")
     outputs = _check_jobs(jobs)
+    task = replace(task, settings=settings_for_model(task.settings, model))
     numbers = {path: number for number, path in enumerate(outputs, start=1)}
     earlier = TogetherTask(task.settings, task.options, {})
     if not task.options.overwrite:

@@ -309,6 +309,7 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
                 "steps": result.steps,
                 "carried": result.carried.model_dump(mode="json") if result.carried else None,
                 "gain_db": result.gain_db,
+                "settings": result.settings.model_dump(mode="json"),
                 "seconds": result.seconds,
                 "already": result.from_earlier_run,
                 "warnings": list(result.warnings),

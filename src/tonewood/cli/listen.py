@@ -171,7 +171,7 @@ def results_command(
 
     loaded, answers = _load_test_and_answers(test)
     if output is not None:
-        report.prepare_results_folder(output, overwrite)
+        report.check_results_folder(output, overwrite)
     results = analysis.analyze_answers(loaded, answers, headphones_only=headphones)
     page = report.write_listening_report(output, test, results, overwrite=overwrite) if output else None
     if json_:

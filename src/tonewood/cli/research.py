@@ -75,7 +75,7 @@ def evaluate_command(
     loaded = load_model(model)
     # Before the measurements, which take minutes: an output that cannot be written ends the call now.
     if output is not None:
-        report.prepare_evaluation_report(output, overwrite)
+        report.check_evaluation_report(output, overwrite)
     total = 0
     failures: list[FileFailure] = []
     measured = compared = None

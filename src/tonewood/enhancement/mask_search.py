@@ -336,7 +336,7 @@ def settings_for_model(settings: EnhanceSettings, model: Model) -> EnhanceSettin
 
     A model trained from preferences alone has no prior and no guide: the mask starts from zero. The
     paper's search follows the scorer if the model has no whole-way guide, or if the weight of the guide
-    or alpha is 0. A setting that equals its default counts as not chosen.
+    or alpha is 0. Settings that were chosen stay, also where they equal their default.
     """
     if settings.method == "paper":
         if settings.search.guide is None:
@@ -345,13 +345,15 @@ def settings_for_model(settings: EnhanceSettings, model: Model) -> EnhanceSettin
         if model.way_guide is not None and search.guide and search.alpha > 0:
             return settings
         adapted = _with_search_defaults(settings, PAPER_SCORER_SEARCH)
+        adapted = adapted.replace(search=dict(guide=0.0))
+        if "gains_only" in settings.prior.notes.model_fields_set:
+            return adapted
         # The gains of notes fool the scorer less than those of all cells.
-        return adapted.replace(search=dict(guide=0.0), prior=dict(notes=dict(gains_only=True)))
+        return adapted.replace(prior=dict(notes=dict(gains_only=True)))
     if model.learnt_priors is not None or settings.method != "search":
         return settings
-    defaults = default_enhance_settings("search")
     adapted = _with_search_defaults(settings, PREFERENCE_SEARCH)
-    if settings.render.max_gain_db == defaults.render.max_gain_db:
+    if "max_gain_db" not in settings.render.model_fields_set:
         adapted = adapted.replace(render=dict(max_gain_db=PREFERENCE_MAX_GAIN_DB))
     if settings.prior.kind == "auto":
         adapted = adapted.replace(prior=dict(kind="none"))
@@ -359,13 +361,10 @@ def settings_for_model(settings: EnhanceSettings, model: Model) -> EnhanceSettin
 
 
 def _with_search_defaults(settings: EnhanceSettings, defaults: SearchSettings) -> EnhanceSettings:
-    """Replace the search settings that have the default of their method by other defaults."""
-    usual = default_enhance_settings(settings.method).search
-    # A value that differs from the default was chosen by the user, and stays.
+    """Replace the search settings that were not chosen by other defaults."""
     changes = {
         name: getattr(defaults, name)
-        for name in SearchSettings.model_fields
-        if getattr(settings.search, name) == getattr(usual, name)
+        for name in SearchSettings.model_fields.keys() - settings.search.model_fields_set
     }
     return settings.model_copy(update={"search": settings.search.model_copy(update=changes)})
 

@@ -23,6 +23,7 @@ from tonewood.enhancement.mask_search import (
     MaskSearch,
     check_link,
     mask_grid,
+    mask_scale,
     search_segments,
     settings_for_model,
 )
@@ -96,7 +97,9 @@ def _search_component(
 ) -> Generator[SearchStep, None, _SearchedMask]:
     """Search the mask of one component (channels, samples) around pinned notes."""
     if not samples.any():  # such as the side of a mono recording in stereo
-        return _SearchedMask(found_mask.scale(0.0), 0)
+        hz = mask_scale(model.scorer, model.settings.spectrum, settings.method).hz
+        flat_db = np.zeros((len(hz), found_mask.frames), np.float32)
+        return _SearchedMask(found_mask.with_gains(flat_db, hz, model.settings.spectrum.rate / 2), 0)
     recording = analyse_source(ArraySource(samples, rate), model)
     grid = mask_grid(recording, model, settings.method)
     pins = _place_pins(found_mask, pinned, grid.hz, recording.rows_db.frames)

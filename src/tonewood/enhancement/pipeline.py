@@ -33,7 +33,7 @@ from tonewood.enhancement.certification import (
     certify_share,
     measure_input,
 )
-from tonewood.enhancement.mask_search import FoundMask, find_masks
+from tonewood.enhancement.mask_search import FoundMask, find_masks, settings_for_model
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.mask.certificate import Certificate, Change, share_text
 from tonewood.mask.components import scored_masks
@@ -185,7 +185,13 @@ class EnhancementResult:
     @property
     def applied(self) -> Mask:
         """Mask that was applied: the selected component, times the amount."""
-        return effective_mask(self.mask, self.settings.render, self.spectrum)
+        return self.applied_masks[0]
+
+    @property
+    def applied_masks(self) -> tuple[Mask, ...]:
+        """Mask that was applied to each component of the channels."""
+        render = self.settings.render
+        return tuple(effective_mask(mask, render, self.spectrum) for mask in (self.mask, *self.others))
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +209,7 @@ class Enhancement(EnhancementResult):
     certificate : Certificate
         Scores of input and output (0 sounds like the reference), and checks of the change.
     settings : EnhanceSettings
+        With the defaults of method and model.
     spectrum : SpectrumSettings
         The model's analysis; the mask lives on its frames.
     others : tuple of Mask
@@ -327,7 +334,7 @@ def enhance_source(
         prior=result.prior,
         steps=result.steps,
         certificate=result.certificate,
-        settings=settings,
+        settings=result.settings,
         spectrum=result.spectrum,
         others=tuple(mask.load() for mask in result.others),
         rate=source.rate,
@@ -358,6 +365,7 @@ def enhance_stream(
     analysis : Analysis, optional
         Of the recording, as `find_masks` takes it.
     """
+    settings = settings_for_model(settings, model)
     recording = yield from find_masks(source, model, settings, scratch_dir, analysis)
     yield render_and_certify(
         source,
@@ -386,7 +394,7 @@ def render_and_certify(
     Parameters
     ----------
     settings, effective_settings : EnhanceSettings
-        As given by the user, and as used to find the mask.
+        As used for every recording, and as used for this one, whose prior may be another.
     before : InputMeasurements, optional
         Of the recording, if it was measured already.
     """

@@ -1,5 +1,6 @@
 """Plot spectrograms and masks with matplotlib."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _MAX_PLOT_COLUMNS = 1600  # more than the page has pixels: longer recordings sho
 # The picture of an enhancement looks like the studio's: its axis, its windows, its colours.
 _LOWEST_HZ, _ROWS = 40.0, 320
 _WINDOW_S = 0.046
+_MAX_PLOTTED_MASKS = 8
 _TICKS_HZ = (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 _PAPER, _GROUND, _NEUTRAL, _INK, _SOFT, _LINE = (
     "#faf7f2",
@@ -54,21 +56,26 @@ def plot_enhancement(
     path: Path,
     before: TimeSeries,
     after: TimeSeries,
-    mask: Mask,
+    masks: Sequence[Mask],
     spectrum: SpectrumSettings,
     *,
     title: str,
+    labels: Sequence[str] = (),
     after_gain_db: float = 0.0,
     overwrite: bool = False,
 ) -> None:
-    """Draw the spectrograms of input and output and the mask between them, as a PNG.
+    """Draw the spectrograms of input and output and the masks between them, as a PNG.
+
+    Of more than eight masks, the first eight are drawn.
 
     Parameters
     ----------
     before, after : TimeSeries [sample]
         Mono waveforms at the analysis rate.
-    mask : Mask
-        Gains that were applied.
+    masks : sequence of Mask
+        Gains that were applied, of each component.
+    labels : sequence of str
+        Of the components, if there are several.
     after_gain_db : float
         Gain of the whole output, if `after` does not contain it yet.
     """
@@ -81,20 +88,26 @@ def plot_enhancement(
     seconds = _visible_frames(frames) * hop_s
     before_db = _log_levels(before, seconds, edges_hz, rate)
     after_db = _log_levels(after, seconds, edges_hz, rate) + after_gain_db
-    gain_db = _thin_mask(mask).gain_at(np.sqrt(edges_hz[1:] * edges_hz[:-1]), seconds)
+    row_hz = np.sqrt(edges_hz[1:] * edges_hz[:-1])
+    gains_db = [_thin_mask(mask).gain_at(row_hz, seconds) for mask in masks[:_MAX_PLOTTED_MASKS]]
+    names = [f"Boost and cut, {label}" for label in labels] or ["Boost and cut"]
     # One colour scale for both, or a difference of level would not show.
     loudest = max(float(before_db.max()), float(after_db.max()))
     # Symmetric, so that the paper's colour is 0 dB; a weak mask must not look like a strong one.
-    reach = max(1.0, float(np.abs(gain_db).max()))
+    reach = max(1.0, *(float(np.abs(gain_db).max()) for gain_db in gains_db))
 
-    figure = Figure(figsize=(11, 8.5), layout="constrained", facecolor=_PAPER)
-    panels = figure.subplots(3, 1, sharex=True, sharey=True)
     level_range, gain_range = (loudest - _PLOT_RANGE_DB, loudest), (-reach, reach)
-    for axes, name, image, limits, colours, label in (
-        (panels[0], "Original", before_db, level_range, _LEVEL_COLOURS, "dBFS"),
-        (panels[1], "Boost and cut", gain_db, gain_range, _GAIN_COLOURS, "dB"),
-        (panels[2], "Enhanced", after_db, level_range, _LEVEL_COLOURS, "dBFS"),
-    ):
+    images = [
+        ("Original", before_db, level_range, _LEVEL_COLOURS, "dBFS"),
+        *(
+            (name, gain_db, gain_range, _GAIN_COLOURS, "dB")
+            for name, gain_db in zip(names, gains_db, strict=False)
+        ),
+        ("Enhanced", after_db, level_range, _LEVEL_COLOURS, "dBFS"),
+    ]
+    figure = Figure(figsize=(11, 2.5 + 2 * len(images)), layout="constrained", facecolor=_PAPER)
+    panels = figure.subplots(len(images), 1, sharex=True, sharey=True)
+    for axes, (name, image, limits, colours, label) in zip(panels, images, strict=True):
         picture = axes.imshow(
             image,
             origin="lower",
@@ -110,7 +123,7 @@ def plot_enhancement(
         _style(bar.ax)
     ticks = [hz for hz in _TICKS_HZ if hz <= rate / 2]
     panels[0].set_yticks(np.log2(ticks), [f"{hz // 1_000}k" if hz >= 1_000 else str(hz) for hz in ticks])
-    panels[2].set_xlabel("s", color=_SOFT)
+    panels[-1].set_xlabel("s", color=_SOFT)
     figure.suptitle(title, color=_INK, fontsize=11)
     with atomic_path(path, overwrite) as temporary:
         save_figure(figure, temporary, dpi=110)

@@ -20,6 +20,7 @@ from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings, SpectrumSettings
 from tonewood.utils.arrays import Levels
 from tonewood.utils.files import atomic_path, read_regular
+from tonewood.utils.parallel import parallel_map
 
 RECIPE_SUFFIX = ".recipe.json"
 _RECIPE_PART_FRAMES = 6_000  # one minute
@@ -106,11 +107,11 @@ class MaskRecord(Settings):
 
 def pack_mask_parts(mask: Mask) -> Iterator[str]:
     """Yield the coded parts of a mask, as `MaskRecord.parts` contains them."""
-    for part in read_segments(mask.gains, _RECIPE_PART_FRAMES):
-        yield _pack_cells(np.round(part / QUANTIZATION_STEP_DB).astype(np.int16))
+    return parallel_map(_pack_gains, read_segments(mask.gains, _RECIPE_PART_FRAMES))
 
 
-def _pack_cells(cells: NDArray[np.int16]) -> str:
+def _pack_gains(gain_db: Levels) -> str:
+    cells = np.round(gain_db / QUANTIZATION_STEP_DB).astype(np.int16)
     # int16 wraps modulo 2¹⁶ here and in `_unpack_cells`, so the round trip is exact for any gains.
     change = np.diff(cells, n=2, axis=1, prepend=np.zeros((len(cells), 2), np.int16))
     folded = ((change << 1) ^ (change >> 15)).astype("<u2")

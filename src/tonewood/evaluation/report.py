@@ -36,7 +36,7 @@ from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.stats.classification import BootstrapInterval
 from tonewood.utils.arrays import Samples
-from tonewood.utils.files import prepare_report_folder, write_text
+from tonewood.utils.files import check_report_folder, write_text
 
 EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV = "index.html", "evaluation.json", "evaluation.csv"
 AUDIBLE_PAIRS = 3  # pairs with players on the page
@@ -74,10 +74,10 @@ class EvaluationReport(NamedTuple):
         }
 
 
-def prepare_evaluation_report(out: Path, overwrite: bool) -> None:
-    """Create the folder, so that a report that cannot be written fails before the measurements."""
+def check_evaluation_report(out: Path, overwrite: bool) -> None:
+    """Raise before the measurements the errors of a report that cannot be written."""
     check_matplotlib("a report")
-    prepare_report_folder(out, (EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV), overwrite)
+    check_report_folder(out, (EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV), overwrite)
 
 
 def write_evaluation_report(

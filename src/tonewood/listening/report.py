@@ -22,7 +22,7 @@ from tonewood.html_report import (
 from tonewood.listening.analysis import ConditionPair, ListeningResults, MushraRatings
 from tonewood.listening.database import Participant
 from tonewood.listening.definition import STIMULI_FOLDER
-from tonewood.utils.files import prepare_report_folder, real_path, write_text
+from tonewood.utils.files import check_report_folder, real_path, write_text
 
 TextTable = list[list[str]]
 
@@ -159,10 +159,10 @@ def format_p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def prepare_results_folder(out: Path, overwrite: bool) -> None:
-    """Create the report's folder, or raise now what would fail after the analysis."""
+def check_results_folder(out: Path, overwrite: bool) -> None:
+    """Raise before the analysis the errors of a report that cannot be written."""
     check_matplotlib("a report")
-    prepare_report_folder(out, (RESULTS_PAGE, RESULTS_JSON, ANSWERS_CSV, RATINGS_CSV), overwrite)
+    check_report_folder(out, (RESULTS_PAGE, RESULTS_JSON, ANSWERS_CSV, RATINGS_CSV), overwrite)
 
 
 def write_listening_report(

@@ -8,7 +8,7 @@ that an EQ keeps, the distances of input and output from the two folders, and an
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,10 @@ from tonewood.dsp.chunking import (
     LazyTimeSeries,
     TimeSeries,
     read_segments,
-    split_segments,
 )
-from tonewood.dsp.features import frame_levels, is_audible, mean_power_db, power_of_db
+from tonewood.dsp.features import frame_levels, is_audible, mean_power_db
 from tonewood.mask.mask import moving_average
+from tonewood.mask.size import MaskStatistics
 from tonewood.setting_types import Settings
 from tonewood.settings import CertificateSettings, RenderSettings
 from tonewood.utils.arrays import Levels
@@ -79,6 +79,9 @@ class Certificate(Settings):
     heard_db : float or None
         Deviation of the gains from their mean, both weighted by the power of the input: the overall level
         is matched anyway. None in certificates of earlier versions.
+    most_db : float or None
+        Largest gain or attenuation of 99 % of the power, which is that of the louder of input and output.
+        None in certificates of earlier versions.
     unlikeness : float
         Distance of the input from the source folder; 99 % of the folder's held-out windows are below 1.
     unlike_reference : Change
@@ -102,6 +105,7 @@ class Certificate(Settings):
     unlikeness: float
     unlike_reference: Change
     heard_db: float | None = Field(None, exclude_if=lambda heard: heard is None)
+    most_db: float | None = Field(None, exclude_if=lambda most: most is None)
     # Left out of files if unused, so that earlier versions of Tonewood read the others.
     share: str | None = Field(None, exclude_if=lambda share: share is None)
     whole: WholeCorrection | None = Field(None, exclude_if=lambda whole: whole is None)
@@ -111,7 +115,9 @@ class Certificate(Settings):
         """Size of the mask in words."""
         if self.heard_db is None:
             return f"{self.rms_db:.1f} dB rms, {self.largest_db:.1f} dB at most"
-        return f"{self.heard_db:.1f} dB where there is sound, {self.largest_db:.1f} dB at most"
+        if self.most_db is None:
+            return f"{self.heard_db:.1f} dB where there is sound, {self.largest_db:.1f} dB at most"
+        return f"{self.heard_db:.1f} dB where there is sound, at most {self.most_db:.1f} dB on 99 % of it"
 
     @property
     def line(self) -> str:
@@ -143,7 +149,7 @@ class Certificate(Settings):
         )
         scores, sizes = (
             ("scorer", "judge", "unlike_reference"),
-            ("largest_db", "rms_db", "heard_db", "roughness_db"),
+            ("largest_db", "rms_db", "heard_db", "most_db", "roughness_db"),
         )
         changes = {name: getattr(applied, name) for name in (*scores, *sizes)}
         return self.model_copy(update={**changes, "share": share, "whole": whole})
@@ -255,7 +261,7 @@ def certify(
     judge_score : callable, optional
         Judge's score of levels [row, frame] in dB.
     """
-    gains, judge = _MaskStatistics.from_gains(mask_db, rows_db), measured.judge
+    gains, judge = MaskStatistics.from_gains(mask_db, rows_db), measured.judge
     judge_smoothed = static_share = None
     if judge_score is not None and judge is not None:
         # These scores are of the levels that the masks ask for, not of renderings.
@@ -286,6 +292,7 @@ def certify(
         largest_db=gains.largest_db,
         rms_db=gains.rms_db,
         heard_db=gains.heard_db,
+        most_db=gains.most_db,
         roughness_db=measured.roughness_db,
         unlikeness=measured.unlikeness,
         unlike_reference=measured.unlike_reference,
@@ -321,31 +328,6 @@ def _objections(
             f"{settings.max_roughness_db:g}"
         )
     return reasons
-
-
-class _MaskStatistics(NamedTuple):
-    """Mean of a mask over time [row, 1], and the sizes of its gains named as in `Certificate`."""
-
-    mean_db: Levels
-    largest_db: float
-    rms_db: float
-    heard_db: float
-
-    @classmethod
-    def from_gains(cls, mask_db: TimeSeries, rows_db: TimeSeries) -> Self:
-        # Sums in double precision, since an hour has millions of cells.
-        total, square, largest, moments = np.zeros((1, 1)), 0.0, 0.0, np.zeros(3)
-        for part in split_segments(mask_db.frames):
-            gain, level = (series.read(part.start, part.stop) for series in (mask_db, rows_db))
-            gain_square, power = np.square(gain), power_of_db(level)
-            total = total + gain.sum(axis=1, keepdims=True, dtype=np.float64)
-            square += float(gain_square.sum(dtype=np.float64))
-            largest = max(largest, float(np.abs(gain).max()))
-            moments += [(power * x).sum(dtype=np.float64) for x in (np.float32(1), gain, gain_square)]
-        rms = (square / (len(total) * mask_db.frames)) ** 0.5
-        _, mean, mean_square = moments / moments[0]
-        deviation = float(max(mean_square - mean**2, 0)) ** 0.5
-        return cls((total / mask_db.frames).astype(np.float32), largest, rms, deviation)
 
 
 def _apply_mask(rows_db: TimeSeries, mask_db: TimeSeries) -> TimeSeries:

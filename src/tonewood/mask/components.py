@@ -261,6 +261,18 @@ def count_components(channels: int, link: ChannelLink) -> int:
     return channels
 
 
+def component_labels(channels: int, link: ChannelLink) -> tuple[str, ...]:
+    """Return a label for each component that has a mask of its own; none for linked channels."""
+    count = count_components(channels, link)
+    if count == 1:
+        return ()
+    return (
+        ("mid", "side")
+        if link == "mid-side"
+        else tuple(f"channel {n} of {count}" for n in range(1, count + 1))
+    )
+
+
 def split_components(samples: Samples, link: ChannelLink) -> Samples:
     """Return the components [component, sample] of unlinked channels: mid and side, or the channels."""
     if link == "off":

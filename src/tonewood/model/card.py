@@ -266,6 +266,8 @@ def card_lines(model: ModelOrFile) -> list[CardLine]:
         if scorer is not None
     ]
     entries.append(CardLine("prior", _describe_prior(model)))
+    if model.has_way_guide:
+        entries.append(CardLine("guide", ("whole-way guide for the paper's method (--method paper)",)))
     if card.ears is not None:
         entries.append(CardLine("ears", _describe_listeners(card.ears)))
     if card.predictor is not None:

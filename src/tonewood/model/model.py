@@ -22,7 +22,7 @@ from tonewood.priors.priors import Priors
 from tonewood.scorer.guide import Guide
 from tonewood.scorer.network import Scorer
 from tonewood.settings import ModelSettings
-from tonewood.utils.files import prepare_report_folder, real_path, write_bytes, write_text
+from tonewood.utils.files import check_report_folder, real_path, write_bytes, write_text
 from tonewood.utils.layers import tensors_below
 
 MODEL_FILE, CARD_FILE = "model.tonewood", "README.md"  # in a folder or repository
@@ -83,6 +83,11 @@ class Model:
         if self.learnt_priors is None:
             raise self._missing_part_error("prior none")
         return self.learnt_priors
+
+    @property
+    def has_way_guide(self) -> bool:
+        """Whether the model has a whole-way guide."""
+        return self.way_guide is not None
 
     @property
     def guide(self) -> Guide:
@@ -201,7 +206,7 @@ def _model_tensors(model: Model) -> dict[str, NDArray[Any]]:
 
 def write_model_folder(model: Model, folder: Path, *, overwrite: bool = False) -> None:
     """Write a model and its card into a folder, created if necessary; OutputError if that fails."""
-    prepare_report_folder(folder, (MODEL_FILE, CARD_FILE), overwrite)
+    check_report_folder(folder, (MODEL_FILE, CARD_FILE), overwrite)
     model.save(folder / MODEL_FILE, overwrite=overwrite)
     write_text(folder / CARD_FILE, card_markdown(model), overwrite=overwrite)
 

@@ -62,6 +62,11 @@ class ModelFile:
     tensors: Mapping[str, TensorRecord]
 
     @property
+    def has_way_guide(self) -> bool:
+        """Whether the model has a whole-way guide."""
+        return any(name.startswith("way_guide.") for name in self.tensors)
+
+    @property
     def digest(self) -> str:
         """Digest of the `Model` in this file; see `model_digest`."""
         return model_digest(self.settings, {name: tensor.data for name, tensor in self.tensors.items()})

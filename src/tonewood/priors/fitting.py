@@ -1,8 +1,8 @@
 """Fit the priors to two folders without pairs, and select their blend.
 
 Held-out sessions choose how the static mask is estimated (see `static_mask`), and placebos how far the
-adaptive priors are trusted (see `ShrinkageFactors`). The best blend depends on the folders: it is selected per
-model (see `blend_selection`).
+adaptive priors are trusted (see `ShrinkageFactors`). The best blend depends on the folders: it is selected
+per model (see `blend_selection`).
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,8 @@ from tonewood.priors.static_mask import (
     spectral_difference,
 )
 from tonewood.settings import PriorsSettings
-from tonewood.utils.arrays import Levels, TakeWeights
+from tonewood.utils.arrays import Levels, TakeWeights, split_generator
+from tonewood.utils.parallel import parallel_starmap
 
 _MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions
 _NEED_TAKES = 12
@@ -122,8 +123,9 @@ def fit_priors(
     statistics = fit_folder_statistics(reference, source, settings.neighbours, generator, take_weights[0])
     folders = _FolderPair.from_takes((reference, source, held_out), statistics, take_weights)
     method = select_static_method(folders.reference.difference, folders.source.difference)
-    method = method._replace(penalty=method.penalty * settings.doubt)
-    static = fit_static_mask(folders.reference.difference, folders.source.difference, method)
+    static = fit_static_mask(
+        folders.reference.difference, folders.source.difference, method, doubt=settings.doubt
+    )
     pairs = _PseudoPairs.from_folders(folders, static, settings, hop_ms)
     networks = _train_networks(pairs, folders, static, settings, generator, take_weights[0])
     priors = _assemble_priors(folders, static, pairs, networks, settings, hop_ms, generator)
@@ -146,7 +148,7 @@ def fit_priors(
     ways = pairs.ways(static, [(pseudo.rows_db, take.rows_db) for pseudo, take in held_out_pairs])
     whole_ways = _whole_ways(priors, folders.source.takes, ways)
     # The final static mask is fitted to all reference takes.
-    priors = replace(priors, static_db=_final_static_mask(folders, method))
+    priors = replace(priors, static_db=_final_static_mask(folders, method, settings.doubt))
     return PriorFit(priors, scores, pairs.corrected, corrected_held_out, ways, whole_ways)
 
 
@@ -224,22 +226,25 @@ class _PseudoPairs(NamedTuple):
     ) -> Self:
         """Pair takes with neighbours; a take's own group is left out."""
         near, (reference, source) = settings.neighbours, folders.statistics
-        pairs = cls([], [], [])
-        for take, group in zip(
-            folders.source.takes, folders.source_groups.held_out_group.tolist(), strict=True
-        ):
+
+        def pair_source(take: PriorFeatures, group: int) -> PseudoPair:
             gain = map_to_other(
                 take, source, reference, near, hop_ms, skip_origin=group, smooth_ms=NETWORK_SMOOTHING_MS
             )
-            pairs.forward.append(PseudoPair(take, gain - static_db[:, None]))
-        for take, group in zip(
-            folders.reference.takes, folders.reference_groups.held_out_group.tolist(), strict=True
-        ):
+            return PseudoPair(take, gain - static_db[:, None])
+
+        def pair_reference(take: PriorFeatures, group: int) -> tuple[PseudoPair, LevelPair]:
             pseudo = back_translate(take, reference, source, hop_ms)
-            pairs.backward.append(_inverse_pair(pseudo, take, static_db))
             gain = map_to_other(pseudo, source, reference, near, hop_ms, skip_target=group)
-            pairs.corrected.append((pseudo.rows_db + gain, take.rows_db))
-        return pairs
+            return _inverse_pair(pseudo, take, static_db), (pseudo.rows_db + gain, take.rows_db)
+
+        source_groups, reference_groups = (
+            side.held_out_group.tolist() for side in (folders.source_groups, folders.reference_groups)
+        )
+        forward = parallel_starmap(pair_source, zip(folders.source.takes, source_groups, strict=True))
+        pairs = parallel_starmap(pair_reference, zip(folders.reference.takes, reference_groups, strict=True))
+        backward, corrected = zip(*pairs, strict=True)
+        return cls(list(forward), list(backward), list(corrected))
 
     def ways(self, static_db: NDArray[np.float32], held_out: list[LevelPair]) -> Ways:
         """Return the ways of all pairs and of the held-out takes."""
@@ -266,10 +271,13 @@ def _train_networks(
     reference_weights: TakeWeights,
 ) -> tuple[MaskNetwork, MaskNetwork]:
     """Return the networks of forward and backward pairs."""
-    forward, backward = (
-        train_mask_network(side, folders.statistics, static_db, settings.network, generator, weights)
-        for side, weights in ((pairs.forward, None), (pairs.backward, reference_weights))
-    )
+
+    def train(side: list[PseudoPair], weights: TakeWeights, own: torch.Generator) -> MaskNetwork:
+        return train_mask_network(side, folders.statistics, static_db, settings.network, own, weights)
+
+    generators = split_generator(generator, 2)
+    items = zip((pairs.forward, pairs.backward), (None, reference_weights), generators, strict=True)
+    forward, backward = parallel_starmap(train, items)
     return forward, backward
 
 
@@ -298,11 +306,11 @@ def _assemble_priors(
     return Priors.from_tensors(priors.tensors(), settings, hop_ms)
 
 
-def _final_static_mask(folders: _FolderPair, method: StaticMethod) -> NDArray[np.float32]:
+def _final_static_mask(folders: _FolderPair, method: StaticMethod, doubt: float) -> NDArray[np.float32]:
     """Return the static mask [row] in dB of all takes, including those held out."""
     differences = folders.reference.difference, folders.held_out.difference
     joined = SpectralDifference(*map(np.concatenate, zip(*differences, strict=True)))
-    return fit_static_mask(joined, folders.source.difference, method)
+    return fit_static_mask(joined, folders.source.difference, method, doubt=doubt)
 
 
 def blended_prior(priors: Priors, take: PriorFeatures) -> Levels:
@@ -397,9 +405,11 @@ def _fit_shrinkage(
     if not reference.is_testable:
         factor = float(reference.single_session)
         return ShrinkageTable(ShrinkageFactors(factor, factor), ShrinkageFactors(factor, factor))
-    by_folder = [
-        _placebo_variance(folder, settings, hop_ms, generator) for folder in folders if folder.is_testable
-    ]
+    testable = [folder for folder in folders if folder.is_testable]
+    by_folder = parallel_starmap(
+        lambda folder, own: _placebo_variance(folder, settings, hop_ms, own),
+        zip(testable, split_generator(generator, len(testable)), strict=True),
+    )
     placebos = [Variance(*np.mean(each, axis=0).tolist()) for each in zip(*by_folder, strict=True)]
     return ShrinkageTable(
         *(ShrinkageFactors.from_variance(*pair, settings.doubt) for pair in zip(real, placebos, strict=True))

@@ -7,7 +7,8 @@ recordings, that looks like a difference between the folders. There are two esti
   components is shrunk by its variance over sessions (empirical Bayes: James & Stein 1961).
 * The plain difference of the mean spectra, where matched frames hide a part of the difference.
 
-Held-out sessions choose between them, and how much is shrunk.
+Held-out sessions choose between them, and how much is shrunk. They seldom tell neighbouring strengths
+of the shrinkage apart, so the mask is an average over those that they do not refuse.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from tonewood.mask.mask import moving_average
 from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures, cosine_basis
 from tonewood.utils.arrays import Levels
+from tonewood.utils.parallel import parallel_map
 
 if TYPE_CHECKING:
     from tonewood.utils.arrays import TakeWeights
@@ -29,19 +31,18 @@ _SAME_SESSION_RATIO = 1.5  # most that takes of one session differ, relative to 
 _HALVINGS = 20  # random halves of both folders
 
 
+PENALTIES = (1.0, 0.5, 0.25, 0.0)
+"""Factors of the variance by which matched differences are shrunk; 0 leaves them as they are."""
+
+
 class StaticMethod(NamedTuple):
     """Estimate of the static mask."""
 
-    # True for the difference of matched frames, False for the plain difference of mean spectra
-    matched: bool = True
-    # Factor of the variance by which matched differences are shrunk; 0 leaves them as they are
-    penalty: float = 1.0
+    # Share of the mask of each of `PENALTIES`; empty for the plain difference of mean spectra
+    shares: tuple[float, ...]
 
 
-STATIC_METHODS = (
-    *(StaticMethod(True, penalty) for penalty in (1.0, 0.5, 0.25, 0.0)),
-    StaticMethod(False, 0.0),
-)
+_MOST_SHRUNK = StaticMethod((1.0, 0.0, 0.0, 0.0))
 
 
 class SpectralDifference(NamedTuple):
@@ -94,17 +95,18 @@ def spectral_difference(
 
     `sign` is 1 for reference takes, -1 for source takes.
     """
-    means, half_differences, spectra = [], [], []
-    for take in takes:
+
+    def compare(take: PriorFeatures) -> tuple[Levels, Levels, Levels]:
         matched = other.codebook.nearest_mean(folder.query_vectors(take), _NEIGHBOURS)
         difference = sign * (take.rows_db - matched)[:, take.audible]
         # Halves of a take share its room and microphone: their difference is the noise level.
         first, second = np.array_split(difference, 2, axis=1)
-        means.append(difference.mean(axis=1))
-        spectra.append(take.rows_db[:, take.audible].mean(axis=1))
-        half_differences.append(_mean_or_nan(first) - _mean_or_nan(second))
+        half_difference = _mean_or_nan(first) - _mean_or_nan(second)
+        return difference.mean(axis=1), half_difference, take.rows_db[:, take.audible].mean(axis=1)
+
+    rows, halves, spectra = map(np.stack, zip(*parallel_map(compare, takes), strict=True))
     frames = np.array([take.audible.sum() for take in takes], dtype=np.float32)
-    return SpectralDifference(np.stack(means), np.stack(half_differences), np.stack(spectra), frames)
+    return SpectralDifference(rows, halves, spectra, frames)
 
 
 def _mean_or_nan(rows_db: Levels) -> NDArray[np.float32]:
@@ -135,17 +137,24 @@ def cluster_sessions(differences: SpectralDifference) -> NDArray[np.int64]:
 
 
 def fit_static_mask(
-    reference: SpectralDifference, source: SpectralDifference, method: StaticMethod = STATIC_METHODS[0]
+    reference: SpectralDifference,
+    source: SpectralDifference,
+    method: StaticMethod = _MOST_SHRUNK,
+    *,
+    doubt: float = 1.0,
 ) -> NDArray[np.float32]:
-    """Return the static mask [row] in dB.
+    """Return the static mask [row] in dB; `doubt` multiplies all penalties.
 
     Of matched frames, it is the mean of both folders' differences. Each cosine component c of it is
     scaled by 1 - penalty · v / c², where v is the variance of its mean over sessions. Both v and c² are
     averaged over adjacent components. The overall level is not shrunk.
     """
-    if not method.matched:
+    if not method.shares:
         return reference.mean_spectrum - source.mean_spectrum
-    return _ShapeEstimate.from_sides(reference, source).shrink(method.penalty)
+    estimate = _ShapeEstimate.from_sides(reference, source)
+    masks = np.stack([estimate.shrink(doubt * penalty) for penalty in PENALTIES])
+    static: NDArray[np.float32] = np.array(method.shares, np.float32) @ masks
+    return static
 
 
 class _ShapeEstimate(NamedTuple):
@@ -187,28 +196,46 @@ class _ShapeEstimate(NamedTuple):
 
 
 def select_static_method(reference: SpectralDifference, source: SpectralDifference) -> StaticMethod:
-    """Return the method with the smallest error on held-out sessions (takes, if there is one session).
+    """Return the method that held-out sessions prefer (takes, if there is one session).
 
     A mask that is fitted to one half of both folders predicts the difference of mean spectra of the
-    other half. Folders of a single take cannot be halved: they get the first method.
+    other half. The plain difference is used where its error is the smallest; else strengths of the
+    shrinkage are averaged, weighted by exp(-(d / s)²) of their mean error d beyond the smallest and its
+    spread s over random halves, whose square is twice that of a whole folder. Folders of a single take
+    cannot be halved: they get the first method.
     """
     units = [_held_out_units(side) for side in (reference, source)]
     if min(unit.max() for unit in units) == 0:
-        return STATIC_METHODS[0]
+        return _MOST_SHRUNK
     rng = np.random.default_rng(0)  # the choice depends on the folders alone
     errors = []
     for _ in range(_HALVINGS):
         first, second = zip(*(_halve(unit, rng) for unit in units), strict=True)
-        for fitted, held_out in ((first, second), (second, first)):
-            sides = _without_others(reference, source, *fitted)
-            target = reference.select(held_out[0]).mean_spectrum - source.select(held_out[1]).mean_spectrum
-            estimate = _ShapeEstimate.from_sides(*sides)
-            plain = sides[0].mean_spectrum - sides[1].mean_spectrum
-            masks = [
-                estimate.shrink(method.penalty) if method.matched else plain for method in STATIC_METHODS
-            ]
-            errors.append([_shape_error(mask, target) for mask in masks])
-    return STATIC_METHODS[int(np.mean(errors, axis=0).argmin())]
+        errors.append(
+            [_held_out_errors(reference, source, *halves) for halves in ((first, second), (second, first))]
+        )
+    by_halving = np.mean(errors, axis=1)
+    best = int(by_halving.mean(axis=0).argmin())
+    if best == len(PENALTIES):
+        return StaticMethod(())
+    excess = by_halving[:, :-1] - by_halving[:, [best]]
+    # The best method has neither excess nor spread.
+    weights = np.exp(-np.square(excess.mean(axis=0) / excess.std(axis=0).clip(1e-9)))
+    return StaticMethod(tuple((weights / weights.sum()).tolist()))
+
+
+def _held_out_errors(
+    reference: SpectralDifference,
+    source: SpectralDifference,
+    fitted: Sequence[NDArray[np.int64]],
+    held_out: Sequence[NDArray[np.int64]],
+) -> list[float]:
+    """Return the error of each of `PENALTIES`, then that of the plain difference."""
+    sides = _without_others(reference, source, *fitted)
+    target = reference.select(held_out[0]).mean_spectrum - source.select(held_out[1]).mean_spectrum
+    estimate = _ShapeEstimate.from_sides(*sides)
+    masks = [*map(estimate.shrink, PENALTIES), sides[0].mean_spectrum - sides[1].mean_spectrum]
+    return [_shape_error(mask, target) for mask in masks]
 
 
 def _without_others(

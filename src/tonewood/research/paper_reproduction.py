@@ -38,7 +38,7 @@ from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings, ModelSettings, default_enhance_settings
 from tonewood.training.networks import MAX_LEARNING_SECONDS
 from tonewood.training.pipeline import TrainingProgress, train_model
-from tonewood.utils.files import prepare_report_folder, real_path, write_bytes, write_text
+from tonewood.utils.files import check_report_folder, real_path, write_bytes, write_text
 from tonewood.utils.parallel import check_device
 
 REPRODUCTION_PAGE, REPRODUCTION_TABLE = "index.html", "table.json"
@@ -198,7 +198,7 @@ def reproduce_paper(
         The report cannot be written.
     """
     check_device(device)
-    prepare_report_folder(out, (*FIGURE_FILES, REPRODUCTION_TABLE, REPRODUCTION_PAGE), overwrite)
+    check_report_folder(out, (*FIGURE_FILES, REPRODUCTION_TABLE, REPRODUCTION_PAGE), overwrite)
     pairs = read_test_pairs(corpus / "test")
     yield _plan_reproduction(corpus, pairs, [model, paper_model].count(None))
     if model is None:

@@ -27,6 +27,7 @@ from tonewood.export.export import (
     export_impulse_response,
     export_parametric_eq,
 )
+from tonewood.mask.components import component_labels
 from tonewood.mask.render import effective_mask
 from tonewood.studio.database import DOWNLOAD_PREFIX, EditState, NotFoundError, StudioSession
 from tonewood.studio.routes_sessions import StudioDependency
@@ -251,14 +252,15 @@ def _draw_session_picture(
     before = analyse_source(ArraySource(session.open_samples(), rate), model)
     # The stored rendering contains its loudness gain already.
     after = analyse_source(ArraySource(open_full_render(session, render.key), rate), model)
-    mask = compose_edited_masks(session, state, model)[0]  # of separate masks, the first
+    masks = compose_edited_masks(session, state, model)
     plot_enhancement(
         path,
         before.wave,
         after.wave,
-        effective_mask(mask, recipe.settings.render, recipe.spectrum),
+        [effective_mask(mask, recipe.settings.render, recipe.spectrum) for mask in masks],
         recipe.spectrum,
         title=enhancement_title(session.title, model, render.certificate.scorer),
+        labels=component_labels(session.recording.channels, recipe.settings.render.link),
         overwrite=True,
     )
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from tonewood.audio_io.reader import read_recording, write_recording
 from tonewood.data.loading import check_distinct_folders
 from tonewood.enhancement.editing import Edit
+from tonewood.enhancement.mask_search import settings_for_model
 from tonewood.enhancement.output_files import sidecar_path
 from tonewood.enhancement.recipe import load_recipe
 from tonewood.errors import CallError, OutputError, RecipeError, printable
@@ -112,8 +113,8 @@ def start_batch(folder: BatchRequest, studio: StudioDependency) -> dict[str, Any
         output = output / folder.into
     if output == inputs:
         raise OutputError("the outputs would replace the recordings: choose another folder")
-    studio.models.get(folder.model)  # a damaged model is reported now, not by the job
-    settings = EnhanceSettings().replace(render=dict(amount=folder.amount))
+    model = studio.models.get(folder.model)  # a damaged model is reported now, not by the job
+    settings = settings_for_model(EnhanceSettings().replace(render=dict(amount=folder.amount)), model)
     request = {
         "input": str(inputs),
         "output": str(output),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tonewood.enhancement.editing import Edit
+from tonewood.enhancement.mask_search import settings_for_model
 from tonewood.errors import TonewoodError
 from tonewood.mask.certificate import Certificate
 from tonewood.model.model import Model
@@ -177,7 +178,8 @@ class StudioState:
         if kind == "again":
             request["edit"] = _pin_kept_notes(state.edit, keep).model_dump(mode="json")
         if settings is not None:
-            request["settings"] = settings.model_dump(mode="json")
+            used = settings_for_model(settings, self.models.get(model))
+            request["settings"] = used.model_dump(mode="json")
             request["number"] = _next_mask_number(session)
             requested = Edit.model_validate(request["edit"])
             request["pinned"] = [note.id for note in state.edit.pinned_notes]

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ from tonewood.scorer.training_loop import TrainingState, world_size
 from tonewood.settings import EnhanceSettings, ModelSettings, PredictorSettings
 from tonewood.training.preferences import hold_out_listener_groups
 from tonewood.utils.files import append_to_name, write_bytes
+from tonewood.utils.parallel import parallel_iterate, parallel_map
 
 # Recordings of each side that priors, guide and predictor learn from; longer folders are sampled.
 MAX_LEARNING_SECONDS = 1800.0
@@ -90,6 +92,7 @@ class Checkpoint:
         self.path, self._resumed, self._is_required = path, resumed, is_required
         self._training_key = ""
         self._states: dict[str, dict[str, Tensor]] = {}
+        self._lock = Lock()  # networks train at the same time
 
     @classmethod
     def for_model(cls, model: Path, *, resumed: bool = False, is_required: bool = True) -> "Checkpoint":
@@ -135,8 +138,9 @@ class Checkpoint:
 
     def save_state(self, network: str, state: TrainingState) -> None:
         """Write the state of a network; raise OutputError if that fails."""
-        self._states[network] = dict(state)
-        self._write_file()
+        with self._lock:
+            self._states[network] = dict(state)
+            self._write_file()
 
     def record_digest(self, digest: str) -> None:
         """Write the digest of the finished model, before the model itself is written."""
@@ -202,16 +206,25 @@ def fit_scorers(
     ways : sequence of TakeWay
         For graded targets; without them the scorer learns the labels.
     """
-    fits: dict[NetworkName, TrainedScorer] = {}
-    for network, seed in networks_to_train(settings):
+
+    def train(item: tuple[NetworkName, int]) -> Iterator[ValidationCheck | TrainedScorer]:
+        network, seed = item
         state = checkpoint.get_state(network) if checkpoint is not None else None
         for event in _train_network(takes, listener_data, settings, seed, device, state, ways):
+            if isinstance(event, ValidationCheck) and checkpoint is not None and event.run is not None:
+                checkpoint.save_state(network, event.run.state())
+            yield event
+
+    networks = networks_to_train(settings)
+    # Processes that train together exchange gradients in one order.
+    trainings = map(train, networks) if world_size() > 1 else parallel_iterate(train, networks)
+    fits: dict[NetworkName, TrainedScorer] = {}
+    for (network, _), events in zip(networks, trainings, strict=True):
+        for event in events:
             if isinstance(event, TrainedScorer):
                 fits[network] = event
-                continue
-            if checkpoint is not None and event.run is not None:
-                checkpoint.save_state(network, event.run.state())
-            yield CheckEvent(network, event)
+            else:
+                yield CheckEvent(network, event)
     return fits
 
 
@@ -310,11 +323,16 @@ def distill_predictor(
     # Find the mask of every recording with prior and search: the labels.
     split = split_takes(takes["source"], settings.held_out, seed)
     train, held_out = _limit_duration(split.train, seed), _limit_duration(split.held_out, seed)
-    examples: list[DistillationExample] = []
-    for number, take in enumerate((*train, *held_out), start=1):
+    chosen = (*train, *held_out)
+
+    def find_labels(take: TrainingRecording) -> DistillationExample:
         source = TruncatedSource(open_recording(take.item, model.card.fix), MAX_LEARNING_SECONDS)
-        examples.append(_distillation_example(source, model, settings.search_steps))
-        yield LabelProgress(number, len(train) + len(held_out), take.path)
+        return _distillation_example(source, model, settings.search_steps)
+
+    examples: list[DistillationExample] = []
+    for take, example in zip(chosen, parallel_map(find_labels, chosen), strict=True):
+        examples.append(example)
+        yield LabelProgress(len(examples), len(chosen), take.path)
     train_examples, held_out_examples = examples[: len(train)], examples[len(train) :]
 
     predictor = train_predictor(

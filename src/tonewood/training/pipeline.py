@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from math import fsum
 from pathlib import Path
@@ -71,7 +72,8 @@ from tonewood.training.preferences import (
     load_listener_answers,
     measure_listener_agreement,
 )
-from tonewood.utils.parallel import check_device, page_out, trim_malloc
+from tonewood.utils.arrays import TakeWeights, split_generator
+from tonewood.utils.parallel import check_device, page_out, parallel_starmap, trim_malloc
 
 TrainingProgress = RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress
 TrainingEvent = TrainingProgress | Model
@@ -378,7 +380,7 @@ def _fit_correction(excerpts: _PriorExcerpts, settings: ModelSettings) -> _Corre
         generator,
         (excerpts.reference.weights, excerpts.held_out.weights),
     )
-    guide = train_guide(fit.corrected, settings.guide, generator, excerpts.reference.weights)
+    guide, way_guide = _train_guides(fit, excerpts.reference.weights, settings, generator)
     gains = validation_gains(guide, fit.corrected_held_out)
     # The guide acts frame by frame and learned from the same kind of pairs as the mask networks,
     # so it is trusted as far as they are.
@@ -391,14 +393,23 @@ def _fit_correction(excerpts: _PriorExcerpts, settings: ModelSettings) -> _Corre
         guide_weight=weight,
         guide_gains=gains,
     )
-    way_guide = None
+    return _Correction(fit, guide, way_guide, card)
+
+
+def _train_guides(
+    fit: PriorFit, weights: TakeWeights, settings: ModelSettings, generator: torch.Generator
+) -> tuple[Guide, Guide | None]:
+    """Train the guide and, for graded targets, the whole-way guide; the weights are of reference takes."""
+    trainings = [partial(train_guide, fit.corrected, settings.guide, take_weights=weights)]
     # Scores of labels are the paper's loss, which then leads the paper's search.
     if settings.training.targets == "graded":
-        weights = excerpts.reference.weights
-        if weights is not None:
-            weights = [1.0] * len(fit.ways.source) + list(weights)
-        way_guide = train_way_guide(fit.whole_ways, settings.guide, generator, weights)
-    return _Correction(fit, guide, way_guide, card)
+        both = weights if weights is None else [1.0] * len(fit.ways.source) + list(weights)
+        trainings.append(partial(train_way_guide, fit.whole_ways, settings.guide, take_weights=both))
+    generators = split_generator(generator, len(trainings))
+    guide, *way_guide = parallel_starmap(
+        lambda train, own: train(generator=own), zip(trainings, generators, strict=True)
+    )
+    return guide, way_guide[0] if way_guide else None
 
 
 def _free_memory(takes: Mapping[DatasetSide, list[TrainingRecording]]) -> None:

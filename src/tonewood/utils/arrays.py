@@ -184,6 +184,14 @@ def sample_takes(
     return torch.multinomial(mass, count, replacement=True, generator=generator).tolist()
 
 
+def split_generator(generator: "torch.Generator", count: int) -> "list[torch.Generator]":
+    """Return generators of independent numbers, for work in parallel."""
+    import torch  # only in training
+
+    seeds = torch.randint(2**62, (count,), generator=generator).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
 def interpolate_noise(
     count: int, points: tuple[int, int], size: tuple[int, int], generator: "torch.Generator"
 ) -> "torch.Tensor":

@@ -13,7 +13,7 @@ import shutil
 import stat
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BufferedReader
@@ -261,19 +261,15 @@ def existing_parent(path: Path) -> Path:
     return next(folder for folder in path.absolute().parents if folder.exists())
 
 
-def prepare_report_folder(out: Path, names: Iterable[str], overwrite: bool) -> None:
-    """Create the folder of a report; called before the work, so that its errors come first.
+def check_report_folder(out: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Check before the work that a report can be written; its first file makes its folder.
 
-    OutputError if `out` is a file, cannot be created, or contains one of `names`, which may not be replaced.
+    OutputError if `out` is a file, cannot be written, or contains one of `names`, which may not be replaced.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{printable(out)} is a file; a report needs a folder: name another path")
     check_not_existing((out / name for name in names), overwrite)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = failure_reason(error)
-        raise OutputError(f"{printable(out)} cannot be created ({reason}): name another folder") from None
+    check_parent(out / names[0])
 
 
 def _check_writable(path: str | os.PathLike[str], final: Path, overwrite: bool) -> None:

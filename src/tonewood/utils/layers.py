@@ -88,6 +88,8 @@ def _columns(x: FloatArray, size: tuple[int, ...], stride: Stride, dilation: int
     height, width = size
     rows = (x.shape[2] - height) // stride[0] + 1
     frames = (x.shape[3] - (width - 1) * dilation - 1) // stride[1] + 1
+    if size == stride == (1, 1):  # a kernel of one tap reads the maps as they are
+        return x[:, :, None]
     taps = [
         x[:, :, i : i + stride[0] * rows : stride[0], j : j + stride[1] * frames : stride[1]]
         for i in range(height)
@@ -109,6 +111,8 @@ def pad_frames(
 ) -> Array:
     """Pad the last axis with zeros, copies of its ends, or its reflection (NumPy's modes)."""
     if isinstance(x, np.ndarray):
+        if before == after == 0:  # np.pad would copy
+            return x
         return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(before, after)], mode=mode)
     from torch.nn import functional  # only in training
 

@@ -74,6 +74,11 @@ def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     return _run_in_order(lambda pool, item: pool.submit(work, item), items, Event())
 
 
+def parallel_starmap(work: Callable[..., Result], items: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    """Yield `work(*item)` as `parallel_map` does."""
+    return parallel_map(lambda item: work(*item), items)
+
+
 def parallel_iterate(
     generate: Callable[[Item], Iterable[Result]], items: Iterable[Item]
 ) -> Generator[Iterable[Result], None, None]:
