@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from tonewood.evaluation.alignment import Alignment, align_recordings
-from tonewood.evaluation.metrics import mel_distance
-from tonewood.evaluation.pairs import MEASURE_RATE, pairs_by_name, to_mono_16k
+from tonewood.evaluation.metrics import MEASURE_RATE, mel_distance, to_mono_16k
+from tonewood.evaluation.pipeline import pairs_by_name
 from tonewood.utils.arrays import Samples
 
 WARPS = {

@@ -15,7 +15,7 @@ from typing import Any
 
 from tonewood import cli
 from tonewood.cli.common import BatchOptions
-from tonewood.cli.control_options import ControlOptions
+from tonewood.cli.options import ControlOptions
 
 PAGES = Path(__file__).parents[1] / "docs" / "howto"
 BLOCK = re.compile(r"(<!-- options:begin ([a-z ]+) -->\n).*?(<!-- options:end -->)", re.DOTALL)

@@ -19,15 +19,23 @@ from tonewood.batch.tasks import EnhanceTask
 from tonewood.cli.progress import PairsDisplay
 from tonewood.enhancement.output_files import FileStarted, plan_jobs
 from tonewood.evaluation.alignment import align_recordings
-from tonewood.evaluation.metrics import FolderComparison, compare_folder_sound, gap_closed, mel_distance
-from tonewood.evaluation.pairs import (
-    EVALUATED_METHODS,
-    MeasureProgress,
-    PairFiles,
-    pairs_by_name,
+from tonewood.evaluation.metrics import (
+    FolderComparison,
+    compare_folder_sound,
+    gap_closed,
+    mel_distance,
     to_mono_16k,
 )
-from tonewood.evaluation.pipeline import Evaluation, PairResult, measure_pair, summarize_evaluation
+from tonewood.evaluation.pipeline import (
+    EVALUATED_METHODS,
+    Evaluation,
+    MeasureProgress,
+    PairFiles,
+    PairResult,
+    measure_pair,
+    pairs_by_name,
+    summarize_evaluation,
+)
 from tonewood.evaluation.report import means_table
 from tonewood.model.model import Model, load_model
 from tonewood.settings import EnhanceSettings

@@ -15,7 +15,7 @@ import soundfile
 from campaigns.harness.training import TINY_TRAINING, set_options
 from tonewood.cli.progress import ReproducingDisplay
 from tonewood.errors import FolderError
-from tonewood.evaluation.pairs import MeasureProgress
+from tonewood.evaluation.pipeline import MeasureProgress
 from tonewood.html_report import (
     ReportAudio,
     ReportBlock,

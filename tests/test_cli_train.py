@@ -125,7 +125,7 @@ def test_full_disk_keeps_the_old_model(
     def full(_: Path) -> NoReturn:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tonewood.utils.atomic_write._fsync", full)
+    monkeypatch.setattr("tonewood.utils.files._fsync", full)
     monkeypatch.setattr("tonewood.training.pipeline.train_model", lambda *_, **__: iter([model]))
     reference, source = training_folders
     call = ("train", "--reference", reference, "--source", source, "-o", path, "--overwrite")

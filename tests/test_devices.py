@@ -16,9 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tests.conftest import instrument
+from tonewood.model.losses import ScorerLoss
 from tonewood.model.model import Model
 from tonewood.scorer import training
-from tonewood.scorer.losses import ScorerLoss
 from tonewood.scorer.network import Scorer
 from tonewood.settings import TrainingSettings
 

@@ -20,7 +20,7 @@ from fsspec.registry import _registry
 from packaging.requirements import Requirement
 
 from tonewood.errors import MissingExtraError
-from tonewood.model.hub import load_pretrained
+from tonewood.model.model import load_pretrained
 from tonewood.stats.mushra import fit_mixed_effects
 
 ROOT = Path(__file__).parents[1]
@@ -180,5 +180,5 @@ def test_every_extra_is_tested_and_documented() -> None:
     extras = set(PROJECT["optional-dependencies"]) - FOR_DEVELOPERS
     page = (ROOT / "docs" / "install.md").read_text("utf-8")
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == extras
-    # Without `train`: tests/test_without_torch.py; without `perceptual`: tests/evaluation/test_perceptual.py.
+    # Without `train`: tests/test_without_torch.py; without `perceptual`: tests/evaluation/test_zimtohrli.py.
     assert set(ABSENT) | {"stats", "hub", "train", "perceptual"} == extras

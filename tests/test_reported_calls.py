@@ -22,7 +22,7 @@ from tonewood.model.model_file import serialize_model
 from tonewood.settings import EnhanceSettings
 from tonewood.studio.database import SessionDatabase
 from tonewood.studio.registries import FolderRegistry
-from tonewood.utils.atomic_write import exclusive_lock, write_bytes
+from tonewood.utils.files import exclusive_lock, write_bytes
 
 Run = Callable[..., Any]
 FAST = ("--steps", "0", "--set", "force=true", "--set", "certificate.control_steps=0")

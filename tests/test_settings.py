@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tonewood import setting_types
 from tonewood.errors import CallError
-from tonewood.setting_types import Settings, validated_settings
+from tonewood.setting_types import Settings, apply_assignments, list_settings, validated_settings
 from tonewood.settings import (
     BandSettings,
     EnhanceSettings,
@@ -24,7 +24,6 @@ from tonewood.settings import (
     TrainingSettings,
     default_enhance_settings,
 )
-from tonewood.settings_by_name import apply_assignments, list_settings
 
 
 def groups(base: type[Settings] = Settings) -> list[type[Settings]]:

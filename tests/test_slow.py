@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from tonewood.web import RequestLimits, secure
-from tonewood.web.head_timeout import with_head_timeout
+from tonewood.web.server import with_head_timeout
 
 TIMEOUT_S = 0.3
 Connect = Callable[[], socket.socket]

@@ -18,8 +18,8 @@ from tonewood.dsp.features import center_frequencies
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import render_through_mask
 from tonewood.model.model import Model
+from tonewood.setting_types import apply_assignments
 from tonewood.settings import ModelSettings, RenderSettings
-from tonewood.settings_by_name import apply_assignments
 from tonewood.utils.arrays import Levels
 
 _QUICK_SHARE = 4  # a quick training takes one step in so many

@@ -12,8 +12,7 @@ from quality import outside
 from quality.bench import Bench, Fitted, Output, Row, SkippedError
 from quality.corpus import Piece, mono
 from tonewood.dsp.features import center_frequencies
-from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances
-from tonewood.evaluation.perceptual import zimtohrli_distance
+from tonewood.evaluation.metrics import PairDistances, gap_closed, measure_distances, zimtohrli_distance
 from tonewood.mask.mask import Mask
 from tonewood.settings import BandSettings, ModelSettings
 

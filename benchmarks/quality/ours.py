@@ -10,8 +10,8 @@ from typing import NamedTuple
 import tonewood
 from quality.bench import Bench, Fitted, Output, Row
 from quality.corpus import Piece
+from tonewood.setting_types import apply_assignments
 from tonewood.settings import ModelSettings, default_enhance_settings
-from tonewood.settings_by_name import apply_assignments
 
 
 class Change(NamedTuple):

@@ -14,8 +14,8 @@ from quality.corpus import RATE, mel_rows, take
 from tonewood.audio_io.recording import find_audio_files
 from tonewood.dsp.features import cut_windows
 from tonewood.evaluation.metrics import Gaussian, fit_gaussian, frechet_distance
+from tonewood.model.losses import ScorerLoss
 from tonewood.model.model import Model
-from tonewood.scorer.losses import ScorerLoss
 from tonewood.utils.arrays import Samples
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_a_synthesiser.py"

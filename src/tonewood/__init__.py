@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401
     try:
         return getattr(import_module(_EXPORT_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        from tonewood.utils.optional_torch import class_without_torch, is_missing_torch
+        from tonewood.errors import class_without_torch, is_missing_torch
 
         if not is_missing_torch(error):
             raise

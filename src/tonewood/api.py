@@ -10,32 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tonewood.audio_io.arguments import to_float_samples, to_whole_rate
-from tonewood.audio_io.reader import (
-    MAX_CHANNELS,
-    MAX_RATE,
-    MIN_RATE,
-    MIN_RECORDING_SECONDS,
-    read_recording,
-)
-from tonewood.audio_io.recording import MixMeter, find_left_out_recordings
+from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE, MIN_RATE, MIN_RECORDING_SECONDS, read_recording
+from tonewood.audio_io.recording import MixMeter, find_left_out_recordings, to_float_samples, to_whole_rate
 from tonewood.enhancement import analysis, streaming
 from tonewood.enhancement.analysis import Score
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
-from tonewood.errors import AudioError, CallError, settings_named_as
-from tonewood.model import hub
-from tonewood.model import model as modelfile
-from tonewood.model.model import Model
+from tonewood.errors import AudioError, CallError, explain_missing_torch, settings_named_as
+from tonewood.model.model import Model, load_model, load_pretrained, upload_model, write_model_folder
 from tonewood.setting_types import EnhanceMethod
 from tonewood.settings import EnhanceSettings, ModelSettings, RenderSettings, default_enhance_settings
-from tonewood.utils.arrays import Samples
-from tonewood.utils.optional_torch import explain_missing_torch, usual_torch_state
+from tonewood.utils.arrays import Samples, usual_torch_state
 
 
 def load(model: str | Path = "cello") -> Model:
     """Load a model file, or a bundled model by its name."""
     _refuse_empty(model=model)
-    return modelfile.load_model(model)
+    return load_model(model)
 
 
 @explain_missing_torch("tonewood.train")
@@ -170,9 +160,7 @@ def enhance(
 
 
 def score(
-    samples: ArrayLike | str | PathLike[str],
-    rate: int | None = None,
-    model: Model | str | Path = "cello",
+    samples: ArrayLike | str | PathLike[str], rate: int | None = None, model: Model | str | Path = "cello"
 ) -> Score:
     """Return the score of a recording: 0 like the reference, 1 like the source.
 
@@ -183,7 +171,7 @@ def score(
 
 def save_pretrained(model: Model | str | Path, folder: str | Path, *, overwrite: bool = False) -> None:
     """Write a model and its card (README.md) into a folder for `from_pretrained`."""
-    hub.write_model_folder(_as_model(model), Path(folder), overwrite=overwrite)
+    write_model_folder(_as_model(model), Path(folder), overwrite=overwrite)
 
 
 def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
@@ -191,7 +179,7 @@ def from_pretrained(place: str | Path, *, revision: str | None = None) -> Model:
 
     Downloaded files are cached. `revision` is a branch, tag or commit.
     """
-    return hub.load_pretrained(place, revision)
+    return load_pretrained(place, revision)
 
 
 def push_to_hub(
@@ -209,7 +197,7 @@ def push_to_hub(
     repository : str
         As in ``somebody/cello``; created if it does not exist. The login is that of huggingface_hub.
     """
-    return hub.upload_model(_as_model(model), repository, private=private, message=message)
+    return upload_model(_as_model(model), repository, private=private, message=message)
 
 
 class Stream(streaming.StreamingEnhancer):

@@ -27,27 +27,16 @@ class SelfTest(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """Properties of an installation.
+    """Properties of an installation."""
 
-    Attributes
-    ----------
-    versions : dict
-        Of Tonewood, Python, the system and the packages; None for a package that is not installed.
-    extras : dict
-        Packages that are missing, by extra; an extra without any is complete.
-    cores : int
-        Cores that this process may use.
-    cache_folder, cache_bytes
-        Folder of analysed recordings, and its size.
-    back_ends : dict
-        Libraries that read, write and play audio; None if they are not installed.
-    """
-
+    # Of Tonewood, Python, the system and the packages; None for a package that is not installed
     versions: dict[str, str | None]
-    extras: dict[str, list[str]]
-    cores: int
+    extras: dict[str, list[str]]  # packages that are missing, by extra; an extra without any is complete
+    cores: int  # cores that this process may use
+    # Folder of analysed recordings, and its size
     cache_folder: str
     cache_bytes: int
+    # Libraries that read, write and play audio; None if they are not installed
     back_ends: dict[str, str | None]
     self_test: SelfTest
 

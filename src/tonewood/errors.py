@@ -107,3 +107,47 @@ def settings_named_as(names: Mapping[str, str]) -> Iterator[None]:
         # An item of a list has its number: training.fix.0 is an item of training.fix.
         name = names.get(re.sub(r"\.\d+$", "", setting), setting)
         raise CallError(f"{name}{space}{reason}") from None
+
+
+# --- PyTorch, which is not part of the base installation
+
+
+@contextmanager
+def explain_missing_torch(feature: str, extra: str = "train") -> Iterator[None]:
+    """Raise MissingExtraError instead of a failed import of torch; works as a decorator too.
+
+    Parameters
+    ----------
+    feature : str
+        First word of the message, as in ``train``.
+    extra : str
+        Extra that brings torch and everything else that the feature needs.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if not is_missing_torch(error):
+            raise
+        raise _missing_torch_error(feature, extra) from None
+
+
+def is_missing_torch(error: ModuleNotFoundError) -> bool:
+    """Return True if the module that was not found is torch, or a part of it."""
+    return (error.name or "").partition(".")[0] == "torch"
+
+
+def class_without_torch(name: str) -> type:
+    """Return a class that stands for one that needs torch: calling it raises MissingExtraError.
+
+    With it, `from tonewood import *` and `help(tonewood)` work without torch.
+    """
+
+    def __init__(self: object, *_: object, **__: object) -> None:  # noqa: N807 - a method of the class
+        raise _missing_torch_error(name)
+
+    short_name = name.rpartition(".")[2]
+    return type(short_name, (), {"__doc__": str(_missing_torch_error(name)), "__init__": __init__})
+
+
+def _missing_torch_error(feature: str, extra: str = "train") -> MissingExtraError:
+    return MissingExtraError(f"{feature} needs PyTorch: pip install '.[{extra}]'")

@@ -1,12 +1,14 @@
-"""HTML for reports and notebooks, complete in one file: tables, figures, audio, arrays as PNG."""
+"""HTML for reports and notebooks, complete in one file, and figures: of matplotlib, and of arrays as PNG."""
 
 import base64
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from html import escape
 from io import BytesIO
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
@@ -16,7 +18,6 @@ from tonewood.audio_io.recording import resample
 from tonewood.dsp.stft import GainFunction, log_magnitude, stft
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Samples, to_mono
-from tonewood.utils.figures import save_figure
 
 MAX_EMBEDDED_SECONDS = 20.0
 """Longest audio in a notebook, which would otherwise grow by megabytes."""
@@ -136,6 +137,32 @@ def figure_png(figure: Any, dpi: int = 100) -> bytes:  # noqa: ANN401 - matplotl
     return stream.getvalue()
 
 
+def save_figure(figure: Any, target: Path | BinaryIO, dpi: int) -> None:  # noqa: ANN401 - matplotlib has no types
+    """Save a figure as a PNG.
+
+    matplotlib takes text between two `$` for mathematics, which names of files, folders and models are not.
+    Only the numbers of an axis, which it writes itself, are mathematics.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+    numbers = set[int]()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True), axis.get_offset_text())
+            # Names at the ticks have such a formatter; all others write numbers.
+            if not isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter):
+                numbers.update(map(id, labels))
+    for text in figure.findobj(Text):
+        if id(text) not in numbers:
+            text.set_parse_math(False)
+    with warnings.catch_warnings():
+        # A script that the font lacks is drawn as boxes; that is no fault of the recording.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        figure.savefig(target, format="png", dpi=dpi)
+
+
 # --- Arrays as pictures
 
 
@@ -144,10 +171,10 @@ def gains_image(gain_db: FloatArray, max_db: float) -> Pixels:
     return _apply_colormap(0.5 + 0.5 * np.asarray(gain_db) / max_db, _DIVERGING)
 
 
-def levels_image(level_db: FloatArray, range_db: float = 80.0) -> Pixels:
+def levels_image(level_db: FloatArray) -> Pixels:
     """Return levels [row, frame] in dB as colours, low rows at the bottom; bright is loud."""
     level = np.asarray(level_db)
-    return _apply_colormap(1 + (level - level.max()) / range_db, _SEQUENTIAL)
+    return _apply_colormap(1 + (level - level.max()) / 80, _SEQUENTIAL)
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -165,10 +192,10 @@ def encode_png(pixels: Pixels) -> bytes:
     )  # fmt: skip
 
 
-def html_figure(pixels: Pixels, caption: str, height: int = 160) -> str:
+def html_figure(pixels: Pixels, caption: str) -> str:
     """Return HTML of a picture, stretched to the page, with its caption."""
     source = _data_uri("image/png", encode_png(pixels))
-    style = f"width:100%;max-width:60rem;height:{height}px;image-rendering:auto"
+    style = "width:100%;max-width:60rem;height:160px;image-rendering:auto"
     return (
         f'<figure style="margin:.5rem 0"><img style="{style}" alt="{escape(caption)}" '
         f'src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'

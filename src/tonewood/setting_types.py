@@ -1,12 +1,13 @@
 """Base of the settings, and their types: names to choose from, and the changes that `replace` takes.
 
-Groups of settings are frozen, validate themselves, and convert to and from JSON. There is one dictionary
-type for the changes of each group of `tonewood.settings`, so that mypy checks the names and types of
-`settings.replace(search=dict(steps=0))`. A test compares both modules field by field.
+Groups of settings are frozen, validate themselves, convert to and from JSON, and can be changed and listed by
+dotted names. There is one dictionary type for the changes of each group of `tonewood.settings`, so that mypy
+checks the names and types of `settings.replace(search=dict(steps=0))`. A test compares both modules.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypedDict, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -125,6 +126,120 @@ def validated_settings(group: type[SettingsT], tree: Mapping[str, Any]) -> Setti
         field = dict(setting_fields(group)).get(".".join(key for key in first["loc"] if isinstance(key, str)))
         raise CallError(f"{name} is {describe_invalid_value(first, field)}") from None
 
+
+def setting_limits(field: FieldInfo) -> str:
+    """Return the bounds of a number, as in `from 0 to 1`, or the words to choose from."""
+    bounds = {key: getattr(item, key) for item in field.metadata for key in _BOUNDS if hasattr(item, key)}
+    if bounds:
+        return " ".join(f"{word} {bounds[key]}" for key, word in _BOUNDS.items() if key in bounds)
+    return ", ".join(_choices(field.annotation))
+
+
+def _choices(annotation: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield the words of a Literal type, also inside a tuple type."""
+    for item in get_args(annotation):
+        if isinstance(item, str):
+            yield item
+        else:
+            yield from _choices(item)
+
+
+def describe_invalid_value(error: ErrorDetails, field: FieldInfo | None) -> str:
+    """Return an invalid value and what to give instead, as in `50: give a number from 0 to 1`."""
+    value, error_type = error["input"], error["type"]
+    text = f"{value:g}" if isinstance(value, float) else repr(value)
+    limits = setting_limits(field) if field else ""
+    if limits and error_type == "literal_error":
+        return f"{text}: choose {limits}"
+    if error_type.startswith(("int_", "float_", "finite_number", "less_than", "greater_than")):
+        number = "whole number" if field and field.annotation is int else "number"
+        return f"{text}: give a {number} {limits}".rstrip()
+    if error_type.startswith("bool_"):
+        return f"{text}: give true or false"
+    return f"{text}: {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> SettingsT:
+    """Return a copy changed by assignments of the form `search.alpha=0.02`, as `--set` takes them.
+
+    Values are JSON or plain words; the last assignment of a name counts.
+
+    Raises
+    ------
+    CallError
+        A name or value is wrong.
+
+    Examples
+    --------
+    >>> from tonewood.settings import EnhanceSettings
+    >>> apply_assignments(EnhanceSettings(), ["search.alpha=0.02"]).search.alpha
+    0.02
+    """
+    tree, changes = settings.tree(), dict[str, Any]()
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip()
+        if not equals:
+            raise CallError(f"{assignment!r} is not an assignment: give NAME=VALUE, as in search.alpha=0.02")
+        *path, last = name.split(".")
+        branch: Any = tree
+        for group in path:
+            branch = branch.get(group) if isinstance(branch, dict) else None
+        if not isinstance(branch, dict) or last not in branch:
+            raise CallError(unknown_setting(type(settings), name))
+        change = changes
+        for group in path:
+            if not isinstance(change.get(group), dict):
+                change[group] = {}
+            change = change[group]
+        try:
+            change[last] = json.loads(text)
+        except ValueError:
+            change[last] = text
+    return settings.changed_by(changes)
+
+
+class SettingInfo(NamedTuple):
+    """Description of one setting.
+
+    Attributes
+    ----------
+    name : str
+        Dotted, as `--set` takes it.
+    default
+        As JSON.
+    unit : str
+        Empty if it has none.
+    limits : str
+        Allowed values, as in `from 0 to 1`; empty if all of the type are.
+    """
+
+    name: str
+    default: Any
+    unit: str
+    limits: str
+    meaning: str
+
+
+def list_settings(group: type[Settings]) -> Iterator[SettingInfo]:
+    """Yield a description of every setting of a group and the groups in it."""
+    for name, field in setting_fields(group):
+        unit = next(_units((field.annotation, *field.metadata)), "")
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        limits = setting_limits(field)
+        yield SettingInfo(name, default, unit, limits, field.description or "")
+
+
+def _units(annotations: Sequence[Any]) -> Iterator[str]:
+    """Yield the units in annotations, however deep: `Seconds | None` has its unit inside."""
+    for annotation in annotations:
+        if isinstance(annotation, Unit):
+            yield annotation.name
+        else:
+            yield from _units(get_args(annotation))
+
+
+# --- Names to choose from, and changes
 
 PriorKind = Literal["auto", "none", "random", "blocks", "static", "neighbours", "network", "predicted"]
 EnhanceMethod = Literal["search", "paper", "predicted"]
@@ -367,35 +482,3 @@ class ModelChanges(TypedDict, total=False):
 
 
 _BOUNDS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
-
-
-def setting_limits(field: FieldInfo) -> str:
-    """Return the bounds of a number, as in `from 0 to 1`, or the words to choose from."""
-    bounds = {key: getattr(item, key) for item in field.metadata for key in _BOUNDS if hasattr(item, key)}
-    if bounds:
-        return " ".join(f"{word} {bounds[key]}" for key, word in _BOUNDS.items() if key in bounds)
-    return ", ".join(_choices(field.annotation))
-
-
-def _choices(annotation: Any) -> Iterator[str]:  # noqa: ANN401
-    """Yield the words of a Literal type, also inside a tuple type."""
-    for item in get_args(annotation):
-        if isinstance(item, str):
-            yield item
-        else:
-            yield from _choices(item)
-
-
-def describe_invalid_value(error: ErrorDetails, field: FieldInfo | None) -> str:
-    """Return an invalid value and what to give instead, as in `50: give a number from 0 to 1`."""
-    value, error_type = error["input"], error["type"]
-    text = f"{value:g}" if isinstance(value, float) else repr(value)
-    limits = setting_limits(field) if field else ""
-    if limits and error_type == "literal_error":
-        return f"{text}: choose {limits}"
-    if error_type.startswith(("int_", "float_", "finite_number", "less_than", "greater_than")):
-        number = "whole number" if field and field.annotation is int else "number"
-        return f"{text}: give a {number} {limits}".rstrip()
-    if error_type.startswith("bool_"):
-        return f"{text}: give true or false"
-    return f"{text}: {error['msg'][:1].lower()}{error['msg'][1:]}"

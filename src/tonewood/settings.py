@@ -399,10 +399,7 @@ class RenderSettings(Settings):
     """Application of a mask to a recording."""
 
     amount: float = Field(
-        1.0,
-        ge=MIN_AMOUNT,
-        le=MAX_AMOUNT,
-        description="factor of the mask in dB; 0 returns the input",
+        1.0, ge=MIN_AMOUNT, le=MAX_AMOUNT, description="factor of the mask in dB; 0 returns the input"
     )
     aspect: AspectSettings = AspectSettings()
     # Left out of files if unused, so that earlier versions of Tonewood read the others.

@@ -16,7 +16,7 @@ from tests.conftest import Run
 from tonewood.audio_io import libsndfile
 from tonewood.batch import enhance_file
 from tonewood.enhancement import plotting, recipe
-from tonewood.utils import atomic_write
+from tonewood.utils import files
 
 
 def bad_files(folder: Path, play: Play) -> dict[Path, str]:
@@ -137,7 +137,7 @@ def test_full_disk_leaves_no_partial_output_and_other_files_continue(
     monkeypatch: pytest.MonkeyPatch,
     suffix: str,
 ) -> None:
-    synchronise, full = atomic_write._fsync, [True]
+    synchronise, full = files._fsync, [True]
 
     def fail_once(path: Path) -> None:
         if path.suffix == suffix and full:
@@ -145,7 +145,7 @@ def test_full_disk_leaves_no_partial_output_and_other_files_continue(
             raise OSError(errno.ENOSPC, "No space left on device")
         synchronise(path)
 
-    monkeypatch.setattr(atomic_write, "_fsync", fail_once)
+    monkeypatch.setattr(files, "_fsync", fail_once)
     other = take.with_name("other.wav")
     other.write_bytes(take.read_bytes())
     out = tmp_path / "out"

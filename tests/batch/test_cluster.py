@@ -32,7 +32,7 @@ from tonewood.enhancement.output_files import FileFailure, FileJob, plan_jobs
 from tonewood.errors import CallError, ClusterError
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.files import atomic_path
 
 # Workers do not have this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -22,7 +22,7 @@ from tonewood.enhancement.editing import (
 )
 from tonewood.enhancement.pinned_search import search_around_pins
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
-from tonewood.mask.curve_files import thin_curve
+from tonewood.export.formats import thin_curve
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import effective_mask
 from tonewood.mask.search import SearchStep

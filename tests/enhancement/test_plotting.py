@@ -8,11 +8,11 @@ import pytest
 
 from tonewood.dsp.chunking import ArrayTimeSeries
 from tonewood.enhancement.plotting import _log_levels, plot_enhancement
+from tonewood.html_report import save_figure
 from tonewood.mask.components import component_labels
 from tonewood.mask.mask import Mask
 from tonewood.setting_types import ChannelLink
 from tonewood.settings import SpectrumSettings
-from tonewood.utils.figures import save_figure
 
 EDGES_HZ = np.geomspace(40.0, 8_000.0, 321)
 

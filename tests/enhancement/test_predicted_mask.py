@@ -20,8 +20,7 @@ from tonewood.mask.search import SearchStep
 from tonewood.model import model as modelfile
 from tonewood.model.model import Model, load_model
 from tonewood.model.model_file import model_checksum, read_tensors
-from tonewood.priors.priors import ShrinkageTable
-from tonewood.priors.shrinkage import ShrinkageFactors
+from tonewood.priors.priors import ShrinkageFactors, ShrinkageTable
 from tonewood.settings import EnhanceSettings, ModelSettings, PredictorSettings, default_enhance_settings
 from tonewood.training.networks import LabelProgress
 from tonewood.training.pipeline import add_predictor, train_model

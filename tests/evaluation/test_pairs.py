@@ -8,7 +8,7 @@ import soundfile
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.errors import AudioError, CallError, FolderError
 from tonewood.evaluation.alignment import Anchor
-from tonewood.evaluation.pairs import PairFiles, pairs_by_name, pairs_from_table
+from tonewood.evaluation.pipeline import PairFiles, pairs_by_name, pairs_from_table
 
 Play = Callable[..., Any]
 

@@ -18,7 +18,7 @@ from tonewood.explanation.pipeline import (
     filter_by_evidence,
 )
 from tonewood.model.model import Model, load_model
-from tonewood.scorer.scoring import score_windows
+from tonewood.scorer.network import score_windows
 
 Play = Callable[..., Any]
 

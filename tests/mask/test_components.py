@@ -18,8 +18,8 @@ from tonewood.mask.components import (
 )
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import effective_mask, render_through_mask
+from tonewood.setting_types import apply_assignments
 from tonewood.settings import AspectSettings, RenderSettings, SpectrumSettings
-from tonewood.settings_by_name import apply_assignments
 
 PAPER = SpectrumSettings()
 HZ = mel_to_hz(np.linspace(60, 2_800, 48))

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tonewood.model.card import accuracy_warnings
-from tonewood.model.card_text import NOT_STATED, card_lines, card_markdown, citation_lines
+from tonewood.model.card import NOT_STATED, accuracy_warnings, card_lines, card_markdown, citation_lines
 from tonewood.model.model import Model
 from tonewood.training.pipeline import Provenance, train_model
 

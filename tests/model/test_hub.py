@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 import tonewood
 from tonewood.errors import MissingExtraError, ModelError, OutputError
-from tonewood.model import card_text
+from tonewood.model.card import card_markdown
 from tonewood.model.model import Model
 
 COMMIT = "a" * 40
@@ -29,7 +29,7 @@ def test_model_folder_loads_equal(model: Model, tmp_path: Path) -> None:
     back = tonewood.from_pretrained(tmp_path / "tiny")
     assert (back.digest, back.name, back.card) == (model.digest, "tiny", model.card)
     page = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
-    assert page == card_text.card_markdown(model)
+    assert page == card_markdown(model)
     assert page.startswith("---\nlibrary_name: tonewood\n")
 
 
@@ -39,7 +39,7 @@ def test_existing_model_folder_is_not_replaced(model: Model, tmp_path: Path) -> 
         tonewood.save_pretrained(model, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     tonewood.save_pretrained(model, tmp_path, overwrite=True)
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == card_text.card_markdown(model)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == card_markdown(model)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

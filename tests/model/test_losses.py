@@ -8,9 +8,15 @@ import torch
 
 from tonewood.dsp.chunking import ArrayTimeSeries
 from tonewood.mask.certificate import describe_windows
-from tonewood.model.losses import FeatureLoss, LossTerms, NeuralLoss, window_statistics
+from tonewood.model.losses import (
+    FeatureLoss,
+    LossTerms,
+    NeuralLoss,
+    ScorerFeatureLoss,
+    ScorerLoss,
+    window_statistics,
+)
 from tonewood.model.model import Model, load_model
-from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
 
 UNGRADED = Path(__file__).parent / "ungraded.tonewood"
 

@@ -19,7 +19,7 @@ from tonewood.mask.search import (
     render_sticky_notes,
     search_mask,
 )
-from tonewood.scorer.scoring import WindowScore
+from tonewood.scorer.network import WindowScore
 from tonewood.settings import RenderSettings, SearchSettings, SpectrumSettings
 from tonewood.utils.arrays import RandomDraws
 

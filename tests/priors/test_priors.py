@@ -24,8 +24,14 @@ from tonewood.priors.blend_selection import (
 from tonewood.priors.fitting import PriorFit, fit_priors
 from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import MaskNetwork
-from tonewood.priors.priors import BlendWeights, MaskProjection, Priors, ShrinkageTable, blend_masks
-from tonewood.priors.shrinkage import ShrinkageFactors
+from tonewood.priors.priors import (
+    BlendWeights,
+    MaskProjection,
+    Priors,
+    ShrinkageFactors,
+    ShrinkageTable,
+    blend_masks,
+)
 from tonewood.settings import (
     BandSettings,
     NeighbourSettings,

@@ -15,7 +15,7 @@ from tonewood.dsp.features import Features, compute_features
 from tonewood.priors.fitting import HeldOutGroups, fit_priors
 from tonewood.priors.folder_fitting import fit_folder_statistics
 from tonewood.priors.nearest_neighbours import PriorFeatures, cosine_basis
-from tonewood.priors.shrinkage import ShrinkageFactors, Variance, mean_over_audible
+from tonewood.priors.priors import ShrinkageFactors, Variance, mean_over_audible
 from tonewood.priors.static_mask import (
     PENALTIES,
     SpectralDifference,

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.chunking import SEGMENT_FRAMES
 from tonewood.dsp.features import cut_windows
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import audible_windows, score_windows
+from tonewood.scorer.network import Scorer, audible_windows, score_windows
 from tonewood.scorer.training import (
     LabelledTakes,
     TrainedScorer,

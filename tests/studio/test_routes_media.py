@@ -10,7 +10,7 @@ import soundfile
 from starlette.testclient import TestClient
 
 from tests.studio.conftest import NOTE, change_edit, decode_samples, wait_for_job
-from tonewood.studio.session_audio import load_found_masks, mask_path
+from tonewood.studio.session_masks import load_found_masks, mask_path
 from tonewood.studio.state import StudioState
 from tonewood.studio.tiles import TILE_COLUMNS, TILE_ROWS
 

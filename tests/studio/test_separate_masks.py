@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from tests.studio.conftest import NOTE, change_edit, decode_samples, upload_recording, wait_for_job
 from tonewood.enhancement.reapply import render_recipe
 from tonewood.setting_types import ChannelLink
-from tonewood.studio.session_audio import load_found_masks
+from tonewood.studio.session_masks import load_found_masks
 from tonewood.studio.state import StudioState
 
 

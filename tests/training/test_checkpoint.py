@@ -20,12 +20,12 @@ from tests.conftest import Folders, Run, corrections_fitted_once, tiny_settings
 from tonewood.data.dataset import load_dataset
 from tonewood.errors import ModelError
 from tonewood.model.model import Model
+from tonewood.setting_types import apply_assignments
 from tonewood.settings import ModelSettings
-from tonewood.settings_by_name import apply_assignments
 from tonewood.training import pipeline
 from tonewood.training.networks import CheckEvent, Checkpoint
 from tonewood.training.pipeline import train_model
-from tonewood.utils.atomic_write import exclusive_lock
+from tonewood.utils.files import exclusive_lock
 
 SETTINGS = tiny_settings()
 

@@ -20,7 +20,7 @@ from tonewood.enhancement.mask_search import PREFERENCE_MAX_GAIN_DB
 from tonewood.enhancement.pinned_search import search_around_pins
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
 from tonewood.errors import AudioError, FolderError, ModelError
-from tonewood.model.card_text import card_lines, card_markdown
+from tonewood.model.card import card_lines, card_markdown
 from tonewood.model.model import Model, load_model
 from tonewood.setting_types import PriorKind
 from tonewood.settings import EnhanceSettings, ModelSettings

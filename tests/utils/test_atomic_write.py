@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 import pytest
 
 from tonewood.errors import OutputError, printable
-from tonewood.utils import atomic_write
-from tonewood.utils.atomic_write import (
+from tonewood.utils import files
+from tonewood.utils.files import (
     atomic_path,
     exclusive_lock,
     remove_stale_temporaries,
@@ -191,9 +191,9 @@ def test_stale_temporaries_are_removed_and_locked_ones_kept(tmp_path: Path) -> N
     os.utime(empty, (2**33, 2**33))
     folder = tmp_path / ".tonewood-0123456789abcded"
     (folder / "stimuli").mkdir(parents=True)
-    with atomic_write.atomic_path(tmp_path / "take.wav") as temporary:
+    with files.atomic_path(tmp_path / "take.wav") as temporary:
         temporary.write_bytes(b"some of it")
-        atomic_write.remove_stale_temporaries([tmp_path, tmp_path / "absent"])
+        files.remove_stale_temporaries([tmp_path, tmp_path / "absent"])
         assert temporary.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "take.wav"]
     left.write_bytes(b"half")
@@ -201,35 +201,35 @@ def test_stale_temporaries_are_removed_and_locked_ones_kept(tmp_path: Path) -> N
         held.write(b"half")
         held.flush()
         fcntl.flock(held, fcntl.LOCK_EX)
-        atomic_write.remove_stale_temporaries([tmp_path])
+        files.remove_stale_temporaries([tmp_path])
         assert left.exists()
-    atomic_write.remove_stale_temporaries([tmp_path])
+    files.remove_stale_temporaries([tmp_path])
     assert not left.exists()
 
 
 def test_writer_whose_temporary_is_removed_before_its_lock_makes_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = atomic_write.try_lock
+    lock = files.try_lock
     swept: list[int] = []
 
     def late(opened: int) -> bool | None:
         if not swept:
             swept.append(opened)
-            atomic_write.remove_stale_temporaries([tmp_path])
+            files.remove_stale_temporaries([tmp_path])
             assert not list(tmp_path.glob(".tonewood-*"))
         return lock(opened)
 
-    monkeypatch.setattr(atomic_write, "try_lock", late)
-    atomic_write.write_bytes(tmp_path / "a.bin", b"all of it")
+    monkeypatch.setattr(files, "try_lock", late)
+    files.write_bytes(tmp_path / "a.bin", b"all of it")
     assert (tmp_path / "a.bin").read_bytes() == b"all of it"
     swept.clear()
-    with atomic_write.temporary_folder(tmp_path) as folder:
+    with files.temporary_folder(tmp_path) as folder:
         assert folder.is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
 
 def test_write_removes_stale_temporaries_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / ".tonewood-0123456789abcdef.png").write_bytes(b"half")
-    atomic_write.write_bytes(tmp_path / "a.bin", b"")
+    files.write_bytes(tmp_path / "a.bin", b"")
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]

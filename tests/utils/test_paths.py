@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tonewood.utils.figures import save_figure
-from tonewood.utils.paths import (
+from tonewood.html_report import save_figure
+from tonewood.utils.files import (
     append_to_name,
     fit_name,
     is_inside,

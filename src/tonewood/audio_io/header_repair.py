@@ -31,20 +31,12 @@ _TRAILING_TAGS = (b"TAG", b"APETAGEX", b"ID3")
 
 
 class HeaderFinding(NamedTuple):
-    """What is wrong with a header.
+    """What is wrong with a header."""
 
-    Parameters
-    ----------
-    header : bytes or None
-        Corrected header, which replaces the bytes before `start`; None if libsndfile reads the file as it is.
-    stop : int
-        End of what is read.
-    warning : str or None
-    """
-
+    # Corrected header, which replaces the bytes before `start`; None if libsndfile reads the file as it is
     header: bytes | None = None
     start: int = 0
-    stop: int = 0
+    stop: int = 0  # end of what is read
     warning: str | None = None
 
 

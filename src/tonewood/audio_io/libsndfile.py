@@ -23,7 +23,7 @@ from tonewood.audio_io.headers import UNKNOWN_LENGTH
 from tonewood.audio_io.tags import make_deterministic
 from tonewood.errors import AudioError, CallError, failure_reason, may_pass, printable
 from tonewood.utils.arrays import Samples
-from tonewood.utils.paths import fit_name
+from tonewood.utils.files import fit_name
 
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
 _RIFF_SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", *_FLOAT_SUBTYPES, "ULAW", "ALAW")
@@ -65,23 +65,12 @@ MAX_32_BIT_SIZE = 2**32 - 2**16
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """Container and encoding of an audio file, in libsndfile's names.
+    """Container and encoding of an audio file, in libsndfile's names."""
 
-    Parameters
-    ----------
-    container : str
-        ``WAV``, ``FLAC``, ``OGG``, ``MP3``, ``AIFF`` …
-    subtype : str
-        ``PCM_16``, ``FLOAT``, ``VORBIS`` …
-    endian : str
-        ``FILE`` for the container's usual byte order, else ``LITTLE`` or ``BIG``.
-    extension : str
-        Valid bits, channel mask and encoding of a WAVEFORMATEXTENSIBLE, as hexadecimal digits.
-    """
-
-    container: str
-    subtype: str
-    endian: str = "FILE"
+    container: str  # ``WAV``, ``FLAC``, ``OGG``, ``MP3``, ``AIFF`` …
+    subtype: str  # ``PCM_16``, ``FLOAT``, ``VORBIS`` …
+    endian: str = "FILE"  # ``FILE`` for the container's usual byte order, else ``LITTLE`` or ``BIG``
+    # Valid bits, channel mask and encoding of a WAVEFORMATEXTENSIBLE, as hexadecimal digits
     extension: str = ""
 
     @property
@@ -110,10 +99,7 @@ class AudioFormat:
         integers get the next larger depth, floats the largest integers (.flac: 24 bits), and lossy encodings
         16 bits, because decoding them yields no more. ``WAVEX`` and ``RF64`` remain what they are in a .wav.
 
-        Raises
-        ------
-        CallError
-            Audio with this suffix cannot be written.
+        CallError if audio with this suffix cannot be written.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in _CONTAINER_OF:
@@ -249,12 +235,8 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # has no stubs
 def open_audio(path: Path) -> Iterator[SequentialFile | MediaFile]:
     """Open a recording for reading.
 
-    Raises
-    ------
-    AudioError
-        The file cannot be opened.
-    MissingExtraError
-        The container needs PyAV, which is not installed.
+    AudioError if the file cannot be opened. MissingExtraError if the container needs PyAV, which is not
+    installed.
     """
     try:
         check_regular_file(path)
@@ -307,9 +289,7 @@ def _soundfile_name(path: Path) -> str | bytes:
 
 
 def decode_blocks(
-    file: soundfile.SoundFile,
-    size: int = _DECODE_BLOCK_FRAMES,
-    dtype: npt.DTypeLike = np.float32,
+    file: soundfile.SoundFile, size: int = _DECODE_BLOCK_FRAMES, dtype: npt.DTypeLike = np.float32
 ) -> Iterator[npt.NDArray[Any]]:
     """Decode to the end; yield blocks (samples, channels) of at most `size` samples."""
     # At the end of a .flac, a decoder that is asked for more takes whatever follows for a damaged frame.

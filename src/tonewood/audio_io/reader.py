@@ -22,7 +22,7 @@ from tonewood.audio_io.recording import AudioInfo, MixMeter, Recording, full_sca
 from tonewood.audio_io.tags import copy_tags
 from tonewood.errors import AudioError, CallError, OutputError, printable
 from tonewood.utils.arrays import Samples
-from tonewood.utils.atomic_write import atomic_path, disk_full_error, temporary_file
+from tonewood.utils.files import atomic_path, disk_full_error, temporary_file
 
 MAX_CHANNELS = 8  # 7.1 surround
 MIN_RECORDING_SECONDS = 0.25
@@ -183,7 +183,7 @@ def write_recording(
     ------
     OutputError
         The format cannot store such audio, a sample is not finite, or an error of
-        :func:`tonewood.utils.atomic_write.atomic_path`.
+        :func:`tonewood.utils.files.atomic_path`.
     CallError
         `samples` is not two-dimensional, or empty.
     """
@@ -220,10 +220,7 @@ def write_recording_blocks(
 ) -> None:
     """Write a recording of a known shape (channels, samples) from blocks; see `write_recording`.
 
-    Parameters
-    ----------
-    before_publish : callable
-        Called with the temporary file once it is complete, before it gets its final name.
+    `before_publish` is called with the temporary file once it is complete, before it gets its final name.
     """
     channels, frames = shape
     format = storable_format(path, format, frames, channels, rate)

@@ -1,45 +1,35 @@
-"""Recordings in memory, resampling, and the audio files below a folder."""
+"""Recordings in memory, samples and rates as callers pass them, resampling, and audio files in a folder."""
 
 import hashlib
+import operator
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soxr
+from numpy.typing import ArrayLike
 
 from tonewood.audio_io import libsndfile
 from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES, PYAV_REMEDY, is_pyav_installed
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES, AudioFormat, readable_suffixes
-from tonewood.errors import FolderError, printable
+from tonewood.errors import CallError, FolderError, printable
 from tonewood.utils.arrays import Samples, to_mono
-from tonewood.utils.paths import open_regular
+from tonewood.utils.files import open_regular
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Header of a recording.
+    """Header of a recording."""
 
-    Parameters
-    ----------
-    rate : int
-        Samples per second.
-    frames : int or None
-        Declared samples per channel; None if the header declares none.
-    tracks : int
-        Audio tracks; all other fields describe the first.
-    warning : str or None
-        What is wrong with the header, if the file can be read.
-    """
-
-    rate: int
+    rate: int  # samples per second
     channels: int
-    frames: int | None
+    frames: int | None  # declared samples per channel; None if the header declares none
     format: AudioFormat
-    tracks: int = 1
-    warning: str | None = None
+    tracks: int = 1  # audio tracks; all other fields describe the first
+    warning: str | None = None  # what is wrong with the header, if the file can be read
 
     @property
     def duration(self) -> float | None:
@@ -49,22 +39,13 @@ class AudioInfo:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Recording in memory.
+    """Recording in memory."""
 
-    Parameters
-    ----------
-    samples : ndarray of float32, (channels, samples)
-        Full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit integers and
-        64-bit floats are rounded to the 24 significant bits of a float32.
-    rate : int
-        Samples per second.
-    format : AudioFormat
-        Format of the file at `path`.
-    """
-
+    # (channels, samples); full scale is ±1. Integers of up to 24 bits and 32-bit floats are exact; 32-bit
+    # integers and 64-bit floats are rounded to the 24 significant bits of a float32.
     samples: Samples
-    rate: int
-    format: AudioFormat
+    rate: int  # samples per second
+    format: AudioFormat  # format of the file at `path`
     path: Path
 
     @property
@@ -205,10 +186,7 @@ def find_audio_files(folder: str | os.PathLike[str]) -> list[Path]:
     Formats that need PyAV are listed if it is installed. Hidden files and folders are skipped. Symbolic
     links are followed, but each target is listed once.
 
-    Raises
-    ------
-    FolderError
-        The folder does not exist, it or one below it cannot be read, or it contains no audio.
+    FolderError if the folder does not exist, it or one below it cannot be read, or it contains no audio.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -280,3 +258,56 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise libsndfile.read_error(Path(path), error) from error
+
+
+# Full scale of integer samples, and their zero.
+_INTEGER_RANGES = {"int8": (128, 0), "uint8": (128, 128), "int16": (32_768, 0), "int32": (2**31, 0)}
+
+
+def to_float_samples(samples: ArrayLike) -> Samples:
+    """Return samples as float32 with full scale ±1; integers are scaled by their type, as in files.
+
+    Takes arrays, nested lists and tensors of torch, on any device and with a gradient. CallError if the
+    values are not samples: booleans, complex numbers, text, other integers, or a ragged list.
+    """
+    array = _to_array(samples)
+    if np.ma.isMaskedArray(array) and np.ma.getmaskarray(array).any():
+        raise CallError("samples are masked: fill the masked values first")
+    if scale := _INTEGER_RANGES.get(array.dtype.name):
+        full, zero = scale
+        return np.asarray((array.astype(np.float64) - zero) / full, dtype=np.float32)
+    if array.dtype.kind not in "fO" or (array.dtype.kind == "O" and not _has_numbers(array)):
+        raise CallError(
+            f"samples are {array.dtype.name}: give floats with full scale 1, or int16, int32, int8 or uint8"
+        )
+    return np.asarray(array, dtype=np.float32)
+
+
+def _to_array(samples: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401 - of any type
+    if hasattr(samples, "detach"):  # a tensor of torch, which NumPy refuses with a gradient or on a GPU
+        samples = samples.detach().cpu()
+        samples = samples.float() if samples.dtype.is_floating_point else samples
+    try:
+        array = samples if np.ma.isMaskedArray(samples) else np.asarray(samples)
+    except (TypeError, ValueError) as error:
+        raise CallError(f"samples cannot be used as an array ({error}): give (channels, samples)") from None
+    assert isinstance(array, np.ndarray)
+    return array
+
+
+def _has_numbers(array: np.ndarray[Any, Any]) -> bool:
+    return all(isinstance(value, float | np.floating) for value in array.flat)
+
+
+def to_whole_rate(rate: Any, low: int, high: int) -> int:  # noqa: ANN401 - of any type
+    """Return a sample rate in Hz as an int; CallError if it is not a whole number from `low` to `high`."""
+    try:
+        if isinstance(rate, bool | np.bool_):
+            raise TypeError
+        value = rate.item() if hasattr(rate, "item") else rate
+        whole = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+    except (TypeError, ValueError):
+        raise CallError(f"rate is {rate!r}: give a whole number of Hz, such as 44100") from None
+    if not low <= whole <= high:
+        raise CallError(f"rate is {whole} Hz: give {low} to {high} Hz")
+    return whole

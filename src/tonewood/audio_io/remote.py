@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from tonewood.errors import AudioError, CallError, MissingExtraError, OutputError, TonewoodError, printable
-from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
+from tonewood.utils.files import DISK_FULL_ERRNOS
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -92,12 +92,7 @@ def read_url_bytes(url: str) -> bytes | None:
 def local_copy(location: Location) -> Iterator[Path]:
     """Yield the path of a file on this machine; a file at a URL is copied temporarily.
 
-    Raises
-    ------
-    AudioError
-        The file cannot be copied.
-    OutputError
-        The disk has no space for a copy.
+    AudioError if the file cannot be copied. OutputError if the disk has no space for a copy.
     """
     if isinstance(location, Path):
         yield location

@@ -76,21 +76,11 @@ _OGG_COMMENT_HEADERS = {b"\x03vorbis": (3, b"\x01"), b"OpusTags": (2, b"")}
 
 @dataclass(frozen=True)
 class Tags:
-    """Tags of a recording.
+    """Tags of a recording."""
 
-    Parameters
-    ----------
-    comments : tuple of bytes
-        ``KEY=value``, UTF-8.
-    pictures : tuple of bytes
-        FLAC picture blocks.
-    flac_blocks : tuple of (int, bytes)
-        Other FLAC metadata blocks, with their types.
-    """
-
-    comments: tuple[bytes, ...] = ()
-    pictures: tuple[bytes, ...] = ()
-    flac_blocks: tuple[tuple[int, bytes], ...] = ()
+    comments: tuple[bytes, ...] = ()  # ``KEY=value``, UTF-8
+    pictures: tuple[bytes, ...] = ()  # FLAC picture blocks
+    flac_blocks: tuple[tuple[int, bytes], ...] = ()  # other FLAC metadata blocks, with their types
 
 
 def copy_tags(source: Path, output: Path, *, keep_cue_points: bool) -> None:

@@ -329,19 +329,11 @@ def _feature_column(feature: ConfoundFeature, recordings: Sequence[AuditFeatures
 
 
 class FeatureTable(NamedTuple):
-    """Features of one confound, for the recordings of both folders.
-
-    Parameters
-    ----------
-    values : array [recording, feature]
-        NaN where unknown.
-    steps : array [feature]
-        Smallest differences that matter; noise of this size is added.
-    """
+    """Features of one confound, for the recordings of both folders."""
 
     name: str
-    values: FloatArray
-    steps: FloatArray
+    values: FloatArray  # [recording, feature]: NaN where unknown
+    steps: FloatArray  # [feature]: smallest differences that matter; noise of this size is added
 
 
 def run_audit_tests(

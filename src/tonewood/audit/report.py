@@ -32,8 +32,7 @@ from tonewood.html_report import (
 from tonewood.model.card import AuditVerdict, ConfoundAudit, format_accuracy, summarize_audit
 from tonewood.model.model import Model
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.atomic_write import write_text
-from tonewood.utils.paths import real_path
+from tonewood.utils.files import real_path, write_text
 
 _SIDE_COLORS = {"reference": "tab:blue", "source": "tab:orange"}
 _VERDICT_TEXT: dict[AuditVerdict, str] = {

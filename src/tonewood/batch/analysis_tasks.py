@@ -11,8 +11,14 @@ from tonewood.batch.results_table import ResultRow
 from tonewood.batch.tasks import ItemResult
 from tonewood.enhancement.output_files import FileJob
 from tonewood.errors import printable
-from tonewood.evaluation.pairs import METHOD_TONEWOOD, METHOD_UNTOUCHED, MeasureProgress, PairFiles
-from tonewood.evaluation.pipeline import PairResult, measure_pair
+from tonewood.evaluation.pipeline import (
+    METHOD_TONEWOOD,
+    METHOD_UNTOUCHED,
+    MeasureProgress,
+    PairFiles,
+    PairResult,
+    measure_pair,
+)
 from tonewood.explanation.files import ExplainedFile, ExplainOptions, SkippedExplanation, explain_file
 from tonewood.explanation.pipeline import ExplanationFigures
 from tonewood.model.model import Model
@@ -24,10 +30,7 @@ ExplainResult = tuple[ExplainedFile | SkippedExplanation, ExplanationFigures]
 class ExplainTask:
     """Explain recordings; arguments as of `explain_file`.
 
-    Parameters
-    ----------
-    out : Path
-        Folder of the pages.
+    `out` is the folder of the pages.
     """
 
     options: ExplainOptions

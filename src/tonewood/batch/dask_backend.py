@@ -161,10 +161,7 @@ class DaskWorkers:
         Items may be appended to `pending` after any result. Only a few are submitted at a time, so that
         many of them do not wait for a slow worker.
 
-        Raises
-        ------
-        ClusterError
-            The connection to the scheduler was lost, or no worker is left on this machine.
+        ClusterError if the connection to the scheduler was lost, or no worker is left on this machine.
         """
         try:
             yield from self._run_pending(work, digest, pending)

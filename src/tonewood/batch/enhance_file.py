@@ -28,8 +28,7 @@ from tonewood.mask.components import component_labels
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.utils.atomic_write import exclusive_lock, existing_parent
-from tonewood.utils.paths import is_inside
+from tonewood.utils.files import exclusive_lock, existing_parent, is_inside
 
 if TYPE_CHECKING:
     from tonewood.enhancement.reapply import MaskTransfer
@@ -37,74 +36,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileEnhanced:
-    """Result for one enhanced file.
-
-    Parameters
-    ----------
-    input, output, recipe, picture, delta : Path or URL
-        Picture and delta are None if they were not requested.
-    certificate : Certificate
-    prior : str
-        Prior that was used.
-    steps : int
-        Search steps.
-    gain_db : float
-        Gain that matches the loudness.
-    settings : EnhanceSettings
-        That were used: those that were given, with the defaults of method and model.
-    seconds : float
-        Processing time.
-    warnings : tuple of str
-    sha256 : str
-        Of the input.
-    model : ModelRecord
-    duration : float
-        Of the audio, s.
-    carried : TransferRecord, optional
-        Recipe that the mask comes from, if it was transferred.
-    from_earlier_run : bool
-        Nothing was done, because an earlier run made the same output.
-    """
+    """Result for one enhanced file; picture and delta are None if they were not requested."""
 
     input: Location
     output: Location
     recipe: Location
     picture: Location | None
     certificate: Certificate
-    prior: str
-    steps: int
-    gain_db: float
-    settings: EnhanceSettings
-    seconds: float
+    prior: str  # that was used
+    steps: int  # of the search
+    gain_db: float  # that matches the loudness
+    settings: EnhanceSettings  # that were used: those given, with the defaults of method and model
+    seconds: float  # of processing
     warnings: tuple[str, ...]
-    sha256: str
+    sha256: str  # of the input
     model: ModelRecord
-    duration: float
-    carried: TransferRecord | None = None
-    from_earlier_run: bool = False
+    duration: float  # of the audio, s
+    carried: TransferRecord | None = None  # recipe that the mask comes from, if it was transferred
+    from_earlier_run: bool = False  # nothing was done, because an earlier run made the same output
     delta: Location | None = None
 
 
 @dataclass(frozen=True)
 class EnhanceOptions:
-    """Options of an enhancement that do not change its audio.
+    """Options of an enhancement that do not change its audio."""
 
-    Parameters
-    ----------
-    plot : bool
-        Draw input, mask and output as a PNG.
-    delta : bool
-        Write output minus input as a .wav of 32-bit floats.
-    overwrite : bool
-        Replace existing outputs.
-    root : Path, optional
-        Folder that no input or output may lead out of, not even by a link.
-    """
-
-    plot: bool = False
-    overwrite: bool = False
-    delta: bool = False
-    root: Path | None = None
+    plot: bool = False  # draw input, mask and output as a PNG
+    overwrite: bool = False  # replace existing outputs
+    delta: bool = False  # write output minus input as a .wav of 32-bit floats
+    root: Path | None = None  # folder that no input or output may lead out of, not even by a link
 
 
 def enhance_file(
@@ -285,10 +245,7 @@ def _write_outputs(
 ) -> None:
     """Write audio, recipe, picture and delta.
 
-    Parameters
-    ----------
-    unfinished : bool
-        An equal recipe exists without its audio; it may be replaced.
+    If `unfinished`, an equal recipe exists without its audio, and may be replaced.
     """
     replace_existing = options.overwrite or unfinished
     with (

@@ -16,7 +16,7 @@ from tonewood.dsp.chunking import overlapping_chunks
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, level_db, measure_loudness_blocks, true_peak
 from tonewood.enhancement.output_files import FileFailure, expand_input, find_left_out
 from tonewood.errors import AudioError, CallError, TonewoodError, printable
-from tonewood.utils.atomic_write import atomic_path, check_not_existing, check_parent, write_text
+from tonewood.utils.files import atomic_path, check_not_existing, check_parent, write_text
 from tonewood.utils.parallel import parallel_map
 
 INVENTORY_SUFFIXES = (".csv", ".parquet")
@@ -27,39 +27,21 @@ _FLOAT_DEPTHS = {"FLOAT": 32, "DOUBLE": 64}
 
 @dataclass(frozen=True)
 class InventoryRow:
-    """Properties of one recording; None where they are not known.
-
-    Parameters
-    ----------
-    seconds : float
-        Duration: that of the decoded samples, or else that of the header.
-    rate : int
-        Samples per second.
-    depth : int
-        Bits of a sample; None for lossy encodings.
-    format, encoding : str
-        Names of libsndfile, as in ``WAV`` and ``PCM_16``.
-    loudness_lufs, true_peak_dbtp : float
-    readable : bool
-        Whether the recording can be used.
-    error : str
-        Why not.
-    sha256 : str
-        Of the file's bytes.
-    """
+    """Properties of one recording; None where they are not known."""
 
     path: str
-    seconds: float | None = None
-    rate: int | None = None
+    seconds: float | None = None  # duration: that of the decoded samples, or else that of the header
+    rate: int | None = None  # samples per second
     channels: int | None = None
-    depth: int | None = None
+    depth: int | None = None  # bits of a sample; None for lossy encodings
+    # Names of libsndfile, as in ``WAV`` and ``PCM_16``
     format: str | None = None
     encoding: str | None = None
     loudness_lufs: float | None = None
     true_peak_dbtp: float | None = None
-    readable: bool = True
-    error: str | None = None
-    sha256: str | None = None
+    readable: bool = True  # whether the recording can be used
+    error: str | None = None  # why not
+    sha256: str | None = None  # of the file's bytes
 
 
 def list_inventory(inputs: Sequence[Path]) -> list[Path | FileFailure]:

@@ -17,14 +17,14 @@ from typing import Any, BinaryIO, Self
 from tonewood.audio_io import remote
 from tonewood.audio_io.remote import Location
 from tonewood.errors import MissingExtraError, OutputError, failure_reason, printable
-from tonewood.utils.atomic_write import (
+from tonewood.utils.files import (
     DISK_FULL_ERRNOS,
     HAS_FILE_LOCKS,
+    append_to_name,
     atomic_path,
     disk_full_error,
     try_lock,
 )
-from tonewood.utils.paths import append_to_name
 
 PARTIAL_SUFFIX = ".partial"
 _GROUP_ROWS = 4_096  # rows of a group: readers of a large table load one group at a time
@@ -33,41 +33,24 @@ _RUN_KEY = b"tonewood"  # of the metadata that identifies the run
 
 @dataclass(frozen=True)
 class ResultRow:
-    """Result of one recording.
+    """Result of one recording."""
 
-    Parameters
-    ----------
-    path, output : str
-        Input and output, each a path or a URL.
-    sha256 : str or None
-        Of the input's bytes; None if it could not be read.
-    seconds : float or None
-        Duration of the audio.
-    scorer, judge, scorer_after, judge_after : float or None
-        Scores before and after; 0 means that the recording sounds like the reference.
-    verdict : str or None
-        Verdict of the certificate.
-    certificate, details : str or None
-        JSON; `details` holds all other results of the command.
-    error : str or None
-        Reason if the recording failed.
-    took : float
-        Seconds of work.
-    """
-
+    # Input and output, each a path or a URL
     path: str
     output: str | None = None
-    sha256: str | None = None
-    seconds: float | None = None
+    sha256: str | None = None  # of the input's bytes; None if it could not be read
+    seconds: float | None = None  # duration of the audio
+    # Scores before and after; 0 means that the recording sounds like the reference
     scorer: float | None = None
     judge: float | None = None
     scorer_after: float | None = None
     judge_after: float | None = None
-    verdict: str | None = None
+    verdict: str | None = None  # verdict of the certificate
+    # JSON; `details` holds all other results of the command
     certificate: str | None = None
     details: str | None = None
-    error: str | None = None
-    took: float = 0.0
+    error: str | None = None  # reason if the recording failed
+    took: float = 0.0  # seconds of work
     tries: int = 1
 
 

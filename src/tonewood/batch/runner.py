@@ -16,7 +16,7 @@ from tonewood.batch.tasks import ItemResult, Task, WorkItem, failed_item, run_gu
 from tonewood.enhancement.output_files import FileFailure, FileStarted
 from tonewood.errors import CallError, MissingExtraError, TonewoodError, printable
 from tonewood.model.model import Model
-from tonewood.utils.atomic_write import remove_stale_temporaries
+from tonewood.utils.files import remove_stale_temporaries
 
 if TYPE_CHECKING:
     from tonewood.batch.dask_backend import DaskWorkers
@@ -32,24 +32,16 @@ class PendingItem(NamedTuple):
 
 
 class BatchProgress(NamedTuple):
-    """Progress of a run.
+    """Progress of a run."""
 
-    Parameters
-    ----------
-    completed, failed, total : int
-        Recordings; `completed` includes the failed ones.
-    audio_hours, audio_hours_per_minute : float
-        Audio of this run; the pace is of the recordings that were not finished before.
-    seconds_left : float
-        Estimated from the mean time per recording that was not finished before.
-    """
-
+    # Recordings; `completed` includes the failed ones
     completed: int
     failed: int
     total: int
+    # Audio of this run; the pace is of the recordings that were not finished before
     audio_hours: float
     audio_hours_per_minute: float
-    seconds_left: float
+    seconds_left: float  # estimated from the mean time per recording that was not finished before
 
 
 def start_workers(

@@ -1,11 +1,13 @@
-"""Tasks of a batch: enhance or score one recording, and describe it as a row of the results table."""
+"""Tasks of a batch: enhance or score one recording, describe it as a row of the results table, or plan it."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io import remote
-from tonewood.audio_io.reader import AudioReader
+from tonewood.audio_io.reader import AudioReader, probe_audio, read_recording
 from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.batch.enhance_file import (
@@ -27,13 +29,15 @@ from tonewood.batch.enhance_file import (
 from tonewood.batch.results_table import ResultRow
 from tonewood.enhancement.analysis import Score, score_source
 from tonewood.enhancement.mask_search import settings_for_model
-from tonewood.enhancement.output_files import DELTA_SUFFIX, FileFailure, FileJob, OutputKey
+from tonewood.enhancement.output_files import DELTA_SUFFIX, FileFailure, FileJob, OutputKey, check_outputs
+from tonewood.enhancement.pipeline import enhance_array
 from tonewood.enhancement.prior_mask import require_predictor
 from tonewood.enhancement.recipe import RECIPE_SUFFIX, Recipe, parse_recipe
 from tonewood.errors import (
     OutputError,
     RecipeError,
     TonewoodError,
+    explain_missing_torch,
     failure_reason,
     may_pass,
     printable,
@@ -41,7 +45,6 @@ from tonewood.errors import (
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.utils.optional_torch import explain_missing_torch
 
 if TYPE_CHECKING:
     from tonewood.enhancement.reapply import MaskTransfer
@@ -234,10 +237,7 @@ class EnhanceTask:
 def _find_uploaded(url: str, recipe_url: str, extras: Sequence[str], key: OutputKey) -> Recipe | None:
     """Return the recipe of an earlier run's output at a URL, or None if there is no output.
 
-    Raises
-    ------
-    OutputError
-        Another output exists there.
+    OutputError if another output exists there.
     """
     content = remote.read_url_bytes(recipe_url)
     try:
@@ -365,3 +365,52 @@ def relabel_errors(location: Location, copy: Path) -> Iterator[None]:
         relabelled = type(error)(str(error).replace(printable(copy), printable(location)))
         relabelled.is_temporary = error.is_temporary
         raise relabelled from error
+
+
+PlannedAction = Literal["enhance", "already", "fail"]
+
+
+class PlannedFile(NamedTuple):
+    """Plan for one recording."""
+
+    input: Location
+    output: Location | None
+    action: PlannedAction
+    seconds: float | None = None  # duration that the header declares, of a recording that would be enhanced
+    reason: str | None = None  # why it would fail, as far as its header and its output show
+
+
+def plan_files(
+    jobs: Sequence[FileJob | FileFailure], task: EnhanceTask, model: Model
+) -> Iterator[PlannedFile]:
+    """Yield what a task would do with each recording; a recording at a URL is not looked at."""
+    for job in jobs:
+        if isinstance(job, FileFailure):
+            yield PlannedFile(job.input, None, "fail", reason=str(job.error))
+            continue
+        try:
+            yield _plan_file(job, task, model)
+        except TonewoodError as error:
+            yield PlannedFile(job.input, job.output, "fail", reason=str(error))
+
+
+def _plan_file(job: FileJob, task: EnhanceTask, model: Model) -> PlannedFile:
+    if task.find_finished(job, model, None) is not None:
+        return PlannedFile(job.input, job.output, "already")
+    if not isinstance(job.input, Path):
+        return PlannedFile(job.input, job.output, "enhance")
+    seconds = probe_audio(job.input).duration
+    if isinstance(job.output, Path):
+        check_outputs(job.input, [job.output], task.options.overwrite)
+    return PlannedFile(job.input, job.output, "enhance", seconds)
+
+
+def estimate_seconds(audio_seconds: float, task: EnhanceTask, model: Model, workers: int) -> float:
+    """Return how long a task takes on this machine, from the time of the bundled example."""
+    with resources.as_file(resources.files("tonewood.bundled") / "example.flac") as path:
+        example = read_recording(path)
+    start_time = time.perf_counter()
+    for _ in enhance_array(example.samples, example.rate, model, task.settings.replace(force=True)):
+        pass
+    pace = (time.perf_counter() - start_time) / example.duration
+    return math.ceil(pace * audio_seconds / max(workers, 1))

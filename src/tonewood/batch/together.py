@@ -32,7 +32,7 @@ from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, RenderSettings
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.atomic_write import existing_parent
+from tonewood.utils.files import existing_parent
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,7 @@ def prepare_together(
     A record that an earlier run finished is not searched again. Yields the progress and, last, the
     `PreparedRecord`.
 
-    Raises
-    ------
-    CallError
-        A recording is a URL, or channels are not linked.
+    CallError if a recording is a URL, or channels are not linked.
     """
     if task.settings.render.link != "all":
         raise CallError("--together needs one mask for all channels: leave out --mid-side and --link off")

@@ -20,9 +20,8 @@ import typer.core
 import typer.main
 
 from tonewood.cli import common
-from tonewood.cli.call_errors import UsageError, explain_wrong_values, is_help, one_line
-from tonewood.errors import CallError, TonewoodError, failure_reason, printable
-from tonewood.utils.optional_torch import explain_missing_torch
+from tonewood.cli.options import UsageError, explain_wrong_values, is_help, one_line
+from tonewood.errors import CallError, TonewoodError, explain_missing_torch, failure_reason, printable
 
 _HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -74,12 +73,12 @@ COMMANDS = (
     LazyCommand("enhance", "enhance", "Change recordings toward the sound of the model's reference."),
     LazyCommand("score", "inspect", "Score recordings: 0 sounds like the reference, 1 like the source."),
     LazyCommand("explain", "inspect", "Show which regions and parts of notes decide the score."),
-    LazyCommand("evaluate", "evaluate", "Measure how close to the reference a model brings recordings."),
+    LazyCommand("evaluate", "research", "Measure how close to the reference a model brings recordings."),
     LazyCommand("live", "servers", "Process a microphone in real time, 40 ms later, until Ctrl-C."),
     LazyCommand("onnx", "inspect", "Write a model's scorer or predictor as an ONNX file."),
     LazyCommand("info", "inspect", "Show the card of a model."),
-    LazyCommand("inventory", "overview", "List recordings with format and loudness, and damaged ones."),
-    LazyCommand("doctor", "overview", "Show versions, extras, cores and cache, and test the installation."),
+    LazyCommand("inventory", "inspect", "List recordings with format and loudness, and damaged ones."),
+    LazyCommand("doctor", "inspect", "Show versions, extras, cores and cache, and test the installation."),
     LazyCommand("settings", "inspect", "List every setting of --set with default, unit and limits."),
     LazyCommand("render", "recipes", "Render the output of a recipe again, to the same bytes."),
     LazyCommand("apply", "recipes", "Apply the correction of a recipe to other takes or stems."),
@@ -167,8 +166,7 @@ def _print_version(is_requested: bool) -> None:
 @cli_app.callback()
 def _describe(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Change recordings toward a sound that is learnt from two folders of recordings."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 import typer
 
 from tonewood.errors import CallError, OutputError, printable
-from tonewood.utils.paths import append_to_name
+from tonewood.utils.files import append_to_name
 
 if TYPE_CHECKING:
     from tonewood.audio_io.recording import LeftOutRecording
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tonewood.cli.progress import BatchDisplay
     from tonewood.data.manifest import BadRecording
     from tonewood.enhancement.output_files import FileFailure
-    from tonewood.model.card_text import ModelOrFile
+    from tonewood.model.card import ModelOrFile
     from tonewood.model.model import Model
 
 
@@ -65,7 +65,7 @@ def card_json(model: "ModelOrFile") -> dict[str, Any]:
 
 def print_card(model: "ModelOrFile") -> None:
     """Print the card of a model."""
-    from tonewood.model.card_text import card_lines
+    from tonewood.model.card import card_lines
 
     for name, lines in card_lines(model):
         for number, line in enumerate(lines):
@@ -229,7 +229,7 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{printable(path)} is not a regular file: name another output")
     if path.exists() and not overwrite:
         raise OutputError(f"{printable(path)} exists: name another output or pass --overwrite")
-    from tonewood.utils.atomic_write import check_parent
+    from tonewood.utils.files import check_parent
 
     check_parent(path)
 

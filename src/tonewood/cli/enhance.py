@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from tonewood.cli import common
-from tonewood.cli.call_errors import OfSetting
 from tonewood.cli.common import (
     LOCAL_BATCH,
     BatchOptions,
@@ -23,7 +22,7 @@ from tonewood.cli.common import (
     parse_time,
     with_option_groups,
 )
-from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
+from tonewood.cli.options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions, OfSetting
 from tonewood.errors import CallError, printable, settings_named_as
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def enhance_command(
         if steps is not None:
             settings = settings.replace(search=dict(steps=steps))
     if set_:
-        from tonewood.settings_by_name import apply_assignments
+        from tonewood.setting_types import apply_assignments
 
         settings = apply_assignments(settings, set_)
     if dry_run and together:
@@ -164,7 +163,7 @@ def _curve_changes(curve: Path | None, curve_instead: Path | None) -> "CurveChan
     path = curve or curve_instead
     if path is None:
         return {}
-    from tonewood.mask.curve_files import read_curve
+    from tonewood.export.formats import read_curve
 
     return {"points": read_curve(path), "replaces_static": curve is None}
 
@@ -229,7 +228,7 @@ def _print_plan(
 ) -> None:
     """Print what a run would do with each recording, and exit with the code that it would have."""
     from tonewood.audio_io.remote import parse_location
-    from tonewood.batch.dry_run import estimate_seconds, plan_files
+    from tonewood.batch.tasks import estimate_seconds, plan_files
     from tonewood.enhancement.output_files import plan_jobs
 
     locations = [parse_location(location) for location in inputs]

@@ -8,7 +8,7 @@ import typer
 from tonewood.cli import common
 from tonewood.cli.common import JsonOption, OverwriteOption
 from tonewood.errors import CallError, FolderError, printable
-from tonewood.utils.paths import real_path
+from tonewood.utils.files import real_path
 
 if TYPE_CHECKING:
     from tonewood.listening.database import AnswerDatabase
@@ -39,8 +39,7 @@ def new_test_command(
         typer.Option("--from", readable=False, help="Output folder of enhance; repeat it for several."),
     ] = None,
     conditions: Annotated[
-        FoldersArgument,
-        typer.Option(readable=False, help="Folder of a condition; others may follow."),
+        FoldersArgument, typer.Option(readable=False, help="Folder of a condition; others may follow.")
     ] = None,
     inputs: Annotated[
         FoldersArgument,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tonewood.data.loading import RecordingProgress
     from tonewood.enhancement.output_files import FileStarted
     from tonewood.enhancement.realtime import BlockLevels, LiveControls
-    from tonewood.evaluation.pairs import MeasureProgress
+    from tonewood.evaluation.pipeline import MeasureProgress
     from tonewood.research.architecture_search import SizeProgress, SizeResult
     from tonewood.training.networks import CheckEvent, LabelProgress
     from tonewood.training.preferences import ListenerAudioProgress
@@ -44,10 +44,7 @@ class _ProgressDisplay:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.clear()
 
@@ -111,10 +108,7 @@ class TrainingDisplay(_ProgressDisplay):
     def __init__(self) -> None:
         super().__init__(transient=False)
 
-    def show(
-        self,
-        event: "RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress",
-    ) -> None:
+    def show(self, event: "RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress") -> None:
         """Draw one event."""
         from tonewood.data.loading import RecordingProgress
         from tonewood.training.networks import LabelProgress
@@ -166,7 +160,7 @@ class ReproducingDisplay(TrainingDisplay):
         event: "RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress | MeasureProgress",
     ) -> None:
         """Draw one event."""
-        from tonewood.evaluation.pairs import MeasureProgress
+        from tonewood.evaluation.pipeline import MeasureProgress
 
         if isinstance(event, MeasureProgress):
             self._update_bar("pieces   ", event.number, event.total, event.method)
@@ -188,12 +182,7 @@ class FilesDisplay(_ProgressDisplay):
 class BatchDisplay(_ProgressDisplay):
     """Progress of a batch: files with time left and pace, and search steps of the current file.
 
-    Without a terminal, one line per minute.
-
-    Parameters
-    ----------
-    task : Task
-        The settings of an `EnhanceTask` give the number of search steps.
+    Without a terminal, one line per minute. The settings of an `EnhanceTask` give the number of search steps.
     """
 
     def __init__(self, task: "Task") -> None:
@@ -244,7 +233,7 @@ class PairsDisplay(BatchDisplay):
 
     def show(self, event: object) -> bool:
         """Draw a progress event; returns False for other events, which are results."""
-        from tonewood.evaluation.pairs import MeasureProgress
+        from tonewood.evaluation.pipeline import MeasureProgress
 
         if not isinstance(event, MeasureProgress):
             return super().show(event)

@@ -16,8 +16,8 @@ from tonewood.cli.common import (
     RecipeArgument,
     check_output_path,
 )
-from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.cli.enhance import run_enhancement
+from tonewood.cli.options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.errors import CallError, printable, settings_named_as
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def render_command(
     ] = None,
     # Required; Python wants a default after the optional INPUT, and typer takes `...` for none.
     output: Annotated[
-        Path,
-        typer.Option("-o", "--output", readable=False, help="Output file or folder."),
+        Path, typer.Option("-o", "--output", readable=False, help="Output file or folder.")
     ] = ...,  # type: ignore[assignment]
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
@@ -284,12 +283,7 @@ def export_command(
     average = export.AverageCurve(loaded, ir is None if headroom is None else headroom)
     if ir is not None:
         exported = export.export_impulse_response(
-            average,
-            cast("Phase", ir),
-            output,
-            rate=rate,
-            length=length,
-            overwrite=overwrite,
+            average, cast("Phase", ir), output, rate=rate, length=length, overwrite=overwrite
         )
     elif peq is not None:
         exported = export.export_parametric_eq(

@@ -14,13 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tonewood.cli import common
-from tonewood.cli.common import (
-    JsonOption,
-    ModelOption,
-    OverwriteOption,
-    check_output_path,
-)
-from tonewood.cli.control_options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
+from tonewood.cli.common import JsonOption, ModelOption, OverwriteOption, check_output_path
+from tonewood.cli.options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.errors import CallError, printable, settings_named_as
 
 if TYPE_CHECKING:
@@ -44,8 +39,7 @@ def studio_command(
         Path | None, typer.Option(readable=False, help="Folder for sessions and models.")
     ] = None,
     root: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="The page can choose folders only inside this one."),
+        Path | None, typer.Option(readable=False, help="The page can choose folders only inside this one.")
     ] = None,
     require_token: Annotated[
         bool,
@@ -166,12 +160,10 @@ def live_command(
         bool, typer.Option("--list-devices", help="List the sound devices and exit.")
     ] = False,
     from_: Annotated[
-        Path | None,
-        typer.Option("--from", readable=False, help="Recording to play instead of a device."),
+        Path | None, typer.Option("--from", readable=False, help="Recording to play instead of a device.")
     ] = None,
     output_file: Annotated[
-        Path | None,
-        typer.Option("-o", readable=False, help="Output file for the recording of --from."),
+        Path | None, typer.Option("-o", readable=False, help="Output file for the recording of --from.")
     ] = None,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,

@@ -19,7 +19,7 @@ from tonewood.cli.common import (
     check_output_path,
 )
 from tonewood.errors import CallError, failure_reason, printable, settings_named_as
-from tonewood.utils.paths import read_regular
+from tonewood.utils.files import read_regular
 
 if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
     from tonewood.training.networks import Checkpoint
     from tonewood.training.pipeline import TrainingEvent
 
-_OPTION_OF_SETTING = {
-    "training.seed": "--seed",
-    "training.group_by": "--group-by",
-    "training.fix": "--fix",
-}
+_OPTION_OF_SETTING = {"training.seed": "--seed", "training.group_by": "--group-by", "training.fix": "--fix"}
 
 
 def train_command(
@@ -46,8 +42,7 @@ def train_command(
         ),
     ] = None,
     source: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="Folder with the sound to improve."),
+        Path | None, typer.Option(readable=False, help="Folder with the sound to improve.")
     ] = None,
     manifest: Annotated[
         Path | None,
@@ -76,16 +71,14 @@ def train_command(
     group_by: Annotated[str, typer.Option(help="Unit of held-out recordings: file or folder.")] = "file",
     judge: Annotated[bool, typer.Option("--judge/--no-judge", help="Train the independent judge.")] = True,
     predictor: Annotated[
-        bool,
-        typer.Option("--predictor", help="Train a predictor, for --method predicted and live."),
+        bool, typer.Option("--predictor", help="Train a predictor, for --method predicted and live.")
     ] = False,
     onto: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Add a predictor to this model and change nothing else."),
     ] = None,
     fix: Annotated[
-        str,
-        typer.Option(help="Equalize level, bandwidth or noise of both folders; comma-separated."),
+        str, typer.Option(help="Equalize level, bandwidth or noise of both folders; comma-separated.")
     ] = "",
     domain: Annotated[
         str, typer.Option(help="Description of the recordings, as in 'solo cello, dry studio'.")
@@ -114,7 +107,7 @@ def train_command(
     from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
     from tonewood.training import pipeline
     from tonewood.training.networks import Checkpoint
-    from tonewood.utils.atomic_write import remove_stale_temporaries
+    from tonewood.utils.files import remove_stale_temporaries
 
     # The same command continues, as every command does; --resume refuses another training.
     checkpoint = Checkpoint.for_model(output, resumed=resume or not overwrite, is_required=resume)
@@ -177,7 +170,7 @@ def _settings_with_predictor(
     base: "Model", assignments: Sequence[str], has_other_options: bool
 ) -> "ModelSettings":
     """Return the settings of a model to which a predictor is added; CallError if they change more."""
-    from tonewood.settings_by_name import apply_assignments
+    from tonewood.setting_types import apply_assignments
 
     settings = apply_assignments(base.settings, assignments)
     others = settings.model_copy(update={"predictor": base.settings.predictor})
@@ -192,8 +185,8 @@ def _settings_of_options(
     seed: int, group_by: str, judge: bool, fix: str, predictor: bool, assignments: Sequence[str]
 ) -> "ModelSettings":
     """Return the settings that the options of a training name."""
+    from tonewood.setting_types import apply_assignments
     from tonewood.settings import ModelSettings
-    from tonewood.settings_by_name import apply_assignments
 
     properties = tuple(cast("NormalizedProperty", word.strip()) for word in fix.split(",") if word.strip())
     with settings_named_as(_OPTION_OF_SETTING):
@@ -212,7 +205,7 @@ def _save_trained_model(
     """Draw the progress of a training, and save the model that ends it."""
     from tonewood.cli.progress import TrainingDisplay
     from tonewood.model.model import Model
-    from tonewood.utils.atomic_write import exclusive_lock
+    from tonewood.utils.files import exclusive_lock
 
     with exclusive_lock(output), TrainingDisplay() as display:
         try:
@@ -261,12 +254,10 @@ def audit_command(
     reference: ReferenceOption,
     source: SourceOption,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", readable=False, help="Report to write (.html)."),
+        Path | None, typer.Option("-o", "--output", readable=False, help="Report to write (.html).")
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", help="Model of these folders, to compare its accuracy."),
+        str | None, typer.Option("-m", "--model", help="Model of these folders, to compare its accuracy.")
     ] = None,
     skip_bad: SkipBadOption = False,
     overwrite: OverwriteOption = False,

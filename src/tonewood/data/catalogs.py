@@ -19,8 +19,7 @@ from tonewood.audio_io.ffmpeg import FFMPEG_SUFFIXES
 from tonewood.audio_io.libsndfile import WRITABLE_SUFFIXES
 from tonewood.data.manifest import ManifestRow, check_manifest_output, write_manifest
 from tonewood.errors import CallError, FolderError, MissingExtraError, OutputError, failure_reason, printable
-from tonewood.utils.atomic_write import temporary_folder
-from tonewood.utils.paths import append_to_name
+from tonewood.utils.files import append_to_name, temporary_folder
 
 
 class CatalogTrack(NamedTuple):
@@ -288,10 +287,8 @@ def write_dataset_manifest(
 ) -> ManifestSummary:
     """Write the manifest of a data set.
 
-    Raises
-    ------
-    CallError, FolderError, OutputError, MissingExtraError
-        The data set is unknown, missing or unreadable; a side is empty, or a track is on both sides.
+    CallError, FolderError, OutputError or MissingExtraError if the data set is unknown, missing or
+    unreadable; a side is empty, or a track is on both sides.
     """
     if name not in KNOWN_DATASETS:
         raise CallError(f"{name!r} is not a known data set: give {', '.join(KNOWN_DATASETS)}, or .tar files")

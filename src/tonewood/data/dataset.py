@@ -33,8 +33,7 @@ from tonewood.dsp.features import PITCH_HOP_RATIO, CompactFeatures, Features
 from tonewood.dsp.recording_quality import RecordingQuality
 from tonewood.errors import AudioError, FolderError, printable
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.stats.sampling import TakeWeights
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, TakeWeights
 from tonewood.utils.parallel import page_out, parallel_map, trim_malloc
 
 MIN_FOLDER_SECONDS = 60.0
@@ -43,23 +42,14 @@ _TRAINING_EXCERPT_SECONDS = 30.0  # long enough for whole phrases, short enough 
 
 @dataclass(frozen=True, eq=False)
 class AuditFeatures:
-    """Features of one recording for the confound audit.
-
-    Parameters
-    ----------
-    session : str
-        First sub-folder of its path, or ".".
-    digest : str
-        Of the samples; see `TrainingRecording`.
-    spectra : array [window, row]
-        Long-term spectra without their level, dB; see `long_term_spectra`.
-    """
+    """Features of one recording for the confound audit."""
 
     path: Path
-    session: str
-    digest: str
+    session: str  # first sub-folder of its path, or "."
+    digest: str  # of the samples; see `TrainingRecording`
     format: AudioFormat
     traces: RecordingQuality
+    # [window, row]: long-term spectra without their level, dB; see `long_term_spectra`
     spectra: NDArray[np.float64]
 
     @property
@@ -75,28 +65,16 @@ class AuditFeatures:
 
 @dataclass(frozen=True, eq=False)
 class TrainingRecording:
-    """Analysed recording of a training folder.
-
-    Parameters
-    ----------
-    group : str
-        Recordings of one group are never on both sides of a split.
-    digest : str
-        Of the samples, so that a copy in another container counts as the same recording.
-    item : RecordingRef
-        Reads the recording again.
-    weight : float or None
-        Weight of its frames, if the side has several folders.
-    """
+    """Analysed recording of a training folder."""
 
     path: Path
-    group: str
+    group: str  # recordings of one group are never on both sides of a split
     seconds: float
-    digest: str
+    digest: str  # of the samples, so that a copy in another container counts as the same recording
     features: CompactFeatures
     audit_features: AuditFeatures
-    item: RecordingRef
-    weight: float | None = None
+    item: RecordingRef  # reads the recording again
+    weight: float | None = None  # weight of its frames, if the side has several folders
 
     @property
     def rows_db(self) -> Levels:

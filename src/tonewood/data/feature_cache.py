@@ -42,9 +42,8 @@ from tonewood.dsp.features import (
 from tonewood.dsp.recording_quality import QualityFirstPass, RecordingQuality
 from tonewood.errors import OutputError
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.utils.arrays import Samples, to_mono
-from tonewood.utils.atomic_write import atomic_path, remove_stale_temporaries
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray, Samples, to_mono
+from tonewood.utils.files import atomic_path, remove_stale_temporaries
 
 _CACHE_VERSION = 1  # increase it when the analysis changes
 _CACHE_SUFFIX = ".take"
@@ -52,22 +51,14 @@ _MAX_CACHE_BYTES = 20 * 2**30
 
 
 class CachedFeatures(NamedTuple):
-    """Features of one recording, in memory or mapped into it.
+    """Features of one recording, in memory or mapped into it."""
 
-    Parameters
-    ----------
-    digest : str
-        SHA-256 of the samples before normalization.
-    spectra : array [window, row]
-        Long-term spectra; see `long_term_spectra`.
-    """
-
-    digest: str
+    digest: str  # SHA-256 of the samples before normalization
     seconds: float
     format: AudioFormat
     features: CompactFeatures
     traces: RecordingQuality
-    spectra: NDArray[Any]
+    spectra: NDArray[Any]  # [window, row]: long-term spectra; see `long_term_spectra`
 
 
 class ExtractedFeatures(NamedTuple):

@@ -20,7 +20,7 @@ from tonewood.data.manifest import BadRecordings, FolderOrManifest, ManifestSide
 from tonewood.data.normalization import fit_normalization
 from tonewood.errors import CallError, FolderError, printable
 from tonewood.settings import ModelSettings, Normalization
-from tonewood.utils.paths import real_path
+from tonewood.utils.files import real_path
 
 DatasetSide = Literal["reference", "source"]
 SideInput = FolderOrManifest | Sequence[WeightedFolder]
@@ -42,12 +42,8 @@ def parse_training_inputs(
 ) -> tuple[SideInput | None, FolderOrManifest | None]:
     """Return reference and source from the command line; None for a side that is not given.
 
-    Raises
-    ------
-    CallError
-        Folders and a manifest are given, or a weight is invalid.
-    FolderError
-        The manifest cannot be used.
+    CallError if folders and a manifest are given, or a weight is invalid. FolderError if the manifest cannot
+    be used.
     """
     if manifest is not None:
         if references or source is not None:
@@ -75,10 +71,7 @@ def load_sides(
     `normalization` and `cache` are those of `load_dataset`; `bad` decides whether bad recordings are left
     out.
 
-    Raises
-    ------
-    FolderError, AudioError
-        A folder or a recording cannot be used for training; the message names it.
+    FolderError or AudioError if a folder or a recording cannot be used for training; the message names it.
     """
     bad = bad or BadRecordings()
     takes: list[list[TrainingRecording]] = []
@@ -103,10 +96,7 @@ def load_sides(
 
 
 def plan_side_normalization(
-    reference: SideInput,
-    source: FolderOrManifest,
-    settings: ModelSettings,
-    bad: BadRecordings | None = None,
+    reference: SideInput, source: FolderOrManifest, settings: ModelSettings, bad: BadRecordings | None = None
 ) -> Generator[RecordingProgress, None, Normalization | None]:
     """Measure both sides and return the normalization of `training.fix`; None if that is empty."""
     if not settings.training.fix:

@@ -20,8 +20,14 @@ from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.data.tables import decode_text, parse_seconds, read_table
 from tonewood.errors import AudioError, CallError, FolderError, OutputError, failure_reason, printable
 from tonewood.utils.arrays import Samples
-from tonewood.utils.atomic_write import check_not_existing, check_parent, write_text
-from tonewood.utils.paths import listed_path, read_regular, real_path
+from tonewood.utils.files import (
+    check_not_existing,
+    check_parent,
+    listed_path,
+    read_regular,
+    real_path,
+    write_text,
+)
 
 
 class ContentKey(NamedTuple):
@@ -37,23 +43,14 @@ _COLUMNS = ("path", "label", "session", "start", "end")
 
 
 class ManifestEntry(NamedTuple):
-    """Recording, or an excerpt of one.
-
-    Parameters
-    ----------
-    session : str or None
-        Recordings of one session are on the same side of a split.
-    start, end : float or None
-        Seconds; None for the start or end of the recording.
-    line : int
-        Line of the manifest, for messages.
-    """
+    """Recording, or an excerpt of one."""
 
     path: Path
-    session: str | None
+    session: str | None  # recordings of one session are on the same side of a split
+    # Seconds; None for the start or end of the recording
     start: float | None
     end: float | None
-    line: int
+    line: int  # line of the manifest, for messages
 
 
 class ManifestRow(NamedTuple):
@@ -189,12 +186,8 @@ def _parse_manifest_seconds(value: object, key: str, where: str, separator: str)
 def read_csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a table with their line numbers; every row must fill the `required` columns.
 
-    Raises
-    ------
-    CallError
-        The file cannot be read.
-    FolderError
-        The file is not a table, lacks a column, or has an incomplete row.
+    CallError if the file cannot be read. FolderError if the file is not a table, lacks a column, or has an
+    incomplete row.
     """
     try:
         table = read_table(path, required)
@@ -283,10 +276,7 @@ class BadRecording(NamedTuple):
 class BadRecordings:
     """Recordings that cannot be used, collected so that all are named in one go.
 
-    Parameters
-    ----------
-    skip : bool
-        Leave them out instead of raising an error.
+    With `skip`, they are left out instead of raising an error.
     """
 
     _MAX_NAMED = 20  # in one line

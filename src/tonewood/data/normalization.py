@@ -136,10 +136,8 @@ def shaped_noise(
 ) -> FloatArray:
     """Return noise [sample] that raises a noise floor to a target level in every third octave.
 
-    Parameters
-    ----------
-    target_db, current_db : array [band], dBFS
-        NaN above the highest known band, whose density continues there; all NaN means no noise.
+    `target_db` and `current_db` [band] are in dBFS. NaN above the highest known band means that its density
+    continues there; all NaN means no noise.
     """
     missing_power = np.maximum(
         0.0, 10 ** (_extrapolate_bands(target_db) / 10) - 10 ** (_extrapolate_bands(current_db) / 10)

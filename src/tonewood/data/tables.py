@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tonewood.utils.paths import read_regular
+from tonewood.utils.files import read_regular
 
 _SEPARATORS = ",;\t|"
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -22,20 +22,11 @@ class TableRow(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Table with a header.
+    """Table with a header."""
 
-    Parameters
-    ----------
-    columns : list of str
-        Header in lower case.
-    separator : str
-        With another than a comma, numbers may have a decimal comma.
-    rows : iterator of TableRow
-        Rows that are not empty. It raises csv.Error at a row that is not CSV.
-    """
-
-    columns: list[str]
-    separator: str
+    columns: list[str]  # header in lower case
+    separator: str  # with another than a comma, numbers may have a decimal comma
+    # Rows that are not empty. It raises csv.Error at a row that is not CSV.
     rows: Iterator[TableRow]
 
     def dictionaries(self, names: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
@@ -52,12 +43,7 @@ def read_table(path: Path, required: Sequence[str]) -> Table:
     Accepts UTF-8 and UTF-16 with their marks, commas, semicolons, tabs and bars, any case and spaces in the
     header, a line such as ``sep=;`` before it, and empty rows.
 
-    Raises
-    ------
-    OSError, UnicodeDecodeError
-        The file cannot be read.
-    csv.Error
-        The header is not CSV.
+    OSError or UnicodeDecodeError if the file cannot be read. csv.Error if the header is not CSV.
     """
     text = decode_text(read_regular(path))
     first, _, rest = text.partition("\n")

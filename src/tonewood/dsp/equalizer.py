@@ -54,20 +54,11 @@ class EqBand(NamedTuple):
 
 
 class EqFit(NamedTuple):
-    """Parametric equalizer that follows a curve.
+    """Parametric equalizer that follows a curve."""
 
-    Parameters
-    ----------
-    bands : tuple of EqBand
-        By ascending frequency, rounded as in a text file.
-    gain_db : float
-        Gain at all frequencies.
-    rms_db, largest_db : float
-        Deviation of the response from the curve, 50 Hz to 16 kHz on a logarithmic axis.
-    """
-
-    bands: tuple[EqBand, ...]
-    gain_db: float
+    bands: tuple[EqBand, ...]  # by ascending frequency, rounded as in a text file
+    gain_db: float  # gain at all frequencies
+    # Deviation of the response from the curve, 50 Hz to 16 kHz on a logarithmic axis
     rms_db: float
     largest_db: float
 
@@ -80,21 +71,13 @@ class EqFit(NamedTuple):
 
 
 class EqLimits(NamedTuple):
-    """Limits of the device or plug-in that bands are fitted for.
+    """Limits of the device or plug-in that bands are fitted for."""
 
-    Parameters
-    ----------
-    hz : tuple of float
-        Fixed centres; empty if they are free. Such a device has peaks only.
-    q : pair of float, optional
-        Lowest and highest Q; equal if it is fixed. Such a device has peaks only.
-    max_gain_db : float
-        Largest gain or attenuation of a band.
-    """
-
+    # Fixed centres; empty if they are free. Such a device has peaks only.
     hz: tuple[float, ...] = ()
+    # Lowest and highest Q; equal if it is fixed. Such a device has peaks only.
     q: tuple[float, float] | None = None
-    max_gain_db: float = MAX_BAND_GAIN_DB
+    max_gain_db: float = MAX_BAND_GAIN_DB  # largest gain or attenuation of a band
 
     @property
     def has_shelves(self) -> bool:

@@ -37,55 +37,29 @@ _REST_DB = 40.0  # below the loud frames, where the noise floor begins to show
 
 
 class RecordingQuality(NamedTuple):
-    """Technical quality of a recording.
-
-    Parameters
-    ----------
-    loudness : float
-        LUFS.
-    floor_db : float or None
-        Level of the rests above 400 Hz, where no hum is, dBFS; None without rests.
-    floor_bands_db, long_term_db : array [band]
-        Level in third octaves of the rests and of the whole, dBFS; NaN where unknown.
-    lead_s, tail_s : float
-        Silence before the first and after the last sound.
-    silent : float
-        Share of the frames that are rests.
-    gated : float
-        Share of the frames that are digital silence.
-    cutoff_hz : float
-        Frequency of a low-pass; half the rate if there is none.
-    holes : float
-        Share of spectral dropouts above 4 kHz.
-    hum_db : tuple of float or None
-        Height of the tallest line at multiples of 50 and of 60 Hz; None if too short.
-    offset_db : float
-        DC offset, dBFS.
-    clips : float
-        Clipped peaks per minute.
-    decay_s : tuple of float or None
-        Time for 60 dB at the fastest decays, 500 Hz to 2 kHz and 2 to 5 kHz.
-    width_db : float
-        Level of side against mid, from -60 (mono) to 60.
-    """
+    """Technical quality of a recording."""
 
     seconds: float
     rate: int
-    loudness: float
-    floor_db: float | None
+    loudness: float  # LUFS
+    floor_db: float | None  # level of the rests above 400 Hz, where no hum is, dBFS; None without rests
+    # [band]: level in third octaves of the rests and of the whole, dBFS; NaN where unknown
     floor_bands_db: FloatArray
     long_term_db: FloatArray
+    # Silence before the first and after the last sound
     lead_s: float
     tail_s: float
-    silent: float
-    gated: float
-    cutoff_hz: float
-    holes: float
+    silent: float  # share of the frames that are rests
+    gated: float  # share of the frames that are digital silence
+    cutoff_hz: float  # frequency of a low-pass; half the rate if there is none
+    holes: float  # share of spectral dropouts above 4 kHz
+    # Height of the tallest line at multiples of 50 and of 60 Hz; None if too short
     hum_db: tuple[float, float] | None
-    offset_db: float
-    clips: float
+    offset_db: float  # DC offset, dBFS
+    clips: float  # clipped peaks per minute
+    # Time for 60 dB at the fastest decays, 500 Hz to 2 kHz and 2 to 5 kHz
     decay_s: tuple[float, float] | None
-    width_db: float
+    width_db: float  # level of side against mid, from -60 (mono) to 60
 
 
 class QualityFirstPass:

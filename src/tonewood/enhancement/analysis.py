@@ -28,12 +28,10 @@ from tonewood.dsp.features import (
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, measure_loudness_blocks
 from tonewood.mask.components import split_components
 from tonewood.model.model import Model
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import score_recording
+from tonewood.scorer.network import Scorer, score_recording
 from tonewood.setting_types import ChannelLink
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import Levels, to_mono
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray, Levels, to_mono
 from tonewood.utils.parallel import parallel_map
 
 # Frames analysed at once. Even, because pitch frames lie on every second frame.

@@ -11,8 +11,7 @@ from tonewood.enhancement.analysis import mean_score
 from tonewood.mask.certificate import Certificate, Change, Measurements, certify, needs_no_change
 from tonewood.mask.search import FreeMask, SearchProblem, search_mask
 from tonewood.model.model import Model
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import WindowScore, score_windows
+from tonewood.scorer.network import Scorer, WindowScore, score_windows
 from tonewood.settings import CertificateSettings, EnhanceSettings, SearchSettings
 from tonewood.utils.arrays import RandomDraws
 
@@ -148,8 +147,7 @@ def certify_rendering(
         roughness_db=rendered.roughness_db,
         unlikeness=before.unlikeness,
         unlike_reference=Change(
-            before=before.unlike_reference,
-            after=model.reference_likeness.distance(rendered.output_db),
+            before=before.unlike_reference, after=model.reference_likeness.distance(rendered.output_db)
         ),
         caveats=listener_caveats(model),
         has_graded_scorer=model.has_graded_scorer,

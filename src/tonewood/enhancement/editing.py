@@ -14,13 +14,7 @@ from tonewood.dsp.stft import filter_recording
 from tonewood.enhancement.analysis import ArraySource, analyse_source
 from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_share
 from tonewood.mask.certificate import Certificate, share_text
-from tonewood.mask.components import (
-    add_curve,
-    curve_rows,
-    filter_components,
-    scored_masks,
-    shape_mask,
-)
+from tonewood.mask.components import add_curve, curve_rows, filter_components, scored_masks, shape_mask
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import RenderResult, render_through_masks
 from tonewood.mask.search import StickyNotes, render_sticky_notes
@@ -165,13 +159,9 @@ def render_range(
 ) -> NDArray[np.float32]:
     """Render samples [start, stop) of a recording (channels, samples), without loudness matching.
 
-    The result equals that range of the whole rendering: a margin on the same frame grid is filtered
-    too, and dropped.
-
-    Parameters
-    ----------
-    masks : sequence of Mask
-        Of each component, of the whole recording, or of this range as `compose_mask_range` returns it.
+    The result equals that range of the whole rendering: a margin on the same frame grid is filtered too, and
+    dropped. `masks` are those of each component, of the whole recording, or of this range as
+    `compose_mask_range` returns it.
     """
     spectrum = model.settings.spectrum
     begin, end, first_s = _range_margins(samples.shape[1], rate, model, start, stop)
@@ -186,13 +176,7 @@ def render_range(
 
 
 def compose_mask_range(
-    found_mask: Mask,
-    edit: Edit,
-    max_gain_db: float,
-    length: int,
-    rate: int,
-    model: Model,
-    span: range,
+    found_mask: Mask, edit: Edit, max_gain_db: float, length: int, rate: int, model: Model, span: range
 ) -> Mask:
     """Return the frames of an edit's mask that `render_range` needs for the samples of `span`."""
     _, end, first_s = _range_margins(length, rate, model, span.start, span.stop)

@@ -35,8 +35,7 @@ from tonewood.mask.search import (
 )
 from tonewood.model.model import Model
 from tonewood.scorer.guide import Guide
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import WindowScore
+from tonewood.scorer.network import Scorer, WindowScore
 from tonewood.setting_types import ChannelLink, EnhanceMethod, PriorKind
 from tonewood.settings import (
     BandSettings,
@@ -46,8 +45,7 @@ from tonewood.settings import (
     SpectrumSettings,
     default_enhance_settings,
 )
-from tonewood.utils.arrays import FloatArray, Levels, RandomDraws, Samples
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray, FloatArray, Levels, RandomDraws, Samples
 from tonewood.utils.parallel import parallel_iterate
 
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy

@@ -42,8 +42,7 @@ from tonewood.errors import (
     printable,
 )
 from tonewood.settings import EnhanceSettings, RenderSettings
-from tonewood.utils.atomic_write import atomic_path, check_parent
-from tonewood.utils.paths import append_to_name, name_key, real_path
+from tonewood.utils.files import append_to_name, atomic_path, check_parent, name_key, real_path
 
 DELTA_SUFFIX = ".delta.wav"
 
@@ -72,34 +71,20 @@ class FileStarted(NamedTuple):
 
 @dataclass(frozen=True)
 class OutputKind:
-    """Names of a command's outputs, and the test for earlier outputs among its inputs.
+    """Names of a command's outputs, and the test for earlier outputs among its inputs."""
 
-    Parameters
-    ----------
-    suffixes : collection of str
-        An output that ends in one of these is a file, not a folder.
-    suffix_rule : str
-        Rest of the message about an output with the suffix of another kind of file.
-    name : callable
-        Returns the output's path below the output folder for an input's path below its folder.
-    is_earlier_output : callable
-        Returns whether a file is an output of an earlier run into a folder.
-    """
-
-    suffixes: Collection[str]
-    suffix_rule: str
+    suffixes: Collection[str]  # an output that ends in one of these is a file, not a folder
+    suffix_rule: str  # rest of the message about an output with the suffix of another kind of file
+    # Returns the output's path below the output folder for an input's path below its folder
     name: Callable[[Path], Path]
+    # Returns whether a file is an output of an earlier run into a folder
     is_earlier_output: Callable[[Path, Location], bool]
 
     def is_file(self, out: Location) -> bool:
         """Return whether an output is a file: it has a suffix of this kind, and is not an existing folder.
 
-        Any other output is a folder, which is made if it does not exist.
-
-        Raises
-        ------
-        CallError
-            `out` is an existing file, or has the suffix of another kind of file.
+        Any other output is a folder, which is made if it does not exist. CallError if `out` is an existing
+        file, or has the suffix of another kind of file.
         """
         if isinstance(out, Path) and out.is_dir():
             return False
@@ -148,10 +133,7 @@ def plan_jobs(
     Earlier outputs below an input folder are skipped. A folder without audio, or a recording that
     would overwrite an input or become the file of another, is a `FileFailure` in its place.
 
-    Raises
-    ------
-    CallError
-        `out` is a file and a folder is needed.
+    CallError if `out` is a file and a folder is needed.
     """
     single = len(inputs) == 1 and not _is_folder(inputs[0])
     if kind.is_file(out):
@@ -202,12 +184,8 @@ def expand_input(
 ) -> list[InputRecording | FileFailure]:
     """Return every recording of an input: a file itself, a folder's files at any depth.
 
-    An input that cannot be listed, or has no audio, gives one `FileFailure`.
-
-    Raises
-    ------
-    CallError, MissingExtraError
-        The URL's kind is not known, or needs a package that is not installed.
+    An input that cannot be listed, or has no audio, gives one `FileFailure`. CallError or MissingExtraError
+    if the URL's kind is not known, or needs a package that is not installed.
     """
     try:
         if isinstance(location, Path):
@@ -373,12 +351,8 @@ def write_output_audio(
 def check_outputs(source: Path, outputs: Sequence[Path], overwrite: bool) -> None:
     """Check before the work that the outputs can be written after it.
 
-    Raises
-    ------
-    AudioError
-        The input does not exist.
-    OutputError
-        An output exists or is a folder, or the first output's folder cannot be written to.
+    AudioError if the input does not exist. OutputError if an output exists or is a folder, or the first
+    output's folder cannot be written to.
     """
     try:
         source.stat()

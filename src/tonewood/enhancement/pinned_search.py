@@ -50,13 +50,9 @@ def search_around_pins(
 ) -> Iterator[SearchStep | Enhancement]:
     """Search new masks around pinned notes; yields every search step and, last, the result.
 
-    Under a pinned note the mask stays as it is, and the search takes it into account. The result's
-    masks are without the notes, to be composed with them; its audio and certificate are with them.
-
-    Parameters
-    ----------
-    found_masks : sequence of Mask
-        Of each component. With another link than that of the settings, the first is of all.
+    Under a pinned note the mask stays as it is, and the search takes it into account. The result's masks are
+    without the notes, to be composed with them; its audio and certificate are with them. `found_masks` has
+    one for each component; with another link than that of the settings, the first is of all.
     """
     settings = settings_for_model(settings, model)
     link, limit_db = settings.render.link, settings.render.max_gain_db
@@ -123,21 +119,11 @@ def _search_component(
 
 
 class _Pins(NamedTuple):
-    """Pinned notes on the grid of a search, each [row, frame].
+    """Pinned notes on the grid of a search, each [row, frame]."""
 
-    Attributes
-    ----------
-    coverage : array
-        0 outside of the notes, 1 inside.
-    notes_db : array
-        Mask of the notes that are not muted.
-    mask_db : array
-        Found mask and notes together: what stays under the pins.
-    """
-
-    coverage: Levels
-    notes_db: Levels
-    mask_db: Levels
+    coverage: Levels  # 0 outside of the notes, 1 inside
+    notes_db: Levels  # mask of the notes that are not muted
+    mask_db: Levels  # found mask and notes together: what stays under the pins
 
     def read(self, start: int, stop: int) -> "_Pins":
         """Return the frames [start, stop)."""

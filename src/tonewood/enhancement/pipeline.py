@@ -50,8 +50,7 @@ from tonewood.mask.render import (
 from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings, RenderSettings, SpectrumSettings
-from tonewood.utils.arrays import Levels, Samples, to_mono
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray, Levels, Samples, to_mono
 from tonewood.utils.parallel import parallel_map
 
 _OUTPUT_BLOCK_SAMPLES = 1 << 16  # 1.4 s at 48 kHz: small beside a chunk, large beside a disk read

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from tonewood.dsp.chunking import TimeSeries
 from tonewood.dsp.stft import hann_window, tapered_fft
 from tonewood.errors import MissingExtraError
+from tonewood.html_report import save_figure
 from tonewood.mask.certificate import Change
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels
-from tonewood.utils.atomic_write import atomic_path
-from tonewood.utils.figures import save_figure
+from tonewood.utils.files import atomic_path
 
 _PLOT_RANGE_DB = 80.0  # below that, most recordings show only their noise floor
 _MAX_PLOT_COLUMNS = 1600  # more than the page has pixels: longer recordings show every n-th frame
@@ -178,19 +178,12 @@ def plot_levels(
     spectrum: SpectrumSettings,
     title: str,
     loudest: float | None = None,
-    frames: int | None = None,
 ) -> None:
-    """Plot log magnitudes [bin, frame] in dBFS over 80 dB below the loudest.
-
-    Parameters
-    ----------
-    frames : int, optional
-        Frames of the recording, if `levels_db` contains only some of them.
-    """
+    """Plot log magnitudes [bin, frame] in dBFS over 80 dB below the loudest."""
     top = float(levels_db.max()) if loudest is None else loudest
     columns = levels_db.shape[1]
     image = levels_db[:, _visible_frames(columns)]
-    _plot_image(axes, image, frames or columns, spectrum, title, "dBFS", "magma", (top - _PLOT_RANGE_DB, top))
+    _plot_image(axes, image, columns, spectrum, title, "dBFS", "magma", (top - _PLOT_RANGE_DB, top))
 
 
 def plot_gains(

@@ -38,8 +38,7 @@ from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.predictor import Predictor
 from tonewood.priors.priors import BlendWeights, MaskProjection, Priors
 from tonewood.setting_types import PriorKind
-from tonewood.utils.arrays import FloatArray, Levels, Samples, to_mono
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray, FloatArray, Levels, Samples, to_mono
 from tonewood.utils.parallel import parallel_map
 
 _PRIOR_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy

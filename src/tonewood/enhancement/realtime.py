@@ -43,27 +43,13 @@ class AudioInterface(Protocol):
 
 @dataclass
 class LiveControls:
-    """Controls that may change while audio is processed.
+    """Controls that may change while audio is processed."""
 
-    Parameters
-    ----------
-    amount : float
-        Factor of the mask, -1 to 2.
-    bypassed : bool
-        Play the input unchanged, with the same delay.
-    frozen : bool
-        Hold the mask of the moment when it was frozen.
-    delta : bool
-        Play what the mask adds and takes away.
-    ended : bool
-        Stop after the current block.
-    """
-
-    amount: float = 1.0
-    bypassed: bool = False
-    ended: bool = False
-    frozen: bool = False
-    delta: bool = False
+    amount: float = 1.0  # factor of the mask, -1 to 2
+    bypassed: bool = False  # play the input unchanged, with the same delay
+    ended: bool = False  # stop after the current block
+    frozen: bool = False  # hold the mask of the moment when it was frozen
+    delta: bool = False  # play what the mask adds and takes away
 
     def handle_key(self, key: str) -> None:
         """Handle a key: b, f and d toggle bypass, freeze and delta; + and - change the amount; q ends."""
@@ -98,35 +84,21 @@ class LiveControls:
 
 
 class BlockLevels(NamedTuple):
-    """Levels of one block.
+    """Levels of one block."""
 
-    Parameters
-    ----------
-    seconds : float
-        Audio processed so far.
-    input_db, output_db : float
-        Peaks, dBFS; -inf for silence.
-    load : float
-        Processing time divided by the block's duration.
-    dropouts : int
-        Blocks so far that the device lost in part or that could not be processed.
-    """
-
-    seconds: float
+    seconds: float  # audio processed so far
+    # Peaks, dBFS; -inf for silence
     input_db: float
     output_db: float
-    load: float
-    dropouts: int
+    load: float  # processing time divided by the block's duration
+    dropouts: int  # blocks so far that the device lost in part or that could not be processed
 
 
 @dataclass
 class LiveSummary:
     """Summary of a live session.
 
-    Parameters
-    ----------
-    load, worst : float
-        Processing time divided by duration: the mean, and that of the slowest block.
+    `load` and `worst` are processing time divided by duration: the mean, and that of the slowest block.
     """
 
     seconds: float = 0.0
@@ -178,10 +150,7 @@ def run_live(
 class FileDevice:
     """Audio interface that plays a recording instead of a sound card.
 
-    Parameters
-    ----------
-    block : int
-        Samples of a block.
+    A block has `block` samples.
     """
 
     dropouts = 0
@@ -231,11 +200,7 @@ class DeviceInfo(NamedTuple):
 class SoundCard:
     """Open input and output of a sound card.
 
-    Parameters
-    ----------
-    stream : sounddevice.Stream
-    block : int
-        Samples of a block.
+    A block has `block` samples.
     """
 
     def __init__(self, stream: Any, block: int) -> None:  # noqa: ANN401 - sounddevice is untyped

@@ -37,7 +37,7 @@ from tonewood.mask.render import render_blocks
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.utils.arrays import Levels
-from tonewood.utils.paths import fit_name, listed_path, real_path
+from tonewood.utils.files import fit_name, listed_path, real_path
 
 TransferMode = Literal["prior", "static", "same"]
 _ADAPTIVE_PRIORS = ("auto", "neighbours", "network", "predicted")
@@ -45,23 +45,12 @@ _ADAPTIVE_PRIORS = ("auto", "neighbours", "network", "predicted")
 
 @dataclass(frozen=True)
 class MaskTransfer:
-    """A recipe's mask, to be applied to other recordings.
+    """A recipe's mask, to be applied to other recordings."""
 
-    Parameters
-    ----------
-    input : InputRecord
-        Recording that the mask was found for.
-    mask : Mask
-    record : TransferRecord
-        Goes into the recipes of the outputs.
-    model_digest : str
-        Of the model that found the mask.
-    """
-
-    input: InputRecord
+    input: InputRecord  # recording that the mask was found for
     mask: Mask
-    record: TransferRecord
-    model_digest: str
+    record: TransferRecord  # goes into the recipes of the outputs
+    model_digest: str  # of the model that found the mask
 
 
 def load_transfer(path: Path, mode: TransferMode) -> tuple[Recipe, MaskTransfer]:
@@ -183,11 +172,8 @@ def _check_same_duration(n_samples: int, rate: int, original: InputRecord) -> No
 class RerenderResult(NamedTuple):
     """Result of rendering a recipe again.
 
-    Parameters
-    ----------
-    identical : bool or None
-        Whether the output has the bytes of the first one; None if the recipe does not record them, or
-        the format differs.
+    `identical` is whether the output has the bytes of the first one; None if the recipe does not record them,
+    or the format differs.
     """
 
     recipe: Path

@@ -19,9 +19,8 @@ from tonewood.mask.mask import QUANTIZATION_STEP_DB, Mask
 from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings, SpectrumSettings
 from tonewood.utils.arrays import Levels
-from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.files import atomic_path, read_regular
 from tonewood.utils.parallel import parallel_map
-from tonewood.utils.paths import read_regular
 
 RECIPE_SUFFIX = ".recipe.json"
 _RECIPE_PART_FRAMES = 6_000  # one minute
@@ -96,9 +95,7 @@ class MaskRecord(Settings):
         first_part = first // _RECIPE_PART_FRAMES
         parts = [
             _unpack_cells(
-                self.parts[k],
-                self.rows,
-                min(_RECIPE_PART_FRAMES, self.frames - k * _RECIPE_PART_FRAMES),
+                self.parts[k], self.rows, min(_RECIPE_PART_FRAMES, self.frames - k * _RECIPE_PART_FRAMES)
             )
             for k in range(first_part, -(-last // _RECIPE_PART_FRAMES))
         ]
@@ -187,17 +184,11 @@ class Recipe(Settings):
     def save(self, path: Path, *, overwrite: bool = False, mask: Mask | None = None) -> None:
         """Write the recipe atomically.
 
-        Parameters
-        ----------
-        mask : Mask, optional
-            Gains to write, if the recipe was recorded without them.
+        `mask` has the gains to write, if the recipe was recorded without them.
         """
         without_parts = self.model_copy(update={"mask": self.mask.model_copy(update={"parts": ()})})
         head, tail = without_parts.model_dump_json(indent=1).split('"parts": []')
-        with (
-            atomic_path(path, overwrite) as temporary,
-            temporary.open("w", encoding="utf-8") as out,
-        ):
+        with atomic_path(path, overwrite) as temporary, temporary.open("w", encoding="utf-8") as out:
             # The parts are most of a long recipe and need no escaping, so they are streamed.
             out.write(head + '"parts": [')
             for number, part in enumerate(self.mask.parts if mask is None else pack_mask_parts(mask)):

@@ -4,8 +4,8 @@ from collections import deque
 
 import numpy as np
 
-from tonewood.audio_io.arguments import to_float_samples, to_whole_rate
 from tonewood.audio_io.reader import MAX_CHANNELS, MAX_RATE
+from tonewood.audio_io.recording import to_float_samples, to_whole_rate
 from tonewood.dsp.features import apply_filterbank, center_frequencies
 from tonewood.dsp.loudness import PeakLimiter
 from tonewood.dsp.stft import FrameBuffer, FrameLayout, OverlapAddFilter, count_filter_frames, scale_to_rate

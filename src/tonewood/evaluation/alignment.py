@@ -67,23 +67,13 @@ _SEARCH_PASSES = (_SearchPass(25, 0.4, 51), _SearchPass(12, 0.8, 15))
 
 
 class AlignmentFeatures(NamedTuple):
-    """Features of one recording.
+    """Features of one recording."""
 
-    Parameters
-    ----------
-    fine : float32 array [frame, pitch]
-        Fine structure on quarter tones from 55 Hz, with mean 0 and length 1.
-    chroma : float32 array [frame, 12]
-        Peaks of the fine structure by semitone of the octave, dB.
-    attack : float32 array [frame, band]
-        Rises of level, relative to the strongest within a second.
-    audible : bool array [frame]
-    """
-
+    # [frame, pitch]: fine structure on quarter tones from 55 Hz, with mean 0 and length 1
     fine: NDArray[np.float32]
-    chroma: NDArray[np.float32]
-    attack: NDArray[np.float32]
-    audible: NDArray[np.bool_]
+    chroma: NDArray[np.float32]  # [frame, 12]: peaks of the fine structure by semitone of the octave, dB
+    attack: NDArray[np.float32]  # [frame, band]: rises of level, relative to the strongest within a second
+    audible: NDArray[np.bool_]  # [frame]
 
     def select(self, span: slice) -> "AlignmentFeatures":
         """Return the frames of a span."""
@@ -249,25 +239,14 @@ class Anchor(NamedTuple):
 
 
 class AlignmentQuality(NamedTuple):
-    """Reliability of an alignment.
+    """Reliability of an alignment."""
 
-    Parameters
-    ----------
-    similarity : float
-        Mean cosine of the fine structures along the path; 1 for identical ones.
-    chance : float
-        The same with the source rotated in time by multiples of a sixteenth of its length.
-    slowest, fastest : float
-        Extremes of the path's slope over half a second.
-    stuck : float
-        Share of the source without a counterpart: the slope is below 1/3 or above 3.
-    """
-
-    similarity: float
-    chance: float
+    similarity: float  # mean cosine of the fine structures along the path; 1 for identical ones
+    chance: float  # the same with the source rotated in time by multiples of a sixteenth of its length
+    # Extremes of the path's slope over half a second
     slowest: float
     fastest: float
-    stuck: float
+    stuck: float  # share of the source without a counterpart: the slope is below 1/3 or above 3
 
     @property
     def problem(self) -> str | None:

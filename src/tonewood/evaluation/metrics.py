@@ -1,7 +1,8 @@
 """Distances between recordings or folders.
 
 Between paired takes: in dB, 0 for equal sounds, independent of the overall level. Simultaneous takes are
-compared frame by frame. For others, a `Warp` gives the reference time of each frame.
+compared frame by frame. For others, a `Warp` gives the reference time of each frame. Zimtohrli, a perceptual
+distance, is independent of the training and of the certificate.
 
 Between unpaired folders: the Fréchet distance of Gaussians fitted to the features of both (Dowson &
 Landau 1982; for audio, Kilgour et al. 2019). Its bias is proportional to 1 / n. So it is also estimated
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io.reader import read_recording
-from tonewood.audio_io.recording import find_audio_files
+from tonewood.audio_io.recording import find_audio_files, resample
 from tonewood.dsp.chunking import split_segments
 from tonewood.dsp.features import audible_frames, band_levels, frame_levels
 from tonewood.dsp.stft import log_magnitude, stft
@@ -27,7 +28,7 @@ from tonewood.enhancement.pipeline import scorer_input, to_analysis_rate
 from tonewood.errors import CallError, FolderError, TonewoodError, printable
 from tonewood.model.model import Model
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.utils.arrays import FloatArray, Levels, Samples
+from tonewood.utils.arrays import FloatArray, Levels, Samples, to_mono
 
 Warp = Callable[[FloatArray], FloatArray]
 """Seconds in the estimate → seconds in the reference, NaN where there is no counterpart."""
@@ -37,9 +38,13 @@ Stretch = NDArray[np.float64]
 
 MIN_STRETCHES = 6
 
+MEASURE_RATE = 16_000  # Hz, of all distances between paired recordings
+
 _BANDS = BandSettings(scale="mel", count=48, low_hz=40.0, high_hz=8_000.0)
 _SPECTRUM = SpectrumSettings()
 _FLOOR_DB = -100.0  # dBFS: differences between inaudible levels must not count
+
+_QUIET_RMS = 1e-8  # no gain matches the level of silence
 
 _FRACTIONS = (1 / 2, 3 / 5, 3 / 4, 1.0)  # 1 / fraction from 1 to 2, about evenly spaced
 _DRAWS = 24
@@ -58,6 +63,11 @@ class PairDistances(NamedTuple):
     log_spectral: float
     multi_resolution: float
     long_term: float
+
+
+def to_mono_16k(samples: Samples, rate: int) -> Samples:
+    """Mix samples (channels, samples) to one channel [sample] and resample to 16 kHz."""
+    return resample(to_mono(samples), rate, MEASURE_RATE)
 
 
 def measure_distances(estimate: Samples, reference: Samples, warp: Warp | None = None) -> PairDistances:
@@ -157,6 +167,29 @@ def _mel_levels_db(wave: Samples) -> Levels:
 
 def _bin_levels_db(wave: Samples, settings: SpectrumSettings = _SPECTRUM) -> Levels:
     return log_magnitude(stft(wave, settings), settings).clip(_FLOOR_DB)
+
+
+def zimtohrli_distance(estimate: Samples, reference: Samples) -> float | None:
+    """Return the Zimtohrli distance of simultaneous waveforms [sample] at 16 kHz; 0 for equal sounds.
+
+    The estimate is brought to the rms level of the reference, as in the other distances. None if the
+    extra `perceptual` is not installed. Source: https://github.com/google/zimtohrli
+    """
+    try:
+        from zimtohrli import Pyohrli
+    except ImportError:
+        return None
+    metric = Pyohrli()
+    gain = _rms(reference) / max(_rms(estimate), _QUIET_RMS)
+    signals = (
+        resample(wave[None], MEASURE_RATE, metric.sample_rate)[0].astype(np.float32)
+        for wave in (np.float32(gain) * estimate, reference)
+    )
+    return float(metric.distance(*signals))
+
+
+def _rms(wave: Samples) -> float:
+    return float(np.sqrt(np.square(wave, dtype=np.float64).mean()))
 
 
 # --- Fréchet distance

@@ -14,9 +14,14 @@ from tonewood.dsp.loudness import integrated_loudness
 from tonewood.dsp.stft import log_magnitude, stft
 from tonewood.enhancement.plotting import check_matplotlib, plot_levels
 from tonewood.errors import printable
-from tonewood.evaluation.metrics import FolderComparison
-from tonewood.evaluation.pairs import MEASURE_RATE, METHOD_TONEWOOD, METHOD_UNTOUCHED
-from tonewood.evaluation.pipeline import Evaluation, MethodResult, PairResult
+from tonewood.evaluation.metrics import MEASURE_RATE, FolderComparison
+from tonewood.evaluation.pipeline import (
+    METHOD_TONEWOOD,
+    METHOD_UNTOUCHED,
+    Evaluation,
+    MethodResult,
+    PairResult,
+)
 from tonewood.html_report import (
     ReportAudio,
     ReportBlock,
@@ -31,7 +36,7 @@ from tonewood.model.model import Model
 from tonewood.settings import SpectrumSettings
 from tonewood.stats.classification import BootstrapInterval
 from tonewood.utils.arrays import Samples
-from tonewood.utils.atomic_write import check_report_folder, write_text
+from tonewood.utils.files import check_report_folder, write_text
 
 EVALUATION_HTML, EVALUATION_JSON, EVALUATION_CSV = "index.html", "evaluation.json", "evaluation.csv"
 AUDIBLE_PAIRS = 3  # pairs with players on the page

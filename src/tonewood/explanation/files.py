@@ -39,8 +39,7 @@ from tonewood.explanation.report import explanation_index_page, explanation_page
 from tonewood.html_report import ReportAudio
 from tonewood.model.model import Model
 from tonewood.scorer.saliency import SaliencyMethod, check_saliency_method
-from tonewood.utils.atomic_write import check_not_existing, write_bytes, write_text
-from tonewood.utils.paths import append_to_name
+from tonewood.utils.files import append_to_name, check_not_existing, write_bytes, write_text
 
 EXPLANATION_INDEX, EXPLANATION_TABLE = "index.html", "table.json"
 PAGE_SUFFIXES = (".png", ".html")
@@ -59,19 +58,11 @@ class ExplainOptions(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ExplainedFile:
-    """Explanation of one file.
-
-    Attributes
-    ----------
-    output : Path
-        Page or picture.
-    sounds : tuple of Path
-        Audio of the evidence and of the rest; empty unless requested and available.
-    """
+    """Explanation of one file."""
 
     input: Location
-    output: Path
-    sounds: tuple[Path, ...]
+    output: Path  # page or picture
+    sounds: tuple[Path, ...]  # audio of the evidence and of the rest; empty unless requested and available
     explanation: Explanation
     parts: tuple[PartWeight, ...]
     seconds: float
@@ -136,13 +127,7 @@ def check_explain_options(options: ExplainOptions) -> None:
 
 
 def explain_file(
-    source: Path,
-    page: Path,
-    model: Model,
-    options: ExplainOptions,
-    *,
-    overwrite: bool = False,
-    seed: int = 0,
+    source: Path, page: Path, model: Model, options: ExplainOptions, *, overwrite: bool = False, seed: int = 0
 ) -> ExplainedFile:
     """Explain one recording; if that raises TonewoodError, no output of it remains."""
     started = time.perf_counter()

@@ -19,16 +19,10 @@ _PERCENTILES = (2.5, 97.5)
 
 @dataclass(frozen=True, eq=False)
 class PartSums:
-    """Sums over one recording, by part.
+    """Sums over one recording, by part."""
 
-    Attributes
-    ----------
-    seconds : array [part]
-    evidence, absolute : array [part]
-        Evidence and its absolute value, logit times seconds.
-    """
-
-    seconds: FloatArray
+    seconds: FloatArray  # [part]
+    # [part]: evidence and its absolute value, logit times seconds
     evidence: FloatArray
     absolute: FloatArray
 
@@ -48,27 +42,17 @@ class ConfidenceInterval(Settings):
 
 
 class PartWeight(Settings):
-    """Weight of a part of the note.
-
-    Attributes
-    ----------
-    evidence : ConfidenceInterval
-        Mean logit during the part.
-    weight : ConfidenceInterval or None
-        Share of the evidence divided by share of the time; 1 on average. None if the evidence as a
-        whole speaks against the explained class, because shares of it have no meaning then.
-    absolute : ConfidenceInterval
-        The same for the absolute value of the evidence.
-    beyond : ConfidenceInterval or None
-        Mean logit minus that of the reference part in the same recordings. None for the reference
-        part, or if it does not occur.
-    """
+    """Weight of a part of the note."""
 
     name: str
     seconds: float
-    evidence: ConfidenceInterval
+    evidence: ConfidenceInterval  # mean logit during the part
+    # Share of the evidence divided by share of the time; 1 on average. None if the evidence as a whole speaks
+    # against the explained class, because shares of it have no meaning then.
     weight: ConfidenceInterval | None
-    absolute: ConfidenceInterval
+    absolute: ConfidenceInterval  # the same for the absolute value of the evidence
+    # Mean logit minus that of the reference part in the same recordings. None for the reference part, or if
+    # it does not occur.
     beyond: ConfidenceInterval | None = None
 
 

@@ -16,7 +16,7 @@ from tonewood.explanation.note_statistics import PartSums, sum_by_part
 from tonewood.mask.mask import Mask, moving_average
 from tonewood.mask.render import RenderResult, apply_loudness_match, render_through_mask
 from tonewood.model.model import Model
-from tonewood.scorer.network import Scorer
+from tonewood.scorer.network import Scorer, audible_windows
 from tonewood.scorer.saliency import (
     RANDOM_ORDERS,
     Faithfulness,
@@ -25,7 +25,6 @@ from tonewood.scorer.saliency import (
     compute_saliency,
     measure_faithfulness,
 )
-from tonewood.scorer.scoring import audible_windows
 from tonewood.setting_types import Settings
 from tonewood.settings import RenderSettings
 from tonewood.utils.arrays import FloatArray, RandomDraws
@@ -71,38 +70,22 @@ class ExplanationFigures(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Explanation of a recording's score.
+    """Explanation of a recording's score."""
 
-    Attributes
-    ----------
-    side : {"reference", "source"}
-        Explained class; positive evidence speaks for it.
-    evidence : float array [row, frame]
-        Saliency in logits, with the base spread evenly over it. Averaged where windows overlap, NaN
-        in windows that are too quiet to be scored.
-    logit, map_mean, base : float
-        Means over the scored windows; logit = map_mean + base, up to the residual.
-    residual : float
-        Largest part of a window's logit that its map does not explain.
-    score : float
-        Score as in `tonewood score`: 0 sounds like the reference.
-    octaves : array [octave]
-        Contribution of the average level in each octave to the logit.
-    parts : NoteSegments or None
-        None unless requested.
-    """
-
-    side: TargetClass
+    side: TargetClass  # explained class; positive evidence speaks for it
     method: SaliencyMethod
+    # [row, frame]: saliency in logits, with the base spread evenly over it. Averaged where windows overlap,
+    # NaN in windows that are too quiet to be scored.
     evidence: FloatArray
+    # Means over the scored windows; logit = map_mean + base, up to the residual
     logit: float
     map_mean: float
     base: float
-    residual: float
-    score: float
+    residual: float  # largest part of a window's logit that its map does not explain
+    score: float  # score as in `tonewood score`: 0 sounds like the reference
     windows: int
-    octaves: FloatArray
-    parts: NoteSegments | None
+    octaves: FloatArray  # [octave]: contribution of the average level in each octave to the logit
+    parts: NoteSegments | None  # None unless requested
     faithfulness: Faithfulness
 
     @property

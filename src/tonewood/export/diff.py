@@ -52,32 +52,20 @@ class SettingChange(Settings):
 
 
 class CorrectionDifference(Settings):
-    """Changes from correction `a` to correction `b`.
-
-    Attributes
-    ----------
-    tilt_a, tilt_b : float
-        Mean tilt, dB per octave.
-    gain_a, gain_b : float
-        Overall gain, dB.
-    moments : bool
-        Both are of the same recording, so that passages are compared.
-    passages : tuple of PassageChange
-        Largest changes first.
-    stated : tuple of SettingChange
-        Other differences between two recipes.
-    """
+    """Changes from correction `a` to correction `b`."""
 
     a: str
     b: str
     registers: tuple[RegisterChange, ...]
+    # Mean tilt, dB per octave
     tilt_a: float
     tilt_b: float
+    # Overall gain, dB
     gain_a: float
     gain_b: float
-    moments: bool
-    passages: tuple[PassageChange, ...]
-    stated: tuple[SettingChange, ...]
+    moments: bool  # both are of the same recording, so that passages are compared
+    passages: tuple[PassageChange, ...]  # largest changes first
+    stated: tuple[SettingChange, ...]  # other differences between two recipes
 
     @property
     def line(self) -> str:

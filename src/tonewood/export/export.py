@@ -40,29 +40,18 @@ from tonewood.mask.render import effective_mask
 from tonewood.model.model import Model, load_model
 from tonewood.settings import RenderSettings
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.atomic_write import write_text
+from tonewood.utils.files import write_text
 
 
 @dataclass(frozen=True)
 class Correction:
-    """Correction of a recipe or of a model.
+    """Correction of a recipe or of a model."""
 
-    Attributes
-    ----------
-    name : str
-        Name that the user gave.
-    mask : Mask
-        Of a recipe: the mask after aspect and amount. Of a model: its static mask, one frame.
-    gain_db : float
-        Gain of the output that matched its loudness; 0 for a model.
-    recipe : Recipe or None
-        None for a model.
-    """
-
-    name: str
+    name: str  # name that the user gave
+    # Of a recipe: the mask after aspect and amount. Of a model: its static mask, one frame.
     mask: Mask
-    gain_db: float
-    recipe: Recipe | None = None
+    gain_db: float  # gain of the output that matched its loudness; 0 for a model
+    recipe: Recipe | None = None  # None for a model
 
     @property
     def seconds(self) -> float | None:
@@ -144,19 +133,11 @@ _GRAPHIC_EQ_HZ = np.unique(np.floor(20 * 1.0563 ** np.arange(127)))
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """File that was written.
-
-    Attributes
-    ----------
-    data : dict
-        Contents and accuracy, for JSON.
-    lines : tuple of str
-        The same as text.
-    """
+    """File that was written."""
 
     output: Path
-    data: dict[str, Any]
-    lines: tuple[str, ...]
+    data: dict[str, Any]  # contents and accuracy, for JSON
+    lines: tuple[str, ...]  # the same as text
     warning: str | None = None
 
 
@@ -164,10 +145,7 @@ class ExportedFile:
 class AverageCurve:
     """Average correction as a function of frequency, including the overall gain.
 
-    Attributes
-    ----------
-    headroom : bool
-        Choose the overall gain so that no frequency is above 0 dB.
+    `headroom` chooses the overall gain so that no frequency is above 0 dB.
     """
 
     correction: Correction
@@ -197,10 +175,7 @@ def export_impulse_response(
 ) -> ExportedFile:
     """Write the average correction as a mono impulse response in 32-bit float.
 
-    Parameters
-    ----------
-    length : int, optional
-        Samples; by default the next power of two above a sixth of a second.
+    `length` is in samples; the default is the next power of two above a sixth of a second.
     """
     if phase not in ("linear", "minimum"):
         raise CallError(f"--ir is {phase!r}: choose linear or minimum")

@@ -43,7 +43,7 @@ from tonewood.export.export import ExportedFile
 from tonewood.model.model import Model
 from tonewood.priors.predictor import LOUDNESS_AMOUNTS
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.atomic_write import write_bytes
+from tonewood.utils.files import write_bytes
 
 PLUGIN_FILE_MAGIC, PLUGIN_FILE_VERSION = b"TWPLUGIN", 1
 MAX_PLUGIN_FILE_BYTES = 1_000_000
@@ -52,12 +52,8 @@ MAX_PLUGIN_FILE_BYTES = 1_000_000
 def export_plugin_file(model: Model, out: Path, *, overwrite: bool = False) -> ExportedFile:
     """Write the predictor of a model as a file for the audio plug-in, whole or not at all.
 
-    Raises
-    ------
-    ModelError
-        The model has no predictor, or its file would be too large for the plug-in.
-    OutputError
-        The file cannot be written; see `atomic_path`.
+    ModelError if the model has no predictor, or its file would be too large for the plug-in. OutputError if
+    the file cannot be written; see `atomic_path`.
     """
     content = serialize_plugin_file(model)
     if len(content) > MAX_PLUGIN_FILE_BYTES:

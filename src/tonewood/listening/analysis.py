@@ -46,77 +46,46 @@ _CONSISTENT_POINTS = 10  # a repeated rating within this range counts as the sam
 
 
 class ConditionPair(NamedTuple):
-    """Comparison of two conditions: share of answers that prefer the first, or are correct (ABX).
-
-    Parameters
-    ----------
-    p_holm : float
-        p of the share, Holm-adjusted over all pairs.
-    listeners : ListenerMean
-        The same with equal weight of each listener.
-    where : dict of Proportion
-        The same by the choice of the excerpt: "mask" (strongest effect) or "random".
-    sensitivity : Sensitivity or None
-        Only for ABX.
-    mixed : MixedLogit or None
-        From a model with random listeners.
-    """
+    """Comparison of two conditions: share of answers that prefer the first, or are correct (ABX)."""
 
     first: str
     second: str
     answers: Proportion
-    p_holm: float
-    listeners: ListenerMean
+    p_holm: float  # p of the share, Holm-adjusted over all pairs
+    listeners: ListenerMean  # the same with equal weight of each listener
+    # The same by the choice of the excerpt: "mask" (strongest effect) or "random"
     where: dict[str, Proportion]
-    sensitivity: Sensitivity | None
-    mixed: MixedLogit | None
+    sensitivity: Sensitivity | None  # only for ABX
+    mixed: MixedLogit | None  # from a model with random listeners
 
 
 class MushraRatings(NamedTuple):
-    """Results of a MUSHRA test.
-
-    Parameters
-    ----------
-    effects : tuple of MixedEffect, or str
-        Effects of a mixed model against the first condition, or the reason why there are none.
-    excluded : tuple of str
-        Listeners that the standard's post-screening excludes.
-    scores : array [listener, trial, condition]
-        Ratings of the other listeners.
-    """
+    """Results of a MUSHRA test."""
 
     conditions: tuple[str, ...]
     medians: tuple[ConditionMedian, ...]
     friedman: FriedmanTest | None
     differences: tuple[ConditionDifference, ...]
+    # Effects of a mixed model against the first condition, or the reason why there are none
     effects: tuple[MixedEffect, ...] | str
-    excluded: tuple[str, ...]
-    scores: NDArray[np.float64]
+    excluded: tuple[str, ...]  # listeners that the standard's post-screening excludes
+    scores: NDArray[np.float64]  # [listener, trial, condition]: ratings of the other listeners
 
 
 class ListeningResults(NamedTuple):
-    """Results of a listening test.
-
-    Parameters
-    ----------
-    excluded_count : int
-        Listeners without answers, and those who failed the headphone check if it was required.
-    population_intervals : StrengthIntervals or None
-        Intervals of the strengths that hold for other listeners, too.
-    consistency : Proportion or None
-        Share of repeated questions with the same answer.
-    first_side : Proportion or None
-        Share of answers A; far from one half, listeners chose sides instead of sounds.
-    """
+    """Results of a listening test."""
 
     test: ListeningTest
     participants: tuple[Participant, ...]
+    # Listeners without answers, and those who failed the headphone check if it was required
     excluded_count: int
     pairs: tuple[ConditionPair, ...]
     strengths: Strengths | None
+    # Intervals of the strengths that hold for other listeners, too
     population_intervals: StrengthIntervals | None
     ratings: MushraRatings | None
-    consistency: Proportion | None
+    consistency: Proportion | None  # share of repeated questions with the same answer
+    # Share of answers A; far from one half, listeners chose sides instead of sounds
     first_side: Proportion | None
 
     @property
@@ -149,13 +118,7 @@ class ListeningResults(NamedTuple):
 def analyze_answers(
     test: ListeningTest, answers: AnswerDatabase, *, headphones_only: bool = False
 ) -> ListeningResults:
-    """Compute the results of a test.
-
-    Raises
-    ------
-    FolderError
-        There are no answers yet.
-    """
+    """Compute the results of a test; FolderError if there are no answers yet."""
     # Listeners without a single first answer are not counted.
     everyone = list_participants(test, answers)
     participants = [p for p in everyone if p.first_answers]
@@ -230,9 +193,7 @@ def _analyze_pair(
 
 
 def _analyze_ratings(
-    test: ListeningTest,
-    participants: Sequence[Participant],
-    responses: Sequence[Sequence[TrialResponse]],
+    test: ListeningTest, participants: Sequence[Participant], responses: Sequence[Sequence[TrialResponse]]
 ) -> MushraRatings:
     assert test.reference is not None
     index = {name: k for k, name in enumerate(test.conditions)}
@@ -333,18 +294,11 @@ def _ratings_summary(ratings: MushraRatings | None) -> dict[str, Any] | None:
 
 
 class SampleSize(NamedTuple):
-    """Listeners needed to find an effect with 80 % power at the 5 % level.
+    """Listeners needed to find an effect with 80 % power at the 5 % level."""
 
-    Parameters
-    ----------
-    expected : float
-        Share that prefers one of two or is correct; for MUSHRA the points between two conditions.
-    listeners : int or None
-        None if more than ten thousand.
-    """
-
+    # Share that prefers one of two or is correct; for MUSHRA the points between two conditions
     expected: float
-    listeners: int | None
+    listeners: int | None  # None if more than ten thousand
     text: str
 
 

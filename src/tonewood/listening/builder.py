@@ -62,7 +62,7 @@ from tonewood.listening.stimuli import (
     quantize_with_dither,
 )
 from tonewood.utils.arrays import FloatArray, Samples
-from tonewood.utils.atomic_write import make_private, temporary_folder, write_bytes, write_text
+from tonewood.utils.files import make_private, temporary_folder, write_bytes, write_text
 
 MAX_RATED_SOUNDS = 12  # on one screen, after ITU-R BS.1534-3
 _STIMULUS_RATES = (44_100, 48_000)
@@ -123,35 +123,19 @@ def check_test_folder(out: Path, overwrite: bool) -> None:
 
 @dataclass(frozen=True)
 class ListeningTestPlan:
-    """Options of a listening test.
-
-    Parameters
-    ----------
-    seconds : float
-        Duration of each excerpt.
-    excerpts : int
-        Number for each piece; every second one is chosen at random, as a control.
-    per_listener : int or None
-        Trials of each listener; all if None.
-    repeats : int or None
-        Trials that are repeated; one in eight if None.
-    training : int
-        Trials for practice.
-    reference : str or None
-        Condition that the others are rated against (MUSHRA).
-    """
+    """Options of a listening test."""
 
     kind: TestKind = "pairs"
     title: str = "Listening test"
     question: str | None = None
-    seconds: float = 8.0
-    excerpts: int = 2
-    per_listener: int | None = None
-    repeats: int | None = None
-    training: int = 1
+    seconds: float = 8.0  # duration of each excerpt
+    excerpts: int = 2  # number for each piece; every second one is chosen at random, as a control
+    per_listener: int | None = None  # trials of each listener; all if None
+    repeats: int | None = None  # trials that are repeated; one in eight if None
+    training: int = 1  # trials for practice
     choice: TrialSelection = "random"
     checked: bool = True
-    reference: str | None = None
+    reference: str | None = None  # condition that the others are rated against (MUSHRA)
     seed: int = 0
 
     def validate(self) -> None:
@@ -207,10 +191,8 @@ def build_listening_test(
 ) -> Iterator[BuildEvent]:
     """Write the folder of a test, all or nothing; yield the progress and, last, the test.
 
-    Raises
-    ------
-    CallError, FolderError, OutputError
-        The plan is invalid, no piece can be used, or the folder cannot be written.
+    CallError, FolderError or OutputError if the plan is invalid, no piece can be used, or the folder cannot
+    be written.
     """
     plan.validate()
     pieces = [piece for piece in candidates if isinstance(piece, ComparedPiece)]

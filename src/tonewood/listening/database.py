@@ -26,7 +26,7 @@ from tonewood.listening.trial_order import (
     draw_screens,
     is_valid_answer,
 )
-from tonewood.utils.atomic_write import make_private
+from tonewood.utils.files import make_private
 
 MAX_LISTENERS = 10_000  # the allocation of trials to a listener depends on all listeners before
 MIN_HEADPHONES_CORRECT = 5  # of six, after Woods et al. (2017)
@@ -100,8 +100,7 @@ class AnswerDatabase:
                     f"this test has {MAX_LISTENERS:,} listeners, the maximum: make another test"
                 )
             connection.execute(
-                "INSERT INTO listener VALUES (?, ?, ?, ?)",
-                (identity, number, int(time.time()), consent),
+                "INSERT INTO listener VALUES (?, ?, ?, ?)", (identity, number, int(time.time()), consent)
             )
         return Listener(identity, number)
 
@@ -161,8 +160,7 @@ class AnswerDatabase:
         """Store what a screen asks and return it; a question stored before stays."""
         with self._transaction() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO asked VALUES (?, ?, ?)",
-                (identity, screen, json.dumps(content)),
+                "INSERT OR IGNORE INTO asked VALUES (?, ?, ?)", (identity, screen, json.dumps(content))
             )
         return self.questions_of(identity)[screen]
 
@@ -284,22 +282,15 @@ class TrialResponse(NamedTuple):
 
 
 class Participant(NamedTuple):
-    """A listener with the results of the checks and all responses.
-
-    Parameters
-    ----------
-    headphones : bool or None
-        True if the headphone check was passed; None if it is not finished, or not part of the test.
-    hearing : float or None
-        Share of correct answers in the hearing check.
-    """
+    """A listener with the results of the checks and all responses."""
 
     listener: Listener
     name: str
     code: str
     finished: bool
+    # True if the headphone check was passed; None if it is not finished, or not part of the test
     headphones: bool | None
-    hearing: float | None
+    hearing: float | None  # share of correct answers in the hearing check
     responses: tuple[TrialResponse, ...]
 
     @property

@@ -14,8 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tonewood.errors import FolderError, failure_reason, printable
 from tonewood.setting_types import Settings
-from tonewood.utils.atomic_write import make_private, write_text
-from tonewood.utils.paths import read_regular
+from tonewood.utils.files import make_private, read_regular, write_text
 
 TestKind = Literal["pairs", "abx", "mushra"]
 ExcerptSelection = Literal["mask", "random"]
@@ -50,38 +49,23 @@ StimulusFileName = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]+\.wav$", max_le
 
 
 class Excerpt(Settings):
-    """An excerpt of a piece.
-
-    Parameters
-    ----------
-    start : float
-        Seconds from the beginning of the piece.
-    chosen : {"mask", "random"}
-        Where the conditions differ most, or at random as a control.
-    """
+    """An excerpt of a piece."""
 
     piece: str
-    start: float
-    chosen: ExcerptSelection
+    start: float  # seconds from the beginning of the piece
+    chosen: ExcerptSelection  # where the conditions differ most, or at random as a control
 
 
 class Stimulus(Settings):
-    """A sound file, its excerpt and its condition.
-
-    Parameters
-    ----------
-    copy_number : int
-        Copies differ in their dither only, so that equal sounds cannot be recognised by their bytes.
-    loudness : float
-        LUFS, measured on the file.
-    """
+    """A sound file, its excerpt and its condition."""
 
     file: StimulusFileName
     sha256: str
     excerpt: int
     condition: str
+    # Copies differ in their dither only, so that equal sounds cannot be recognised by their bytes
     copy_number: int = 0
-    loudness: float
+    loudness: float  # LUFS, measured on the file
 
 
 class ListeningTrial(Settings):
@@ -100,17 +84,7 @@ class ScreeningCheck(Settings):
 
 
 class ListeningTest(Settings):
-    """A complete listening test.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of excerpts, file names, and the order and sides of each listener.
-    key : str
-        Secret of completion codes and of the page's address.
-    per_listener, repeats, training : int
-        Numbers of trials of each listener: rated once, rated again, and for practice.
-    """
+    """A complete listening test."""
 
     format: Literal["tonewood-listening-test"] = "tonewood-listening-test"
     version: Literal[1] = 1
@@ -118,13 +92,14 @@ class ListeningTest(Settings):
     kind: TestKind
     title: str
     question: str
-    seed: int = Field(ge=0)
-    key: str
+    seed: int = Field(ge=0)  # seed of excerpts, file names, and the order and sides of each listener
+    key: str  # secret of completion codes and of the page's address
     rate: int = Field(ge=1)
     channels: int = Field(ge=1)
     samples: int = Field(ge=1)
     conditions: tuple[str, ...] = Field(min_length=2)
     reference: str | None = None
+    # Numbers of trials of each listener: rated once, rated again, and for practice
     per_listener: int = Field(ge=1)
     repeats: int = Field(ge=0)
     training: int = Field(ge=0)

@@ -21,7 +21,7 @@ from tonewood.errors import CallError, FolderError, OutputError, failure_reason,
 from tonewood.listening.database import AnswerDatabase, screen_to_json
 from tonewood.listening.definition import CONSENT_FILE, STIMULI_FOLDER, FileByCondition, ListeningTest
 from tonewood.listening.trial_order import REFERENCE_LABEL, X_LABEL, LabelledStimulus, Screen
-from tonewood.utils.atomic_write import temporary_folder
+from tonewood.utils.files import temporary_folder
 
 _LIKERT_SCALE = (("1", "bad"), ("2", "poor"), ("3", "fair"), ("4", "good"), ("5", "excellent"))
 _WEBMUSHRA_COLUMNS = {
@@ -56,10 +56,7 @@ class _ExchangeFormat(NamedTuple):
 def export_listening_test(test: ListeningTest, folder: Path, to: str, out: Path) -> Path:
     """Write a test for webMUSHRA or ReSEval into a new folder; return the path to open there.
 
-    Raises
-    ------
-    CallError, OutputError
-        The format is unknown, or the folder cannot be written.
+    CallError or OutputError if the format is unknown, or the folder cannot be written.
     """
     form = _exchange_format(to, "--to")
     if out.exists():
@@ -81,10 +78,8 @@ def export_listening_test(test: ListeningTest, folder: Path, to: str, out: Path)
 def read_imported_answers(test: ListeningTest, came_from: str, table: Path) -> list[ImportedAnswer]:
     """Read the answers in a table of webMUSHRA or ReSEval.
 
-    Raises
-    ------
-    CallError, FolderError
-        The format is unknown, or the table does not fit the test; the message names the line.
+    CallError or FolderError if the format is unknown, or the table does not fit the test; the message names
+    the line.
     """
     answers = list(_exchange_format(came_from, "--from").read(test, table))
     if not answers:

@@ -22,8 +22,7 @@ from tonewood.html_report import (
 from tonewood.listening.analysis import ConditionPair, ListeningResults, MushraRatings
 from tonewood.listening.database import Participant
 from tonewood.listening.definition import STIMULI_FOLDER
-from tonewood.utils.atomic_write import check_report_folder, write_text
-from tonewood.utils.paths import real_path
+from tonewood.utils.files import check_report_folder, real_path, write_text
 
 TextTable = list[list[str]]
 

@@ -30,11 +30,7 @@ from tonewood.listening.trial_order import Screen, is_valid_answer, next_adaptiv
 from tonewood.setting_types import Settings
 from tonewood.web.errors import declare_errors, declare_media, error_response, install_error_handlers
 
-_PAGE_FILES = {
-    "page.css": "text/css",
-    "page.js": "text/javascript",
-    "player.js": "text/javascript",
-}
+_PAGE_FILES = {"page.css": "text/css", "page.js": "text/javascript", "player.js": "text/javascript"}
 ListenerHeader = Annotated[str, Header(alias="X-Listener", max_length=64)]
 
 

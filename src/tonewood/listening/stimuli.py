@@ -21,7 +21,7 @@ from tonewood.enhancement.recipe import load_recipe
 from tonewood.errors import AudioError, CallError, FolderError, printable
 from tonewood.settings import BandSettings, SpectrumSettings
 from tonewood.utils.arrays import FloatArray, Levels, Samples, to_mono
-from tonewood.utils.paths import name_key, real_path
+from tonewood.utils.files import name_key, real_path
 
 UNTOUCHED_CONDITION, ENHANCED_CONDITION = "untouched", "enhanced"
 MAX_STIMULUS_CHANNELS = 2
@@ -45,28 +45,17 @@ _MAX_PULSES, _PULSE_PERIOD_SECONDS = 6, 0.6
 
 @dataclass(frozen=True, eq=False)
 class ComparedPiece:
-    """A recording under each condition.
-
-    Parameters
-    ----------
-    paths : dict of Path
-        By condition.
-    recipes : tuple of Path
-        Recipes of the enhanced conditions; empty for plain condition folders.
-    """
+    """A recording under each condition."""
 
     name: str
-    paths: dict[str, Path]
-    recipes: tuple[Path, ...] = ()
+    paths: dict[str, Path]  # by condition
+    recipes: tuple[Path, ...] = ()  # recipes of the enhanced conditions; empty for plain condition folders
 
     def read_conditions(self, rate: int) -> dict[str, Samples]:
         """Return samples (channels, samples) by condition, cut to the shortest.
 
-        Raises
-        ------
-        AudioError
-            A file cannot be read, or the lengths differ: the conditions are not the same recording,
-            and switching between them would jump.
+        AudioError if a file cannot be read, or the lengths differ: the conditions are not the same recording,
+        and switching between them would jump.
         """
         waves = {}
         for name, path in self.paths.items():
@@ -170,10 +159,7 @@ def pieces_from_outputs(
 def pieces_from_conditions(folders: Sequence[Path]) -> Iterator[ComparedPiece | FileFailure]:
     """Yield the pieces of condition folders: files of equal names, whatever their suffixes.
 
-    Raises
-    ------
-    CallError, FolderError
-        There are fewer than two folders, or no name is in all of them.
+    CallError or FolderError if there are fewer than two folders, or no name is in all of them.
     """
     if len(folders) < 2:
         raise CallError("--conditions needs at least two folders: name another")
@@ -293,10 +279,7 @@ def low_pass_anchor(wave: Samples, rate: int, corner_hz: float) -> Samples:
 def equalize_loudness(waves: Mapping[str, Samples], rate: int) -> dict[str, Samples]:
     """Return all conditions at −23 LUFS, or at the highest common loudness that their peaks permit.
 
-    Raises
-    ------
-    ValueError
-        A condition is silent.
+    ValueError if a condition is silent.
     """
     loudness = {name: integrated_loudness(wave, rate) for name, wave in waves.items()}
     if not np.isfinite(list(loudness.values())).all():
@@ -329,12 +312,8 @@ def quantize_with_dither(wave: Samples, rng: np.random.Generator) -> NDArray[np.
 def headphone_check_sound(rate: int, order: NDArray[np.int64]) -> Samples:
     """Return three tones, one of them 6 dB softer and one in antiphase (Woods et al. 2017).
 
-    With headphones the softer tone is the softest; with loudspeakers the antiphase tone cancels.
-
-    Parameters
-    ----------
-    order : array [3]
-        Places of the plain, the softer and the antiphase tone.
+    With headphones the softer tone is the softest; with loudspeakers the antiphase tone cancels. `order` [3]
+    has the places of the plain, the softer and the antiphase tone.
     """
     tone = _ramped_tone(_TONE_HZ, _TONE_SECONDS, rate, -26.0)
     soft = 10 ** (-6 / 20)

@@ -29,25 +29,13 @@ class LabelledStimulus:
 
 @dataclass(frozen=True)
 class Screen:
-    """A question to a listener.
-
-    Parameters
-    ----------
-    trial : int or None
-        Index of the test's trial; None for checks, and until an active choice is made.
-    stimuli : tuple of LabelledStimulus
-        In the order of the page.
-    correct_answer : str or None
-        Label or number of the correct answer, if there is one.
-    repeat_of : int or None
-        Number of the screen that this screen repeats.
-    """
+    """A question to a listener."""
 
     stage: ScreenStage
-    trial: int | None = None
-    stimuli: tuple[LabelledStimulus, ...] = ()
-    correct_answer: str | None = None
-    repeat_of: int | None = None
+    trial: int | None = None  # index of the test's trial; None for checks, and until an active choice is made
+    stimuli: tuple[LabelledStimulus, ...] = ()  # in the order of the page
+    correct_answer: str | None = None  # label or number of the correct answer, if there is one
+    repeat_of: int | None = None  # number of the screen that this screen repeats
 
 
 def is_valid_answer(value: Any, screen: Screen, kind: TestKind, *, final: bool) -> bool:  # noqa: ANN401
@@ -59,11 +47,7 @@ def is_valid_answer(value: Any, screen: Screen, kind: TestKind, *, final: bool) 
         if not all(isinstance(v, int | float) and 0 <= v <= 100 for v in value.values()):
             return False
         return set(value) == labels if final else set(value) <= labels
-    options = {
-        "volume": {"set"},
-        "hearing": {str(k) for k in range(1, 7)},
-        "headphones": {"1", "2", "3"},
-    }
+    options = {"volume": {"set"}, "hearing": {str(k) for k in range(1, 7)}, "headphones": {"1", "2", "3"}}
     return isinstance(value, str) and value in options.get(screen.stage, labels)
 
 

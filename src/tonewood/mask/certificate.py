@@ -21,8 +21,7 @@ from tonewood.dsp.chunking import (
     read_segments,
 )
 from tonewood.dsp.features import frame_levels, is_audible, mean_power_db
-from tonewood.mask.mask import moving_average
-from tonewood.mask.size import MaskStatistics
+from tonewood.mask.mask import MaskStatistics, moving_average
 from tonewood.setting_types import Settings
 from tonewood.settings import CertificateSettings, RenderSettings
 from tonewood.utils.arrays import Levels

@@ -154,12 +154,7 @@ def limit_to_band(mask: Mask, low_hz: float, high_hz: float) -> Mask:
 
 
 def limit_to_span(
-    mask: Mask,
-    start_s: float | None,
-    end_s: float | None,
-    reach_s: float,
-    *,
-    first_frame: int = 0,
+    mask: Mask, start_s: float | None, end_s: float | None, reach_s: float, *, first_frame: int = 0
 ) -> Mask:
     """Return the mask between two times, faded over 100 ms inside each end.
 
@@ -319,13 +314,9 @@ def scored_masks(masks: Sequence[Mask], link: ChannelLink) -> Sequence[Mask]:
 def shape_mask(mask: Mask, shape: ShapeSettings, amount: float = 1.0) -> Mask:
     """Return a mask shaped by the settings, computed when it is read; the amount is not applied.
 
-    The order is: smoothing over time, smoothing over frequency, limits, cuts or boosts. Smoothing is
-    first, so that it spreads nothing beyond the limits and no boost into the cuts.
-
-    Parameters
-    ----------
-    amount : float
-        Amount that the mask will be applied with. Its sign decides which gains become cuts.
+    The order is: smoothing over time, smoothing over frequency, limits, cuts or boosts. Smoothing is first,
+    so that it spreads nothing beyond the limits and no boost into the cuts. The sign of `amount`, with which
+    the mask will be applied, decides which gains become cuts.
     """
     if shape == ShapeSettings():
         return mask

@@ -17,8 +17,7 @@ from tonewood.dsp.features import frame_levels
 from tonewood.errors import CallError
 from tonewood.mask.mask import moving_average, moving_average_gradient
 from tonewood.settings import NoteSettings, SearchSettings
-from tonewood.utils.arrays import Levels, RandomDraws
-from tonewood.utils.optional_torch import usual_torch_state
+from tonewood.utils.arrays import Levels, RandomDraws, usual_torch_state
 from tonewood.utils.parallel import lazy_property
 
 RenderFeedback = Callable[[Levels], Levels]

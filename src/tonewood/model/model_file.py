@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from tonewood.errors import ModelError, failure_reason, printable
 from tonewood.model.card import ModelCard
 from tonewood.settings import ModelSettings
-from tonewood.utils.paths import read_regular
+from tonewood.utils.files import read_regular
 
 FORMAT_VERSION = 2
 MODEL_SUFFIX = ".tonewood"
@@ -53,18 +53,10 @@ class TensorRecord(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """Content of a model file, with its checksum verified.
+    """Content of a model file, with its checksum verified."""
 
-    Parameters
-    ----------
-    name : str
-        Stem of the file's name.
-    content : bytes
-        The whole file.
-    """
-
-    name: str
-    content: bytes
+    name: str  # stem of the file's name
+    content: bytes  # the whole file
     settings: ModelSettings
     card: ModelCard
     tensors: Mapping[str, TensorRecord]
@@ -83,10 +75,7 @@ class ModelFile:
 def read_model_file(model: str | Path) -> ModelFile:
     """Read a model file, or a bundled model by its name, and verify its checksum.
 
-    Raises
-    ------
-    ModelError
-        The file does not exist, is damaged, has an unknown version, or is not a model.
+    ModelError if the file does not exist, is damaged, has an unknown version, or is not a model.
     """
     path = bundled_models().get(str(model)) or Path(model)
     name = printable(str(model))

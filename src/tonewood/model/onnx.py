@@ -21,7 +21,7 @@ from tonewood.dsp.features import band_levels, center_frequencies, filterbank_ma
 from tonewood.errors import CallError, MissingExtraError, ModelError, printable
 from tonewood.model.model import Model
 from tonewood.priors.predictor import Predictor, StreamState
-from tonewood.utils.atomic_write import check_not_existing, write_bytes
+from tonewood.utils.files import check_not_existing, write_bytes
 
 ModelPart = Literal["scorer", "predictor"]
 ONNX_OPSET = 18

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from tonewood.priors.nearest_neighbours import PriorFeatures
 from tonewood.priors.priors import BlendWeights, Priors, blend_masks
-from tonewood.stats.sampling import TakeWeights
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, TakeWeights
 
 _BLEND_SHARES = (  # static, neighbours, forward, backward
     (1.0, 0.0, 0.0, 0.0),

@@ -1,8 +1,8 @@
 """Fit the priors to two folders without pairs, and select their blend.
 
 Held-out sessions choose how the static mask is estimated (see `static_mask`), and placebos how far the
-adaptive priors are trusted (see `shrinkage`). The best blend depends on the folders: it is selected per
-model (see `blend_selection`).
+adaptive priors are trusted (see `ShrinkageFactors`). The best blend depends on the folders: it is selected
+per model (see `blend_selection`).
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,14 @@ from tonewood.priors.nearest_neighbours import (
 )
 from tonewood.priors.network_training import PseudoPair, train_mask_network
 from tonewood.priors.predictor import MaskNetwork
-from tonewood.priors.priors import NETWORK_SMOOTHING_MS, Priors, ShrinkageTable, blend_masks
-from tonewood.priors.shrinkage import ShrinkageFactors, Variance
+from tonewood.priors.priors import (
+    NETWORK_SMOOTHING_MS,
+    Priors,
+    ShrinkageFactors,
+    ShrinkageTable,
+    Variance,
+    blend_masks,
+)
 from tonewood.priors.static_mask import (
     SpectralDifference,
     StaticMethod,
@@ -41,8 +47,7 @@ from tonewood.priors.static_mask import (
     spectral_difference,
 )
 from tonewood.settings import PriorsSettings
-from tonewood.stats.sampling import TakeWeights, split_generator
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, TakeWeights, split_generator
 from tonewood.utils.parallel import parallel_starmap
 
 _MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions

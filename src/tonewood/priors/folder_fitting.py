@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from tonewood.dsp.features import Features, audible_frames, mean_level
 from tonewood.priors.nearest_neighbours import AUDIBLE_DB, Codebook, FolderStatistics, key_vectors
 from tonewood.settings import NeighbourSettings
-from tonewood.stats.sampling import TakeWeights, weighted_mean
-from tonewood.utils.arrays import FloatArray
+from tonewood.utils.arrays import FloatArray, TakeWeights, weighted_mean
 
+_KMEANS_ROUNDS = 4
 _DIRECTION_STEP = 5  # every fifth frame suffices for the principal directions
 
 
@@ -83,16 +83,14 @@ def _sample_frames(
     return torch.multinomial(probability, min(count, total), generator=generator).numpy()
 
 
-def condense_codebook(
-    folder: FolderStatistics, count: int, generator: torch.Generator, rounds: int = 4
-) -> FolderStatistics:
+def condense_codebook(folder: FolderStatistics, count: int, generator: torch.Generator) -> FolderStatistics:
     """Reduce a folder's codebook to `count` codes by k-means."""
     book = folder.codebook
     if count >= len(book.key):
         return folder
     sample = torch.randperm(len(book.key), generator=generator)[:count].numpy()
     centre, rows = book.key[sample], book.rows_db[sample]
-    for _ in range(rounds):
+    for _ in range(_KMEANS_ROUNDS):
         # Assign each frame to its nearest code, then move the codes to the means.
         owner = (book.key @ centre.T - np.square(centre).sum(axis=1) / np.float32(2)).argmax(axis=1)
         members = np.bincount(owner, minlength=count)

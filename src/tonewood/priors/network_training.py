@@ -30,8 +30,7 @@ from tonewood.priors.predictor import (
     predictor_shapes,
 )
 from tonewood.settings import NetworkSettings, PredictorSettings
-from tonewood.stats.sampling import TakeWeights, sample_takes
-from tonewood.utils.arrays import FloatArray, Levels
+from tonewood.utils.arrays import FloatArray, Levels, TakeWeights, sample_takes
 from tonewood.utils.layers import Network
 
 EnergyFunction = Callable[[Tensor], Tensor]

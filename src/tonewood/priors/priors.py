@@ -2,6 +2,10 @@
 
 `static` is a match EQ between matched frames of the folders. `neighbours` and two small networks
 adapt to every frame. `fitting` fits them and selects the blend.
+
+Adaptive masks are shrunk by how well the data support them. Recordings of one folder differ too: in room,
+microphone and piece. A placebo measures how much: the same method learns to map one half of a folder to
+its other half, where the true correction is zero. The variance that it finds is chance level.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +26,72 @@ from tonewood.priors.nearest_neighbours import (
     map_to_other,
 )
 from tonewood.priors.predictor import MaskNetwork
-from tonewood.priors.shrinkage import ShrinkageFactors, mean_over_audible
 from tonewood.setting_types import PriorKind
 from tonewood.settings import PriorsSettings
 from tonewood.utils.arrays import Levels
 from tonewood.utils.layers import tensors_below
+
+
+class ShrinkageFactors(NamedTuple):
+    """Factors in [0, 1] that scale the adaptive part of a mask."""
+
+    per_recording: float = 1.0  # scales the deviation of a recording's mean mask from the static mask
+    per_frame: float = 1.0  # scales the deviation of each frame from the recording's mean mask
+
+    def apply(self, mask_db: Levels, static_db: Levels, mean_db: Levels) -> Levels:
+        """Return the shrunk mask [row, frame] in dB.
+
+        Parameters
+        ----------
+        static_db : array [row]
+            Static mask, which is shrunk already.
+        mean_db : array [row]
+            Mean of the mask over the recording's audible frames.
+        """
+        recording_db = static_db + np.float32(self.per_recording) * (mean_db - static_db)
+        shrunk: Levels = recording_db[:, None] + np.float32(self.per_frame) * (mask_db - mean_db[:, None])
+        return shrunk
+
+    @classmethod
+    def from_variance(cls, real: "Variance", placebo: "Variance", penalty: float = 1.0) -> Self:
+        """Return 1 where the placebo's variance is small, 0 where it reaches the real one; else between."""
+        factors = []
+        for real_db2, placebo_db2, trusted, chance in zip(real, placebo, _TRUSTED, _CHANCE, strict=True):
+            # Linear between the two ratios; the floor keeps the division defined for zero masks.
+            ratio = penalty * placebo_db2 / max(real_db2, 1e-9)
+            factors.append(min(max((chance - ratio) / (chance - trusted), 0.0), 1.0))
+        return cls(*factors)
+
+
+class Variance(NamedTuple):
+    """Variance of masks in dB², split as `ShrinkageFactors` are."""
+
+    per_recording: float  # of the recordings' mean masks, overall level removed
+    per_frame: float  # of the frames around their recording's mean mask
+
+    @classmethod
+    def from_masks(cls, masks: Sequence[Levels], takes: Sequence[PriorFeatures]) -> Self:
+        """Compute the variance of the masks [row, frame] of at least two takes."""
+        pairs = list(zip(masks, takes, strict=True))
+        means = np.stack([mean_over_audible(mask, take.audible) for mask, take in pairs])
+        per_frame = [
+            np.square((mask - mean[:, None])[:, take.audible]).mean()
+            for (mask, take), mean in zip(pairs, means, strict=True)
+        ]
+        shapes = means - means.mean(axis=1, keepdims=True)
+        return cls(float(shapes.var(axis=0, ddof=1).mean()), float(np.mean(per_frame)))
+
+
+# Ratios of placebo to real variance at which the factor leaves 1 and reaches 0. Those per recording
+# are stricter, since a folder has few recordings but many frames.
+_TRUSTED, _CHANCE = Variance(0.35, 0.5), Variance(0.6, 0.9)
+
+
+def mean_over_audible(mask_db: Levels, audible: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the mean [row] over the audible frames of [row, frame]."""
+    mean: NDArray[np.float32] = mask_db[:, audible].mean(axis=1)
+    return mean
+
 
 NETWORK_SMOOTHING_MS = 50.0
 
@@ -65,29 +130,19 @@ _WEIGHTS_OF_KIND = {
 
 @dataclass(frozen=True)
 class Priors:
-    """All priors of a model.
-
-    Parameters
-    ----------
-    static_db : array [row]
-        Fitted to all takes, including those held out from the other priors.
-    networks : tuple of MaskNetwork
-        Forward, backward.
-    weights : BlendWeights
-        The blend selected by the cycle: prior `auto`.
-    source_need : float or None
-        Median `MaskProjection.ratio` of source takes, which need the whole blend. None in models of
-        earlier versions, whose networks do not say what a recording still needs.
-    """
+    """All priors of a model."""
 
     reference: FolderStatistics
     source: FolderStatistics
+    # [row]: fitted to all takes, including those held out from the other priors
     static_db: NDArray[np.float32]
-    networks: tuple[MaskNetwork, MaskNetwork]
+    networks: tuple[MaskNetwork, MaskNetwork]  # forward, backward
     shrinkage: ShrinkageTable
-    weights: BlendWeights
+    weights: BlendWeights  # the blend selected by the cycle: prior `auto`
     settings: PriorsSettings
     hop_ms: float
+    # Median `MaskProjection.ratio` of source takes, which need the whole blend. None in models of earlier
+    # versions, whose networks do not say what a recording still needs.
     source_need: float | None = None
 
     def mask(self, features: Features, kind: PriorKind) -> Levels:
@@ -121,12 +176,8 @@ class Priors:
     ) -> Levels:
         """Shrink and blend masks; return the mask [row, frame] in dB of a recording or a segment.
 
-        Parameters
-        ----------
-        activity : array [frame]
-        adapted : AdaptiveMasks, of arrays [row, frame]
-        means_db : AdaptiveMasks, of arrays [row]
-            Means over the audible frames of the whole recording.
+        `activity` is [frame], `adapted` has masks [row, frame], and `means_db` their means [row] over the
+        audible frames of the whole recording.
         """
         static = self.static_db[:, None]
         blend = blend_masks(self._shrink(len(activity), adapted, means_db, weights), weights)
@@ -244,12 +295,8 @@ class Priors:
 class MaskProjection(NamedTuple):
     """Projection of the mask that is needed on a mask that is offered, without their overall levels.
 
-    Sums over parts of a recording can be added.
-
-    Parameters
-    ----------
-    product, square : float
-        Sums over cells of needed times offered mask, and of the offered mask squared, dB².
+    Sums over parts of a recording can be added. `product` and `square` are sums over cells of needed times
+    offered mask, and of the offered mask squared, in dB².
     """
 
     product: float

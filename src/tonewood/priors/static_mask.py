@@ -23,7 +23,7 @@ from tonewood.utils.arrays import Levels
 from tonewood.utils.parallel import parallel_map
 
 if TYPE_CHECKING:
-    from tonewood.stats.sampling import TakeWeights
+    from tonewood.utils.arrays import TakeWeights
 
 _NEIGHBOURS = 36  # codes that a frame is compared with
 _POOLED_SHAPES = 5  # adjacent cosine components that share one estimate
@@ -36,14 +36,9 @@ PENALTIES = (1.0, 0.5, 0.25, 0.0)
 
 
 class StaticMethod(NamedTuple):
-    """Estimate of the static mask.
+    """Estimate of the static mask."""
 
-    Parameters
-    ----------
-    shares : tuple of float
-        Share of the mask of each of `PENALTIES`; empty for the plain difference of mean spectra.
-    """
-
+    # Share of the mask of each of `PENALTIES`; empty for the plain difference of mean spectra
     shares: tuple[float, ...]
 
 
@@ -51,24 +46,13 @@ _MOST_SHRUNK = StaticMethod((1.0, 0.0, 0.0, 0.0))
 
 
 class SpectralDifference(NamedTuple):
-    """Difference of a folder's takes from matched frames of the other folder.
+    """Difference of a folder's takes from matched frames of the other folder."""
 
-    Parameters
-    ----------
-    rows_db : array [take, row]
-        Reference minus source.
-    half_difference_db : array [take, row]
-        The same for the first half of each take, minus that for its second half.
-    spectrum_db : array [take, row]
-        Mean spectrum of each take.
-    frames : array [take]
-        Number of audible frames: the weight of each take.
-    """
-
-    rows_db: Levels
+    rows_db: Levels  # [take, row]: reference minus source
+    # [take, row]: the same for the first half of each take, minus that for its second half
     half_difference_db: Levels
-    spectrum_db: Levels
-    frames: NDArray[np.float32]
+    spectrum_db: Levels  # [take, row]: mean spectrum of each take
+    frames: NDArray[np.float32]  # [take]: number of audible frames, the weight of each take
 
     @property
     def mean(self) -> NDArray[np.float32]:
@@ -105,11 +89,7 @@ class SpectralDifference(NamedTuple):
 
 
 def spectral_difference(
-    takes: Sequence[PriorFeatures],
-    folder: FolderStatistics,
-    other: FolderStatistics,
-    *,
-    sign: float,
+    takes: Sequence[PriorFeatures], folder: FolderStatistics, other: FolderStatistics, *, sign: float
 ) -> SpectralDifference:
     """Compare the takes of a folder with their nearest neighbours in the other folder.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tonewood.data.loading import RecordingProgress, load_sides, plan_side_normalization
+from tonewood.html_report import save_figure
 from tonewood.scorer.training import (
     LabelledTakes,
     TrainedScorer,
@@ -18,8 +19,7 @@ from tonewood.scorer.training import (
 )
 from tonewood.settings import ModelSettings, ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.training.networks import hold_out_takes
-from tonewood.utils.atomic_write import atomic_path
-from tonewood.utils.figures import save_figure
+from tonewood.utils.files import atomic_path
 from tonewood.utils.parallel import check_device
 
 
@@ -60,21 +60,14 @@ class TrialMean(NamedTuple):
 
 @dataclass(frozen=True)
 class SizeResult:
-    """Results of one size on held-out takes.
-
-    Parameters
-    ----------
-    accuracies, losses : tuple of float
-        Balanced accuracy, and squared error with both sides weighted equally, of each trial.
-    windows : int
-        Number of held-out windows in all trials.
-    """
+    """Results of one size on held-out takes."""
 
     size: ScorerSize
     parameters: int
+    # Balanced accuracy, and squared error with both sides weighted equally, of each trial
     accuracies: tuple[float, ...]
     losses: tuple[float, ...]
-    windows: int
+    windows: int  # number of held-out windows in all trials
     seconds: float
 
     @property
@@ -135,13 +128,7 @@ def evaluate_sizes(
         fits: list[TrainedScorer] = []
         for index, trial in enumerate(trials, start=1):
             for event in train_scorer(
-                trial.train,
-                trial.held_out,
-                settings,
-                spectrum,
-                training,
-                seed=trial.seed,
-                device=device,
+                trial.train, trial.held_out, settings, spectrum, training, seed=trial.seed, device=device
             ):
                 if isinstance(event, ValidationCheck):
                     yield SizeProgress(size, number, len(sizes), index, len(trials), event)

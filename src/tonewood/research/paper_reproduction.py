@@ -20,8 +20,8 @@ from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, to_analysis_rate
 from tonewood.errors import FolderError, printable
-from tonewood.evaluation.metrics import gap_closed, mel_distance
-from tonewood.evaluation.pairs import (
+from tonewood.evaluation.metrics import gap_closed, mel_distance, to_mono_16k
+from tonewood.evaluation.pipeline import (
     EVALUATED_METHODS,
     METHOD_STATIC,
     METHOD_TONEWOOD,
@@ -30,7 +30,6 @@ from tonewood.evaluation.pairs import (
     RecordingPair,
     apply_method,
     pairs_by_name,
-    to_mono_16k,
 )
 from tonewood.html_report import ReportFigure, ReportTable, render_report
 from tonewood.model.model import Model
@@ -39,9 +38,8 @@ from tonewood.setting_types import Settings
 from tonewood.settings import EnhanceSettings, ModelSettings, default_enhance_settings
 from tonewood.training.networks import MAX_LEARNING_SECONDS
 from tonewood.training.pipeline import TrainingProgress, train_model
-from tonewood.utils.atomic_write import check_report_folder, write_bytes, write_text
+from tonewood.utils.files import check_report_folder, real_path, write_bytes, write_text
 from tonewood.utils.parallel import check_device
-from tonewood.utils.paths import real_path
 
 REPRODUCTION_PAGE, REPRODUCTION_TABLE = "index.html", "table.json"
 FIGURE_FILES = ("figure-1.png", "figure-2.png", "figure-3.png")
@@ -104,19 +102,12 @@ class ReproductionPlan(NamedTuple):
 
 
 class MethodMeans(Settings):
-    """Means of a method over the test pairs.
-
-    Attributes
-    ----------
-    closed : float
-        Share of the mel log-spectral distance to the paired recording that the method closes.
-    scorer, judge, paper_scorer : float
-        Scores of the outputs by both networks of Tonewood's model, and by the paper's scorer; 0 sounds like
-        the reference. The judge is None if the model has none.
-    """
+    """Means of a method over the test pairs."""
 
     method: str
-    closed: float
+    closed: float  # share of the mel log-spectral distance to the paired recording that the method closes
+    # Scores of the outputs by both networks of Tonewood's model, and by the paper's scorer; 0 sounds like the
+    # reference. The judge is None if the model has none.
     scorer: float
     judge: float | None
     paper_scorer: float
@@ -126,10 +117,7 @@ class MethodMeans(Settings):
 class Reproduction:
     """Results of the reproduction, and the page that shows them.
 
-    Parameters
-    ----------
-    accuracy, paper_accuracy : float
-        Share of held-out windows that Tonewood's scorer, and the paper's, classify correctly.
+    The accuracies are shares of held-out windows that Tonewood's scorer, and the paper's, classify correctly.
     """
 
     page: Path
@@ -311,10 +299,7 @@ def _plot_figures(
 def read_test_pairs(folder: Path) -> list[RecordingPair]:
     """Read the pairs of the same name in cheap/ and good/.
 
-    Raises
-    ------
-    FolderError
-        A recording has no partner, or one of another length.
+    FolderError if a recording has no partner, or one of another length.
     """
     pairs = []
     for files in pairs_by_name(folder / "cheap", folder / "good"):

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from tonewood.dsp.features import audible_frames, band_levels, center_frequencies, mean_level
 from tonewood.settings import BandSettings, SpectrumSettings
-from tonewood.stats.sampling import interpolate_noise
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, interpolate_noise
 
 WayPair = tuple[Levels, Levels]
 """Start and end of a way to the reference: levels [row, frame] in dB of one take, and of its correction."""
@@ -55,26 +54,17 @@ class GradedCrops(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GradedCropSource:
-    """Draws graded crops of two folders.
+    """Draws graded crops of two folders."""
 
-    Parameters
-    ----------
-    draw_reference, draw_source : callable
-        Draw crops [count, row, frame] of a folder's takes.
-    pairs : sequence of WayPair
-        Ways from source-like to reference-like sound, at least one; all are equally likely.
-    frames : int
-        Length of a crop.
-    generator : torch.Generator
-        Of everything but the synthetic sounds, which `seed` determines: a resumed training has the same.
-    """
-
+    # Draw crops [count, row, frame] of a folder's takes
     draw_reference: Callable[[int], Tensor]
     draw_source: Callable[[int], Tensor]
+    # Ways from source-like to reference-like sound, at least one; all are equally likely
     pairs: Sequence[WayPair]
     bands: BandSettings
     spectrum: SpectrumSettings
-    frames: int
+    frames: int  # length of a crop
+    # Of everything but the synthetic sounds, which `seed` determines: a resumed training has the same
     generator: torch.Generator
     seed: int
 

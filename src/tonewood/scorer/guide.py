@@ -34,11 +34,7 @@ RANGE_DB = 75.0
 class Guide(Network):
     """Energy of levels on the scorer's rows; small for reference-like sound.
 
-    Parameters
-    ----------
-    settings : GuideSettings
-    weights : dict of Array
-        Named and shaped as in `guide_shapes`; KeyError or ValueError if not.
+    The weights are named and shaped as in `guide_shapes`; KeyError or ValueError if not.
     """
 
     constants = frozenset({"row_mean", "spread"})
@@ -78,10 +74,7 @@ class Guide(Network):
     def energy(self, rows_db: Array, level_db: float | None = None) -> Array:
         """Return the energy [batch] in dB², a sum over cells, of levels [batch, row, frame] in dB.
 
-        Parameters
-        ----------
-        level_db : float, optional
-            Mean level of the recording, if the levels are a segment of it.
+        `level_db` is the mean level of the recording, if the levels are a segment of it.
         """
         level = mean_level(rows_db)[:, None, None] if level_db is None else level_db
         residual, _ = self._residual(self._normalize(rows_db, level))

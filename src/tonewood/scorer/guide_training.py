@@ -16,8 +16,7 @@ from torch.nn import functional
 from tonewood.dsp.features import frame_levels, is_audible, mean_level
 from tonewood.scorer.guide import RANGE_DB, Guide, guide_shapes
 from tonewood.settings import GuideSettings
-from tonewood.stats.sampling import TakeWeights, interpolate_noise, sample_takes
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, TakeWeights, interpolate_noise, sample_takes
 
 GuidePair = tuple[Levels, Levels]
 """(input, target) levels [row, frame] in dB of one take."""
@@ -114,16 +113,14 @@ def _initial_guide(pairs: Sequence[GuidePair], settings: GuideSettings, generato
     return Guide(settings, weights)
 
 
-def validation_gains(
-    guide: Guide, held_out: Sequence[GuidePair], smooth_frames: int = 9
-) -> tuple[tuple[float, float], ...]:
+def validation_gains(guide: Guide, held_out: Sequence[GuidePair]) -> tuple[tuple[float, float], ...]:
     """Return each candidate weight, and the share of the cycle distance that a step of it removes."""
     after = dict.fromkeys(_CANDIDATE_WEIGHTS, 0.0)
     before, network = 0.0, guide.as_tensors()
     for pair in held_out:
         rows_db, target = map(torch.tensor, pair)
         # The level depends on the rows here, as in training; `energy_and_gradient` holds it fixed.
-        step = _average_frames(_direction(network, rows_db[None]), smooth_frames)[0]
+        step = _average_frames(_direction(network, rows_db[None]), _STEP_SMOOTHING_FRAMES)[0]
         before += _correction_distance_db(rows_db, target)
         for weight in _CANDIDATE_WEIGHTS:
             after[weight] += _correction_distance_db(rows_db + weight * step, target)

@@ -2,17 +2,31 @@
 
 Convolutions, global average pooling, dropout and a linear layer: the mean of a class activation map
 plus the bias is exactly the logit. Levels are relative to the clip's own, weighted by loudness, so
-the score does not depend on the recording's level.
+the score does not depend on the recording's level. Of a recording, every audible window is scored, each
+as long as a training crop.
 """
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tonewood.dsp.features import apply_filterbank, center_frequencies, mean_level, power_of_db
+from tonewood.dsp.chunking import ArrayTimeSeries, TimeSeries
+from tonewood.dsp.features import (
+    AUDIBLE_RANGE_DB,
+    WINDOW_BATCH,
+    apply_filterbank,
+    center_frequencies,
+    filterbank_gradient,
+    is_audible,
+    mean_level,
+    power_of_db,
+    window_batches,
+)
 from tonewood.settings import ScorerSettings, SpectrumSettings
 from tonewood.utils.arrays import Array, FloatArray, Levels
 from tonewood.utils.layers import (
@@ -27,6 +41,7 @@ from tonewood.utils.layers import (
     silu,
     silu_slope,
 )
+from tonewood.utils.parallel import parallel_map
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -180,3 +195,52 @@ def loudness_row(settings: ScorerSettings, spectrum: SpectrumSettings) -> FloatA
     hz = center_frequencies(settings.bands, spectrum).astype(np.float32)
     with np.errstate(divide="ignore"):  # 0 Hz does not count at all
         return 10 * np.log10(hz**2 / (hz**2 + np.float32(60.0**2)))
+
+
+def audible_windows(windows: Levels, range_db: float = AUDIBLE_RANGE_DB) -> NDArray[np.bool_]:
+    """Mark windows [n] whose loudest cell is within `range_db` of the loudest of all."""
+    return is_audible(windows.max(axis=(1, 2)), range_db)
+
+
+def score_windows(scorer: Scorer, rows_db: Levels) -> NDArray[np.float32]:
+    """Score the audible windows [n] of a take [row, frame] in dB."""
+    return score_recording(scorer, ArrayTimeSeries(rows_db))
+
+
+def score_recording(scorer: Scorer, rows_db: TimeSeries) -> NDArray[np.float32]:
+    """Score the audible windows [n] of a recording [row, frame] of any length."""
+    score, batches = partial(_score_batch, scorer), window_batches(rows_db, scorer.crop_frames)
+    # A short recording is one batch, not worth a thread.
+    is_one_batch = rows_db.frames <= WINDOW_BATCH * scorer.crop_frames
+    scores, loudest = zip(
+        *(map(score, batches) if is_one_batch else parallel_map(score, batches)), strict=True
+    )
+    audible_scores: NDArray[np.float32] = np.concatenate(scores)[is_audible(np.concatenate(loudest))]
+    return audible_scores
+
+
+def _score_batch(scorer: Scorer, windows: Levels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the scores [n] of windows, and the levels [n] of their loudest cells."""
+    return scorer.score(windows), windows.max(axis=(1, 2))
+
+
+class WindowScore:
+    """Scores of windows, and their gradient: the first term of a search's objective.
+
+    With `reads_bins`, windows hold the bins of the spectrogram instead of the scorer's rows.
+    """
+
+    def __init__(self, scorer: Scorer, *, reads_bins: bool = False) -> None:
+        self._scorer, self._reads_bins = scorer, reads_bins
+
+    def __call__(self, windows: Levels) -> NDArray[np.float32]:
+        """Return the scores [window] of levels [window, row, frame] in dB."""
+        return self._scorer(windows) if self._reads_bins else self._scorer.score(windows)
+
+    def gradient(self, windows: Levels) -> Levels:
+        """Return the gradient [window, row, frame] of the mean score."""
+        scorer = self._scorer
+        if not self._reads_bins:
+            return scorer.score_gradient(windows)
+        slope = scorer.score_gradient(scorer.rows(windows))
+        return filterbank_gradient(slope, windows, scorer.settings.bands, scorer.spectrum)

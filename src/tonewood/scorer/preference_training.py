@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tonewood.dsp.features import cut_windows
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import audible_windows
+from tonewood.scorer.network import Scorer, audible_windows
 from tonewood.scorer.training import (
     LabelledTakes,
     TrainedScorer,
@@ -30,38 +29,23 @@ from tonewood.scorer.training import (
 )
 from tonewood.scorer.training_loop import TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
-from tonewood.stats.sampling import weighted_mean
-from tonewood.utils.arrays import Levels
+from tonewood.utils.arrays import Levels, weighted_mean
 
 _LOGIT_PENALTY = 0.01  # pairs do not fix the mean logit; this keeps it near 0
 
 
 @dataclass(frozen=True)
 class ListenerData:
-    """Recordings that listeners compared or rated.
+    """Recordings that listeners compared or rated."""
 
-    Parameters
-    ----------
-    rows : sequence of array [row, frame]
-    groups : sequence of str
-        Recordings of one group are versions of one moment, or of one piece.
-    better, worse : Tensor [pair] of int
-        Indices of recordings.
-    rated : Tensor [rating] of int
-        Indices of recordings.
-    target : Tensor [rating]
-        Target scores in [0, 1]: 0 for the best opinion.
-    in_better_half : Tensor [recording] of bool
-        By all answers together.
-    """
-
-    rows: Sequence[Levels]
-    groups: Sequence[str]
+    rows: Sequence[Levels]  # [row, frame]
+    groups: Sequence[str]  # recordings of one group are versions of one moment, or of one piece
+    # [pair]: indices of recordings
     better: Tensor
     worse: Tensor
-    rated: Tensor
-    target: Tensor
-    in_better_half: Tensor
+    rated: Tensor  # [rating]: indices of recordings
+    target: Tensor  # [rating]: target scores in [0, 1], 0 for the best opinion
+    in_better_half: Tensor  # [recording]: by all answers together
 
     def select_groups(self, groups: set[str]) -> "ListenerData":
         """Return the data of some groups only."""
@@ -198,11 +182,7 @@ def _training_loss(
 
 
 def _draw_pair_crops(
-    scorer: Scorer,
-    data: ListenerData,
-    batch: int,
-    training: TrainingSettings,
-    generator: torch.Generator,
+    scorer: Scorer, data: ListenerData, batch: int, training: TrainingSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw crops [batch, row, frame] of both sides of pairs; within a group, of the same moment.
 

@@ -36,21 +36,13 @@ _CONFIDENT_FRACTION = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Saliency:
-    """Contribution of each cell of a clip to its logit.
+    """Contribution of each cell of a clip to its logit."""
 
-    Parameters
-    ----------
-    cells : float array [clip, row, frame]
-        Positive is source-like, negative reference-like. Their mean plus `base` is the logit.
-    base : float
-        Logit without input: the bias, or the logit of the mean row throughout.
-    logits : float array [clip]
-        Of the scorer.
-    """
-
+    # [clip, row, frame]: positive is source-like, negative reference-like. Their mean plus `base` is the
+    # logit.
     cells: FloatArray
-    base: float
-    logits: FloatArray
+    base: float  # logit without input: the bias, or the logit of the mean row throughout
+    logits: FloatArray  # [clip]: of the scorer
 
     @property
     def residual(self) -> float:
@@ -250,21 +242,13 @@ DELETION_BLOCK = DeletionBlock(6, 15)  # half an octave, 150 ms: about a cell of
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
-    """Deletion and insertion curves, averaged over clips.
+    """Deletion and insertion curves, averaged over clips."""
 
-    Parameters
-    ----------
-    share : float array [step]
-        Of the blocks that are deleted or inserted, from 0 to 1.
-    deletion, insertion : float array [step]
-        Values, most salient blocks first.
-    random_deletion, random_insertion : float array [draw, step]
-        Values in random orders.
-    """
-
-    share: FloatArray
+    share: FloatArray  # [step]: of the blocks that are deleted or inserted, from 0 to 1
+    # [step]: values, most salient blocks first
     deletion: FloatArray
     insertion: FloatArray
+    # [draw, step]: values in random orders
     random_deletion: FloatArray
     random_insertion: FloatArray
 

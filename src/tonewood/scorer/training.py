@@ -18,13 +18,11 @@ from torch import Tensor
 from tonewood.dsp.chunking import ArrayTimeSeries, TimeSeries, read_segments, split_segments
 from tonewood.dsp.features import frame_levels, mean_power_db
 from tonewood.scorer.graded_crops import MIN_CROPS, GradedCrops, GradedCropSource, WayPair
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import score_windows
+from tonewood.scorer.network import Scorer, score_windows
 from tonewood.scorer.training_loop import TrainingRun, TrainingState, start_run
 from tonewood.settings import ScorerSettings, SpectrumSettings, TrainingSettings
 from tonewood.stats.classification import balanced_accuracy
-from tonewood.stats.sampling import TakeWeights, interpolate_noise, weighted_mean
-from tonewood.utils.arrays import FloatArray, Levels
+from tonewood.utils.arrays import FloatArray, Levels, TakeWeights, interpolate_noise, weighted_mean
 
 _VALIDATION_WINDOWS = 400  # per side: enough for early stopping
 _VALIDATION_CROPS = 200
@@ -37,22 +35,13 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LabelledTakes:
-    """Levels of both folders' takes, and ways between them.
+    """Levels of both folders' takes, and ways between them."""
 
-    Parameters
-    ----------
-    reference, source : sequence of array [row, frame]
-        Levels of the takes, dB.
-    take_weights : TakeWeights
-        Of the reference takes.
-    pairs : sequence of WayPair
-        Empty if only the labels are known.
-    """
-
+    # [row, frame]: levels of the takes, dB
     reference: Sequence[Levels]
     source: Sequence[Levels]
-    take_weights: TakeWeights = None
-    pairs: Sequence[WayPair] = ()
+    take_weights: TakeWeights = None  # of the reference takes
+    pairs: Sequence[WayPair] = ()  # empty if only the labels are known
 
 
 @dataclass(frozen=True)
@@ -300,11 +289,11 @@ def euclidean_loss(reference: Scores, source: Scores) -> float:
     return 0.5 * float(np.square(reference).mean() + np.square(1 - source).mean())
 
 
-def measure_calibration(reference: Scores, source: Scores, bins: int = 10) -> Calibration:
+def measure_calibration(reference: Scores, source: Scores) -> Calibration:
     """Compare scores with the share of source windows among those that have them."""
     score = np.concatenate([reference, source])
     label = np.repeat([0.0, 1.0], [len(reference), len(source)])
-    index = (score * bins).astype(np.int64).clip(max=bins - 1)  # a score of 1 belongs to the last bin
+    index = (score * 10).astype(np.int64).clip(max=9)  # ten bins; a score of 1 belongs to the last
     used = [index == b for b in np.unique(index)]
     mean = [float(score[m].mean()) for m in used]
     share = [float(label[m].mean()) for m in used]

@@ -156,10 +156,7 @@ def start_run(
 ) -> TrainingRun:
     """Build a scorer on a device, and its training run; continues from `state` if given.
 
-    Parameters
-    ----------
-    row_mean : callable
-        Mean relative level of each row [row] of the training data, for a scorer of arrays.
+    `row_mean` returns the mean relative level [row] of the training data, for a scorer of arrays.
     """
     generator = torch.Generator().manual_seed(seed)
     scorer = initial_scorer(settings, spectrum, generator)
@@ -213,12 +210,8 @@ def _clone_weights(scorer: Scorer) -> dict[str, Tensor]:
 def distributed_group(device: str, training: TrainingSettings) -> Iterator[str]:
     """Connect the processes that `torchrun` started; yields the device of this one.
 
-    Raises
-    ------
-    CallError
-        The batch is not a multiple of the number of processes.
-    DeviceError
-        The machine has fewer CUDA devices than processes.
+    CallError if the batch is not a multiple of the number of processes. DeviceError if the machine has fewer
+    CUDA devices than processes.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:

@@ -151,10 +151,7 @@ def fit_strengths(wins: FloatArray) -> Strengths:
 def estimate_posterior(wins: FloatArray, spread: float = 2.0) -> StrengthPosterior:
     """Return the Gaussian around the most probable strengths.
 
-    Parameters
-    ----------
-    spread : float
-        Standard deviation of the prior in logits. The prior keeps items without answers possible.
+    `spread` is the standard deviation of the prior in logits. The prior keeps items without answers possible.
     """
     pairs = _PairCounts.from_wins(np.asarray(wins, dtype=np.float64))
     count = len(wins)
@@ -196,9 +193,9 @@ def information_gain(posterior: StrengthPosterior) -> FloatArray:
     return gain
 
 
-def most_informative_pair(wins: FloatArray, rng: np.random.Generator, spread: float = 2.0) -> tuple[int, int]:
+def most_informative_pair(wins: FloatArray, rng: np.random.Generator) -> tuple[int, int]:
     """Return the pair with the largest information gain; `rng` decides between equals."""
-    gain = information_gain(estimate_posterior(wins, spread))
+    gain = information_gain(estimate_posterior(wins))
     best = np.flatnonzero(gain >= gain.max() * (1 - 1e-9))
     pair = best[rng.integers(len(best))]
     first, second = np.triu_indices(len(wins), 1)
@@ -271,36 +268,23 @@ def _threshold_information(x: FloatArray) -> FloatArray:
 
 
 class MixedLogit(NamedTuple):
-    """Share of answers by a model with random listeners.
-
-    Parameters
-    ----------
-    share, low, high : float
-        Share of the median listener, and its 95 % interval.
-    p : float
-        Of the hypothesis that the median listener's share is one half.
-    spread : float
-        Standard deviation between listeners, logits; 0 where chance explains their differences.
-    """
+    """Share of answers by a model with random listeners."""
 
     listeners: int
+    # Share of the median listener, and its 95 % interval
     share: float
     low: float
     high: float
-    p: float
-    spread: float
+    p: float  # of the hypothesis that the median listener's share is one half
+    spread: float  # standard deviation between listeners, logits; 0 where chance explains their differences
 
 
 def fit_mixed_logit(counts: Sequence[int], totals: Sequence[int]) -> MixedLogit | None:
     """Fit a logistic model with a random intercept for each listener; None if they are too few.
 
-    logit P(first | listener) = μ + σz, z ~ N(0, 1), integrated numerically; maximum likelihood,
-    with interval and test of μ from the profile likelihood.
-
-    Parameters
-    ----------
-    counts, totals : sequence of int
-        Answers for the first item, and all answers, of each listener.
+    logit P(first | listener) = μ + σz, z ~ N(0, 1), integrated numerically; maximum likelihood, with interval
+    and test of μ from the profile likelihood. `counts` and `totals` are answers for the first item, and all
+    answers, of each listener.
     """
     answers = [(c, n) for c, n in zip(counts, totals, strict=True) if n]
     if len(answers) < MIN_LISTENERS:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 CONFIDENCE_LEVEL = 0.95
+_SIGNIFICANCE, _MAX_LISTENERS = 0.05, 10_000  # of the test that a sample size is for
 
 _WILCOXON_EFFICIENCY = 0.864  # its minimum, relative to the t test (Hodges & Lehmann 1956)
 _MAX_SENSITIVITY = 15.0  # d′ above which all answers are right in double precision
@@ -48,9 +49,7 @@ class ListenerMean(NamedTuple):
     high: float | None
 
 
-def binomial_proportion(
-    count: int, total: int, *, chance: float = 0.5, alternative: str = "two-sided"
-) -> Proportion:
+def binomial_proportion(count: int, total: int, *, alternative: str = "two-sided") -> Proportion:
     """Return a share of answers with its exact interval (Clopper & Pearson 1934).
 
     Parameters
@@ -70,7 +69,7 @@ def binomial_proportion(
     tail = (1 - CONFIDENCE_LEVEL) / 2
     low = float(stats.beta.ppf(tail, count, total - count + 1)) if count else 0.0
     high = float(stats.beta.isf(tail, count + 1, total - count)) if count < total else 1.0
-    p = float(stats.binomtest(count, total, chance, alternative=alternative).pvalue)
+    p = float(stats.binomtest(count, total, alternative=alternative).pvalue)
     return Proportion(count, total, count / total, low, high, p)
 
 
@@ -121,9 +120,8 @@ def listeners_for_choice(
     *,
     correlation: float = 0.05,
     power: float = 0.8,
-    alpha: float = 0.05,
     alternative: str = "two-sided",
-    max_listeners: int = 10_000,
+    max_listeners: int = _MAX_LISTENERS,
 ) -> int | None:
     """Return the smallest number of listeners that detects a share other than one half, if any.
 
@@ -140,7 +138,6 @@ def listeners_for_choice(
     correlation : float
         Intraclass correlation of one listener's answers.
     """
-    _check_power_settings(power, alpha)
     # The test is against one half, so a share of one half is never detected.
     if not 0 < expected < 1 or expected == 0.5:
         raise ValueError(f"a share of {expected}: it must lie between 0 and 1 and not be one half")
@@ -149,19 +146,12 @@ def listeners_for_choice(
     effective = answers / (1 + (answers - 1) * correlation)
 
     def is_enough(listeners: int) -> bool:
-        return _binomial_power(int(listeners * effective), expected, alpha, alternative) >= power
+        return _binomial_power(int(listeners * effective), expected, alternative) >= power
 
     return _smallest_count(is_enough, max_listeners)
 
 
-def listeners_for_ratings(
-    difference: float,
-    standard_deviation: float,
-    *,
-    power: float = 0.8,
-    alpha: float = 0.05,
-    max_listeners: int = 10_000,
-) -> int | None:
+def listeners_for_ratings(difference: float, standard_deviation: float, *, power: float = 0.8) -> int | None:
     """Return the smallest number of listeners that detects a difference of two conditions, if any.
 
     By the noncentral t distribution of paired differences. Ratings are hardly ever normal, so the
@@ -174,7 +164,6 @@ def listeners_for_ratings(
     standard_deviation : float
         Of that difference between listeners.
     """
-    _check_power_settings(power, alpha)
     if standard_deviation <= 0 or difference == 0:
         raise ValueError(
             f"difference {difference}, standard deviation {standard_deviation}: neither may be 0, nor the "
@@ -185,11 +174,11 @@ def listeners_for_ratings(
         effective = listeners * _WILCOXON_EFFICIENCY
         if effective < 2:  # without a degree of freedom there is no t distribution
             return False
-        limit = stats.t.isf(alpha / 2, effective - 1)
+        limit = stats.t.isf(_SIGNIFICANCE / 2, effective - 1)
         shift = abs(difference) / standard_deviation * np.sqrt(effective)
         return bool(stats.nct.sf(limit, effective - 1, shift) >= power)
 
-    return _smallest_count(is_enough, max_listeners)
+    return _smallest_count(is_enough, _MAX_LISTENERS)
 
 
 def holm_adjust(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -208,14 +197,14 @@ def holm_adjust(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return adjusted
 
 
-def _binomial_power(total: int, expected: float, alpha: float, alternative: str) -> float:
+def _binomial_power(total: int, expected: float, alternative: str) -> float:
     if total == 0:
         return 0.0
     counts = np.arange(total + 1)
     upper = stats.binom.sf(counts - 1, total, 0.5)
     # At one half the distribution is symmetric: the lower tail is the upper one reversed.
     p = upper if alternative == "greater" else 2 * np.minimum(upper, upper[::-1])
-    return float(stats.binom.pmf(counts, total, expected)[p <= alpha].sum())
+    return float(stats.binom.pmf(counts, total, expected)[p <= _SIGNIFICANCE].sum())
 
 
 def _smallest_count(is_enough: Callable[[int], bool], maximum: int) -> int | None:
@@ -230,8 +219,3 @@ def _smallest_count(is_enough: Callable[[int], bool], maximum: int) -> int | Non
     while top > 1 and is_enough(top - 1):
         top -= 1
     return top
-
-
-def _check_power_settings(power: float, alpha: float) -> None:
-    if not 0 < power < 1 or not 0 < alpha < 1:
-        raise ValueError(f"a power of {power} at a level of {alpha}: both must lie between 0 and 1")

@@ -22,10 +22,7 @@ class CertificateLine(NamedTuple):
 def certificate_view(certificate: Certificate, *, current: bool) -> dict[str, Any]:
     """Return a certificate as the page receives it.
 
-    Parameters
-    ----------
-    current : bool
-        False if it is that of the search, and the edit is not checked yet.
+    `current` is False if it is that of the search, and the edit is not checked yet.
     """
     return {
         "current": current,

@@ -19,13 +19,7 @@ from numpy.typing import NDArray
 from tonewood.enhancement.editing import Edit
 from tonewood.errors import OutputError, TonewoodError, failure_reason, printable
 from tonewood.setting_types import Settings
-from tonewood.utils.atomic_write import (
-    HAS_FILE_LOCKS,
-    lock_shared,
-    make_private,
-    remove_stale_temporaries,
-    try_lock,
-)
+from tonewood.utils.files import HAS_FILE_LOCKS, lock_shared, make_private, remove_stale_temporaries, try_lock
 
 SAMPLES_FILE = "input.f32"
 """Decoded samples of a session: float32, little-endian, channels interleaved."""
@@ -65,31 +59,15 @@ class ConflictError(TonewoodError):
 
 
 class RecordingInfo(Settings):
-    """Properties of a session's recording.
+    """Properties of a session's recording."""
 
-    Parameters
-    ----------
-    name : str
-        Name given by the user; never used as a path.
-    upload : str
-        Name of the uploaded file in the session's folder.
-    encoding : tuple of str
-        libsndfile's container, subtype and byte order.
-    sha256 : str
-        Of the uploaded file.
-    rate : int
-        In Hz.
-    samples : int
-        Of each channel.
-    """
-
-    name: str
-    upload: str
-    encoding: tuple[str, str, str]
-    sha256: str
-    rate: int
+    name: str  # name given by the user; never used as a path
+    upload: str  # name of the uploaded file in the session's folder
+    encoding: tuple[str, str, str]  # libsndfile's container, subtype and byte order
+    sha256: str  # of the uploaded file
+    rate: int  # in Hz
     channels: int
-    samples: int
+    samples: int  # of each channel
     clipped: bool
 
     @property
@@ -100,24 +78,14 @@ class RecordingInfo(Settings):
 
 @dataclass(frozen=True)
 class EditState:
-    """An edit in a session's history.
+    """An edit in a session's history."""
 
-    Parameters
-    ----------
-    number : int
-        Place in the history, from 0.
-    mask_number : int or None
-        Mask that the edit changes; None before the first search.
-    base_number : int or None
-        Mask that holds after the part of a mask that a running search has found.
-    """
-
-    number: int
-    mask_number: int | None
+    number: int  # place in the history, from 0
+    mask_number: int | None  # mask that the edit changes; None before the first search
     edit: Edit
     can_undo: bool
     can_redo: bool
-    base_number: int | None = None
+    base_number: int | None = None  # mask that holds after the part of a mask that a running search has found
 
 
 class HistoryRow(NamedTuple):
@@ -130,25 +98,16 @@ class HistoryRow(NamedTuple):
 
 @dataclass(frozen=True)
 class StudioSession:
-    """A recording that is edited in the studio.
-
-    Parameters
-    ----------
-    created, changed : float
-        Seconds since 1970.
-    model : str
-        Name of the model that the next search uses.
-    folder : Path
-        Folder of the session's files.
-    """
+    """A recording that is edited in the studio."""
 
     id: str
     title: str
+    # Seconds since 1970
     created: float
     changed: float
     recording: RecordingInfo
-    model: str
-    folder: Path
+    model: str  # name of the model that the next search uses
+    folder: Path  # folder of the session's files
 
     def open_samples(self) -> NDArray[np.float32]:
         """Return the decoded samples (channels, samples) as a memory map."""
@@ -167,36 +126,18 @@ def memory_map_samples(path: Path, channels: int) -> NDArray[np.float32]:
 
 @dataclass
 class StudioJob:
-    """Background work: its request and its progress so far.
-
-    Parameters
-    ----------
-    session : str or None
-        Id of its session; None for work on folders.
-    kind : str
-        Key of `job_queue.QUEUE_BY_KIND`.
-    state : str
-        queued, running, done, failed, cancelled or interrupted.
-    created : float
-        Seconds since 1970.
-    ahead : int
-        Jobs before it in its queue.
-    started : float or None
-        When it began to run, in seconds since 1970.
-    expected_s : float or None
-        How long it takes, estimated from earlier jobs.
-    """
+    """Background work: its request and its progress so far."""
 
     id: str
-    session: str | None
-    kind: str
-    state: str
+    session: str | None  # id of its session; None for work on folders
+    kind: str  # key of `job_queue.QUEUE_BY_KIND`
+    state: str  # queued, running, done, failed, cancelled or interrupted
     request: dict[str, Any]
     progress: dict[str, Any]
-    created: float
-    ahead: int = 0
-    started: float | None = None
-    expected_s: float | None = None
+    created: float  # seconds since 1970
+    ahead: int = 0  # jobs before it in its queue
+    started: float | None = None  # when it began to run, in seconds since 1970
+    expected_s: float | None = None  # how long it takes, estimated from earlier jobs
 
     @property
     def recording_seconds(self) -> float | None:

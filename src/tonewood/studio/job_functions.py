@@ -5,8 +5,10 @@ They run in a worker process of `job_queue`. The last dict has the result.
 
 import json
 import math
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -21,16 +23,12 @@ from tonewood.dsp.chunking import ArrayTimeSeries, mean_series
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import integrated_loudness
 from tonewood.enhancement import editing
-from tonewood.enhancement.analysis import analyse_source
+from tonewood.enhancement.analysis import ArraySource, analyse_source
 from tonewood.enhancement.certification import least_sufficient_amount, sounds_like_reference
 from tonewood.enhancement.editing import Edit
 from tonewood.enhancement.output_files import FileFailure, FileJob, FileStarted, find_left_out, plan_jobs
 from tonewood.enhancement.pinned_search import search_around_pins
-from tonewood.enhancement.pipeline import (
-    Enhancement,
-    build_recipe,
-    enhance_source,
-)
+from tonewood.enhancement.pipeline import Enhancement, build_recipe, enhance_source
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, Recipe
 from tonewood.errors import CallError, FolderError, MissingExtraError, TonewoodError, printable
 from tonewood.mask.certificate import Certificate
@@ -39,41 +37,58 @@ from tonewood.mask.render import RenderResult, render_through_masks
 from tonewood.mask.search import SearchStep
 from tonewood.model.card import summarize_audit
 from tonewood.model.model import Model, load_model
+from tonewood.setting_types import apply_assignments
 from tonewood.settings import EnhanceSettings, ModelSettings
-from tonewood.settings_by_name import apply_assignments
 from tonewood.studio.database import EditState, RecordingInfo, StudioSession
-from tonewood.studio.search_progress import (
-    JobData,
-    PartialMaskWriter,
-    Report,
-    ReportingSource,
-    partial_mask_path,
-)
 from tonewood.studio.session_audio import (
     SALIENCY_FILE,
     FullRender,
-    compose_edited_masks,
     edit_key,
     get_full_render,
     levels_from_loudness,
-    load_found_masks,
-    load_found_recipe,
-    mask_path,
     prune_renders,
     render_path,
     saliency_path,
     save_band_power,
     save_estimate_offset,
 )
+from tonewood.studio.session_masks import (
+    PartialMaskWriter,
+    compose_edited_masks,
+    load_found_masks,
+    load_found_recipe,
+    mask_path,
+    partial_mask_path,
+)
 from tonewood.studio.uploads import save_array
-from tonewood.utils.atomic_write import write_text
-from tonewood.utils.paths import is_inside
+from tonewood.utils.arrays import Samples
+from tonewood.utils.files import is_inside, write_text
+
+JobData = dict[str, Any]
+Report = Callable[[JobData], None]
+"""Sends the progress of a job to its pages; raises if the job was cancelled."""
+_REPORT_INTERVAL_S = 0.5
 
 
-def run_audit_job(request: JobData) -> Iterator[JobData]:
-    """Audit two folders for confounds."""
-    with _plain_errors(request):
-        yield from _audit(request)
+@dataclass(frozen=True, eq=False)
+class ReportingSource(ArraySource):
+    """Audio (channels, samples) in memory that reports how far it was read.
+
+    `phases` are the names of the passes over the audio.
+    """
+
+    report: Report
+    phases: Iterator[str]
+
+    def blocks(self) -> Iterator[Samples]:
+        """Yield views of the array."""
+        phase, seconds, reported = next(self.phases), 0.0, 0.0
+        for block in super().blocks():
+            if time.monotonic() > reported + _REPORT_INTERVAL_S:
+                reported = time.monotonic()
+                self.report({"phase": phase, "at_s": round(seconds, 1)})
+            yield block
+            seconds += block.shape[1] / self.rate
 
 
 @contextmanager
@@ -100,7 +115,8 @@ def _without_folders(text: str, folders: Sequence[Path]) -> str:
     return text
 
 
-def _audit(request: JobData) -> Iterator[JobData]:
+def run_audit_job(request: JobData) -> Iterator[JobData]:
+    """Audit two folders for confounds."""
     from tonewood.audit import pipeline
     from tonewood.data.loading import RecordingProgress
 
@@ -242,12 +258,9 @@ def run_job(kind: str, request: JobData, models: dict[str, Model], report: Repor
     report : callable
         Receives progress within a step, too.
     """
-    if kind == "audit":
-        yield from run_audit_job(request)
-        return
-    if kind == "train":
+    if kind in ("audit", "train"):
         with _plain_errors(request):
-            yield from run_training_job(request)
+            yield from (run_audit_job if kind == "audit" else run_training_job)(request)
         return
     name = request["model"]
     if name not in models:
@@ -258,11 +271,7 @@ def run_job(kind: str, request: JobData, models: dict[str, Model], report: Repor
     if kind == "enhance":
         yield from _enhance_session(request, session_from_request(request), models[name], report)
         return
-    functions = {
-        "again": _search_session_again,
-        "whole": _render_full,
-        "explain": _explain_session,
-    }
+    functions = {"again": _search_session_again, "whole": _render_full, "explain": _explain_session}
     yield from functions[kind](request, session_from_request(request), models[name])
 
 
@@ -294,11 +303,7 @@ def _enhance_session(
         yield from _render_full(rendering, session, model)
         render = get_full_render(session, state_from_request(rendering))
         # The estimate is that of levels; the rendering decides.
-        if (
-            render is not None
-            and render.certificate is not None
-            and sounds_like_reference(render.certificate)
-        ):
+        if render and render.certificate and sounds_like_reference(render.certificate):
             break
         amount += 0.25
     yield _search_result(request, enhancement) | {"amount": amount}
@@ -326,11 +331,8 @@ def _follow_search(
     pinned: tuple[editing.Note, ...],
 ) -> Generator[JobData, None, Enhancement]:
     """Report the steps of a search; then store its mask as a recipe, and its output as a rendering."""
-    number, limit_db = (
-        request["number"],
-        EnhanceSettings.model_validate(request["settings"]).render.max_gain_db,
-    )
-    part = PartialMaskWriter(partial_mask_path(session.folder, number), limit_db)
+    number, settings = request["number"], EnhanceSettings.model_validate(request["settings"])
+    part = PartialMaskWriter(partial_mask_path(session.folder, number), settings.render.max_gain_db)
     try:
         enhancement = yield from _report_steps(events, request, session, model, part)
         recipe = build_session_recipe(session, model, enhancement)
@@ -432,11 +434,7 @@ def build_session_recipe(session: StudioSession, model: Model, enhancement: Enha
     """Return the recipe of a search, as `tonewood enhance` would write it."""
     info = session.recording
     recording = InputRecord(
-        name=info.name,
-        sha256=info.sha256,
-        rate=info.rate,
-        channels=info.channels,
-        samples=info.samples,
+        name=info.name, sha256=info.sha256, rate=info.rate, channels=info.channels, samples=info.samples
     )
     mask = MaskRecord.from_mask(enhancement.mask)
     return build_recipe(recording, model, enhancement, enhancement.rendered, mask)

@@ -17,9 +17,8 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Literal, get_args
 
-from tonewood.errors import OutputError, TonewoodError
+from tonewood.errors import OutputError, TonewoodError, explain_missing_torch
 from tonewood.studio.database import SessionDatabase, StudioJob
-from tonewood.utils.optional_torch import explain_missing_torch
 
 QueueName = Literal["search", "long search", "render", "folders"]
 QUEUE_BY_KIND: dict[str, QueueName] = {

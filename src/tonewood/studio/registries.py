@@ -14,8 +14,7 @@ from tonewood.errors import CallError, FolderError, ModelError, failure_reason, 
 from tonewood.model.model import Model, load_model
 from tonewood.model.model_file import MODEL_SUFFIX, bundled_models
 from tonewood.studio.database import NotFoundError, SessionDatabase
-from tonewood.utils.atomic_write import atomic_path
-from tonewood.utils.paths import is_inside, real_path
+from tonewood.utils.files import atomic_path, is_inside, real_path
 
 # Names become file names, so separators and a leading dot are excluded.
 _SAFE_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,80}")
@@ -110,10 +109,7 @@ class ModelRegistry:
     def import_model(self, content: bytes, name: str, digest: str) -> str:
         """Store a model unless it is available already; return its name here.
 
-        Raises
-        ------
-        ModelError
-            The content is not a model, or its digest is not `digest`.
+        ModelError if the content is not a model, or its digest is not `digest`.
         """
         known = self.find_by_digest(digest)
         if known is not None:
@@ -174,10 +170,7 @@ class FolderRegistry:
     def folder_view(self, name: str | None) -> dict[str, Any]:
         """Return a folder's name, ancestors, subfolders and number of recordings; the root for None.
 
-        Raises
-        ------
-        FolderError
-            The folder cannot be read.
+        FolderError if the folder cannot be read.
         """
         folder = self.resolve(name) if name else self.root
         ancestors = [p for p in (*reversed(folder.parents), folder) if p.is_relative_to(self.root)]

@@ -36,12 +36,12 @@ from tonewood.studio.session_audio import (
     FullRender,
     PlaybackSource,
     build_edited_recipe,
-    compose_edited_masks,
     get_full_render,
     open_full_render,
 )
+from tonewood.studio.session_masks import compose_edited_masks
 from tonewood.studio.state import StudioState
-from tonewood.utils.atomic_write import write_bytes, write_text
+from tonewood.utils.files import write_bytes, write_text
 from tonewood.web.errors import declare_media
 
 download_routes = APIRouter()
@@ -140,9 +140,7 @@ async def download_equalizer(name: str, kind: str, studio: StudioDependency) -> 
 
 @download_routes.get("/sessions/{name}/take/audio", **_file_route("audio/*", _OCTET_STREAM))
 async def download_audio(
-    name: str,
-    studio: StudioDependency,
-    format: Annotated[str, Query(pattern=r"^\.?[a-z0-9]{1,5}$")] = "",
+    name: str, studio: StudioDependency, format: Annotated[str, Query(pattern=r"^\.?[a-z0-9]{1,5}$")] = ""
 ) -> FileResponse:
     """Return the output, by default in the recording's own format."""
     session, state, render = await _wait_for_render(studio, name)

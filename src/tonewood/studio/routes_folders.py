@@ -25,14 +25,9 @@ from tonewood.settings import EnhanceSettings
 from tonewood.studio.database import NotFoundError
 from tonewood.studio.registries import FolderRegistry
 from tonewood.studio.routes_downloads import BROWSER_AUDIO_SUFFIXES, PLAYBACK_FORMAT
-from tonewood.studio.routes_sessions import (
-    JobResponse,
-    SessionResponse,
-    StudioDependency,
-    responds_with,
-)
+from tonewood.studio.routes_sessions import JobResponse, SessionResponse, StudioDependency, responds_with
 from tonewood.studio.session_archive import validate_session_mask
-from tonewood.studio.session_audio import mask_path
+from tonewood.studio.session_masks import mask_path
 from tonewood.studio.state import StudioState
 from tonewood.studio.uploads import audio_suffix, decode_to_session, title_from_filename
 from tonewood.web.errors import declare_media

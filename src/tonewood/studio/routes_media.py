@@ -16,32 +16,26 @@ from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError
 from tonewood.mask.mask import Mask
 from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
-from tonewood.studio.database import (
-    SAMPLES_FILE,
-    EditState,
-    NotFoundError,
-    StudioSession,
-    memory_map_samples,
-)
-from tonewood.studio.playback_filter import (
-    AmountLevels,
-    PlaybackFilter,
-    describe_playback_filter,
-    levels_by_amount,
-    read_mask_chunk,
-)
+from tonewood.studio.database import SAMPLES_FILE, EditState, NotFoundError, StudioSession, memory_map_samples
 from tonewood.studio.routes_sessions import StudioDependency, responds_with
 from tonewood.studio.session_audio import (
+    AmountLevels,
     PlaybackSource,
-    component_names,
-    compose_mask_window,
     edit_key,
-    frames_around,
     get_playback_levels,
-    load_found_recipe,
+    levels_by_amount,
     read_playback_samples,
     render_path,
     saliency_path,
+)
+from tonewood.studio.session_masks import (
+    PlaybackFilter,
+    component_names,
+    compose_mask_window,
+    describe_playback_filter,
+    frames_around,
+    load_found_recipe,
+    read_mask_chunk,
 )
 from tonewood.studio.tiles import (
     ZOOM_LEVELS,

@@ -13,7 +13,7 @@ from pydantic import Field
 from tonewood.enhancement.editing import MAX_CURVE_POINTS, Edit
 from tonewood.enhancement.mask_search import check_link
 from tonewood.errors import CallError, OutputError
-from tonewood.mask.curve_files import MAX_CURVE_BYTES, parse_curve_file, thin_curve
+from tonewood.export.formats import MAX_CURVE_BYTES, parse_curve_file, thin_curve
 from tonewood.setting_types import ChannelLink, Settings
 from tonewood.settings import CurveSettings, EnhanceSettings
 from tonewood.studio.database import ConflictError
@@ -150,9 +150,7 @@ def list_sessions(studio: StudioDependency) -> list[dict[str, Any]]:
     openapi_extra={"requestBody": {"required": True, "content": _BINARY_BODY}},
 )
 async def upload_recording(
-    request: Request,
-    studio: StudioDependency,
-    name: Annotated[str, Query(max_length=1_000)] = "recording",
+    request: Request, studio: StudioDependency, name: Annotated[str, Query(max_length=1_000)] = "recording"
 ) -> dict[str, Any]:
     """Create a session from a recording or a session file, the body of the request."""
     # The decoded samples usually take more space than the file; twice its size is a first check.

@@ -24,10 +24,11 @@ from tonewood.errors import AudioError, RecipeError
 from tonewood.model.model_file import bundled_models
 from tonewood.setting_types import Settings
 from tonewood.studio.database import MAX_UNDO_STEPS, HistoryRow, RecordingInfo, StudioSession
-from tonewood.studio.session_audio import BANDS_FILE, OFFSET_FILE, mask_path
+from tonewood.studio.session_audio import BANDS_FILE, OFFSET_FILE
+from tonewood.studio.session_masks import mask_path
 from tonewood.studio.state import StudioState
 from tonewood.studio.uploads import audio_suffix, clean_title, decode_to_session
-from tonewood.utils.atomic_write import atomic_path
+from tonewood.utils.files import atomic_path
 
 SESSION_SUFFIX = ".tonewood-session"
 _MANIFEST_ENTRY, _MODEL_ENTRY = "session.json", "model.tonewood"
@@ -137,12 +138,8 @@ def write_session_archive(studio: StudioState, session: StudioSession, path: Pat
 def open_session_archive(studio: StudioState, name: str, folder: Path, path: Path) -> StudioSession:
     """Add the session of a session file under the id `name`.
 
-    Only entries with known names are extracted, under our own file names in `folder`.
-
-    Raises
-    ------
-    AudioError
-        The file is not a session file, or is damaged.
+    Only entries with known names are extracted, under our own file names in `folder`. AudioError if the file
+    is not a session file, or is damaged.
     """
     # Everything is extracted and checked before the database changes.
     try:

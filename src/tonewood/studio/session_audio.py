@@ -1,4 +1,4 @@
-"""Audio of a session: masks, renderings and the gains at which the page plays them.
+"""Audio of a session: renderings, and the gains at which the page plays them.
 
 A short range of an edit is rendered on request. The full rendering of an edit is made by a job and
 stored; until then, its loudness is estimated from band levels.
@@ -17,19 +17,28 @@ from numpy.typing import NDArray
 
 from tonewood.dsp.features import center_frequencies
 from tonewood.dsp.loudness import k_weighting_db
-from tonewood.enhancement.editing import compose_mask, compose_mask_range, render_range, shape_for_edit
-from tonewood.enhancement.recipe import RECIPE_SUFFIX, MaskRecord, Recipe, load_recipe
+from tonewood.enhancement.editing import Edit, compose_mask, compose_mask_range, render_range, shape_for_edit
+from tonewood.enhancement.recipe import MaskRecord, Recipe
 from tonewood.errors import CallError
 from tonewood.mask.certificate import Certificate, Change
 from tonewood.mask.components import scored_masks
 from tonewood.mask.mask import Mask
 from tonewood.model.model import Model
-from tonewood.setting_types import ChannelLink, Settings
-from tonewood.settings import EnhanceSettings
+from tonewood.setting_types import Settings
+from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
 from tonewood.studio.database import EditState, StudioSession
-from tonewood.studio.search_progress import count_partial_frames, partial_mask, partial_mask_path
+from tonewood.studio.session_masks import (
+    compose_edited_masks,
+    count_partial_frames,
+    found_link,
+    gain_limit_db,
+    load_found_masks,
+    load_found_recipe,
+    partial_mask_path,
+    shaped_masks,
+)
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.atomic_write import atomic_path, write_text
+from tonewood.utils.files import atomic_path, write_text
 
 PlaybackSource = Literal["input", "output"]
 BANDS_FILE, OFFSET_FILE, SALIENCY_FILE = "bands.npz", "anchor.json", "saliency.json"
@@ -37,27 +46,26 @@ _MAX_DIFFERENCE_GAIN_DB = 30.0  # limits the amplification of an almost silent d
 _MAX_KEPT_RENDERS = 4  # full renderings stored for each session
 _SILENCE_DB = -200.0  # loudness of digital silence
 _MAX_ESTIMATE_BLOCKS = 4_096  # of a long recording; enough to estimate its loudness
+_AMOUNT_STEP = 0.25  # the error of linear interpolation is below 0.1 dB
 _BLOCK_FRAMES = 10  # analysis frames of 10 ms in a block of 0.1 s
 
 
 class PlaybackLevels(Settings):
-    """Gains in dB at which input, output and difference have the same loudness.
-
-    Parameters
-    ----------
-    output_db : float
-        Gain that matches the output's loudness to the input's; contained in the output's samples.
-    held : bool
-        True if the true-peak limit reduced that gain.
-    exact : bool
-        True if measured on the full rendering, False if estimated from band levels.
-    """
+    """Gains in dB at which input, output and difference have the same loudness."""
 
     input_db: float
     difference_db: float
+    # Gain that matches the output's loudness to the input's; contained in the output's samples
     output_db: float
-    held: bool
-    exact: bool
+    held: bool  # True if the true-peak limit reduced that gain
+    exact: bool  # True if measured on the full rendering, False if estimated from band levels
+
+
+class AmountLevels(Settings):
+    """Playback gains of an edit at several amounts, rising."""
+
+    amounts: tuple[float, ...]
+    levels: tuple[PlaybackLevels, ...]
 
 
 class FullRender(Settings):
@@ -71,18 +79,10 @@ class FullRender(Settings):
 
 
 class LoudnessEstimate(NamedTuple):
-    """Band levels of a recording and the gains of an edit, both float32 [row, block].
+    """Band levels of a recording and the gains of an edit, both float32 [row, block]."""
 
-    Parameters
-    ----------
-    power : array
-        K-weighted mean power over blocks of 0.1 s.
-    gain_db : array
-        At full amount.
-    """
-
-    power: NDArray[np.float32]
-    gain_db: NDArray[np.float32]
+    power: NDArray[np.float32]  # K-weighted mean power over blocks of 0.1 s
+    gain_db: NDArray[np.float32]  # at full amount
 
 
 def edit_key(state: EditState) -> str:
@@ -108,120 +108,8 @@ def open_full_render(session: StudioSession, key: str) -> NDArray[np.float32]:
     return samples
 
 
-def mask_path(folder: Path, number: int) -> Path:
-    """Return the path of a mask, stored as the recipe that `tonewood enhance` would write."""
-    return folder / f"found-{number}{RECIPE_SUFFIX}"
-
-
-# The modification time is an argument so that a changed file is read again.
-@lru_cache(maxsize=16)
-def _read_recipe_and_masks(path: Path, modified_ns: int) -> tuple[Recipe, tuple[Mask, ...]]:
-    recipe = load_recipe(path)
-    return recipe, tuple(mask.load() for mask in recipe.to_masks())
-
-
-def _load_recipe_and_masks(session: StudioSession, number: int) -> tuple[Recipe, tuple[Mask, ...]]:
-    path = mask_path(session.folder, number)
-    return _read_recipe_and_masks(path, path.stat().st_mtime_ns)
-
-
-def load_found_recipe(session: StudioSession, state: EditState) -> Recipe | None:
-    """Return the recipe of the mask that an edit changes; None before the first search is finished."""
-    if state.mask_number is None or _is_being_searched(session, state.mask_number):
-        return None
-    return _load_recipe_and_masks(session, state.mask_number)[0]
-
-
-def found_link(session: StudioSession, state: EditState) -> ChannelLink:
-    """Return what has a mask of its own; "all" is one mask for all channels."""
-    recipe = load_found_recipe(session, state)
-    return recipe.settings.render.link if recipe is not None and recipe.others else "all"
-
-
-def component_names(session: StudioSession, state: EditState) -> tuple[str, ...]:
-    """Return the names of the components that have masks of their own; none of linked channels.
-
-    They are `mid` and `side`, or the numbers of the channels from 0.
-    """
-    link = found_link(session, state)
-    if link == "all":
-        return ()
-    return ("mid", "side") if link == "mid-side" else tuple(map(str, range(session.recording.channels)))
-
-
-def load_found_masks(session: StudioSession, state: EditState, model: Model) -> tuple[Mask, ...]:
-    """Return the mask of each component that an edit changes.
-
-    Of a running search, it is the part that was found, and then the mask before. Before the first search,
-    all gains are 0 dB.
-    """
-    number = state.mask_number
-    if number is not None and not _is_being_searched(session, number):
-        return _load_recipe_and_masks(session, number)[1]
-    spectrum = model.settings.spectrum
-    hop = spectrum.hop / spectrum.rate
-    hz = center_frequencies(model.settings.scorer.bands, spectrum)
-    frames = int(session.recording.seconds / hop) + 1
-    if number is not None:
-        base = None if state.base_number is None else _load_recipe_and_masks(session, state.base_number)[1][0]
-        path = partial_mask_path(session.folder, number)
-        return (partial_mask(path, hz, frames, hop, spectrum.rate / 2, base),)
-    return (Mask(np.zeros((len(hz), frames), np.float32), hz, hop, spectrum.rate / 2),)
-
-
-def _is_being_searched(session: StudioSession, number: int) -> bool:
-    """Return whether only a part of a mask exists. A mask that is lost is an error where it is read."""
-    part = partial_mask_path(session.folder, number)
-    return part.exists() and not mask_path(session.folder, number).exists()
-
-
-def has_mask(session: StudioSession, number: int) -> bool:
-    """Return whether a mask exists, or a part of it."""
-    return mask_path(session.folder, number).exists() or partial_mask_path(session.folder, number).exists()
-
-
-def gain_limit_db(session: StudioSession, state: EditState) -> float:
-    """Return the gain limit that the mask was searched with, the default before the first search."""
-    recipe = load_found_recipe(session, state)
-    return (recipe.settings if recipe else EnhanceSettings()).render.max_gain_db
-
-
-def compose_edited_masks(session: StudioSession, state: EditState, model: Model) -> list[Mask]:
-    """Return the mask of each component with its edits, at full amount."""
-    limit_db = gain_limit_db(session, state)
-    shaped = _shaped_masks(session, state, model)
-    return [compose_mask(mask, state.edit, limit_db) for mask in shaped]
-
-
-def _shaped_masks(session: StudioSession, state: EditState, model: Model) -> list[Mask]:
-    return [shape_for_edit(mask, state.edit) for mask in load_found_masks(session, state, model)]
-
-
-def compose_mask_window(
-    session: StudioSession, state: EditState, model: Model, component: int, start_s: float, stop_s: float
-) -> tuple[Mask, float]:
-    """Return a component's edited mask around [start_s, stop_s] at full amount, and the time of its start."""
-    mask = shape_for_edit(load_found_masks(session, state, model)[component], state.edit)
-    frames = frames_around(start_s, stop_s, mask.hop_seconds, mask.frames)
-    first_s = frames.start * mask.hop_seconds
-    window = mask.slice_frames(frames.start, frames.stop)
-    return compose_mask(window, state.edit, gain_limit_db(session, state), first_s), first_s
-
-
-def frames_around(start_s: float, stop_s: float, hop_s: float, total: int) -> range:
-    """Return the frames that [start_s, stop_s] needs, at least one of `total`."""
-    # Values are interpolated between frames, hence one frame more on each side.
-    first = int(np.clip(start_s / hop_s - 1, 0, total - 1))
-    return range(first, int(np.clip(stop_s / hop_s + 2, first + 1, total)))
-
-
 def read_playback_samples(
-    session: StudioSession,
-    state: EditState,
-    model: Model,
-    which: PlaybackSource,
-    start: int,
-    stop: int,
+    session: StudioSession, state: EditState, model: Model, which: PlaybackSource, start: int, stop: int
 ) -> NDArray[np.float32]:
     """Return samples [start, stop) of the input or the output, as (channels, samples).
 
@@ -238,7 +126,7 @@ def read_playback_samples(
     limit_db, span = gain_limit_db(session, state), range(start, stop)
     masks = [
         compose_mask_range(mask, state.edit, limit_db, source.shape[1], rate, model, span)
-        for mask in _shaped_masks(session, state, model)
+        for mask in shaped_masks(session, state, model)
     ]
     samples = render_range(source, rate, masks, model, start, stop, found_link(session, state))
     # A full rendering contains its gain; here the estimate is applied.
@@ -257,13 +145,7 @@ def get_full_render(session: StudioSession, state: EditState) -> FullRender | No
 def build_edited_recipe(
     session: StudioSession, state: EditState, model: Model, full_render: FullRender
 ) -> Recipe:
-    """Return the recipe of an edit; its mask contains the notes.
-
-    Raises
-    ------
-    CallError
-        The session has no mask yet.
-    """
+    """Return the recipe of an edit; its mask contains the notes; CallError if the session has no mask yet."""
     recipe = load_found_recipe(session, state)
     if recipe is None or full_render.certificate is None:
         raise CallError("this session has no mask yet: enhance the recording first")
@@ -342,6 +224,15 @@ def _estimate_levels(
     )
 
 
+def levels_by_amount(session: StudioSession, state: EditState, model: Model, edit: Edit) -> AmountLevels:
+    """Return the playback gains of an edit that is not stored, at amounts from the least to the most."""
+    count = round((MAX_AMOUNT - MIN_AMOUNT) / _AMOUNT_STEP) + 1
+    amounts = np.linspace(MIN_AMOUNT, MAX_AMOUNT, count).tolist()
+    edits = (edit.model_copy(update={"amount": amount}) for amount in amounts)
+    levels = tuple(get_playback_levels(session, replace(state, edit=item), model) for item in edits)
+    return AmountLevels(amounts=tuple(amounts), levels=levels)
+
+
 def levels_from_loudness(
     before: float, after: float, difference: float, gain_db: float, *, limited: bool
 ) -> PlaybackLevels:
@@ -361,10 +252,7 @@ def levels_from_loudness(
 def save_band_power(folder: Path, rows_db: NDArray[np.float32], hz: FloatArray) -> None:
     """Store the K-weighted band power that `get_playback_levels` estimates loudness from.
 
-    Parameters
-    ----------
-    rows_db : float32 array [row, frame]
-        Band levels of the recording.
+    The band levels of the recording are `rows_db` [row, frame].
     """
     # Whole blocks only; a recording shorter than a block is one block.
     frames = rows_db.shape[1] // _BLOCK_FRAMES * _BLOCK_FRAMES or rows_db.shape[1]

@@ -12,7 +12,7 @@ from tonewood.errors import TonewoodError
 from tonewood.mask.certificate import Certificate
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
-from tonewood.studio import session_audio, tiles
+from tonewood.studio import session_audio, session_masks, tiles
 from tonewood.studio.certificate_view import certificate_view, treatment
 from tonewood.studio.database import EditState, NotFoundError, SessionDatabase, StudioJob, StudioSession
 from tonewood.studio.job_queue import JobQueue
@@ -92,7 +92,7 @@ class StudioState:
 
     def state_view(self, session: StudioSession, state: EditState) -> dict[str, Any]:
         """Return an edit, its playback levels and its certificate."""
-        recipe = session_audio.load_found_recipe(session, state)
+        recipe = session_masks.load_found_recipe(session, state)
         render = session_audio.get_full_render(session, state)
         levels = session_audio.get_playback_levels(session, state, self.model_for_edit(session, state))
         # Until an edit is rendered, the page shows the certificate of the search.
@@ -101,8 +101,8 @@ class StudioState:
         return {
             "number": state.number,
             "found": state.mask_number,
-            "link": session_audio.found_link(session, state),
-            "components": session_audio.component_names(session, state),
+            "link": session_masks.found_link(session, state),
+            "components": session_masks.component_names(session, state),
             "edit": state.edit.model_dump(mode="json"),
             "undo": state.can_undo,
             "redo": state.can_redo,
@@ -131,18 +131,14 @@ class StudioState:
         return self.models.get(self._model_name_for_edit(session, state))
 
     def session_and_state(
-        self,
-        name: str,
-        number: int | None = None,
-        amount: float | None = None,
-        found: int | None = None,
+        self, name: str, number: int | None = None, amount: float | None = None, found: int | None = None
     ) -> tuple[StudioSession, EditState]:
         """Return a session and one of its edits, with another amount or another mask if one is given."""
         session, state = self.database.get_session(name), self.database.get_state(name, number)
         if amount is not None and amount != state.edit.amount:
             state = replace(state, edit=state.edit.model_copy(update={"amount": amount}))
         if found is not None and found != state.mask_number:
-            if not session_audio.has_mask(session, found):
+            if not session_masks.has_mask(session, found):
                 raise NotFoundError(f"this recording has no mask {found}: search again")
             state = replace(state, mask_number=found, base_number=state.mask_number)
         return session, state
@@ -152,7 +148,7 @@ class StudioState:
         return session.model if session.model in self.models.names() else self.models.default
 
     def _model_name_for_edit(self, session: StudioSession, state: EditState) -> str:
-        recipe = session_audio.load_found_recipe(session, state)
+        recipe = session_masks.load_found_recipe(session, state)
         name = self.models.find_by_digest(recipe.model.digest) if recipe else None
         return name or self.current_model(session)
 
@@ -163,10 +159,7 @@ class StudioState:
     ) -> StudioJob:
         """Queue a job on the current edit of a session.
 
-        Parameters
-        ----------
-        keep : {"all", "pinned", "none"}
-            Notes that a job of kind `again` keeps.
+        `keep` names the notes that a job of kind `again` keeps.
         """
         session, state = self.database.get_session(name), self.database.get_state(name)
         # A new mask comes from the chosen model; an edit of a mask stays with the model that found it.

@@ -155,10 +155,7 @@ def average_eq_curve(mask: Mask, axis: FrequencyAxis, rate: int) -> AverageEqCur
 
 
 def _gather_windows(
-    samples: NDArray[np.float32],
-    starts: NDArray[np.int64],
-    window: int,
-    weights: tuple[float, ...] | None,
+    samples: NDArray[np.float32], starts: NDArray[np.int64], window: int, weights: tuple[float, ...] | None
 ) -> NDArray[np.float32]:
     """Return the mix of the channels in the windows that begin at `starts`, with zeros outside."""
     total = samples.shape[1]

@@ -13,7 +13,7 @@ from tonewood.audio_io.reader import AudioReader
 from tonewood.audio_io.recording import file_sha256
 from tonewood.errors import AudioError, OutputError, TonewoodError, printable
 from tonewood.studio.database import SAMPLES_FILE, RecordingInfo
-from tonewood.utils.atomic_write import DISK_FULL_ERRNOS, atomic_path, disk_full_error
+from tonewood.utils.files import DISK_FULL_ERRNOS, atomic_path, disk_full_error
 
 MAX_RECORDING_HOURS = 3.0
 _MAX_TITLE_LENGTH = 120  # characters
@@ -26,10 +26,7 @@ _MIN_FREE_BYTES = 2**26  # on the disk
 async def save_upload(stream: AsyncIterator[bytes], path: Path) -> int:
     """Write a stream to a file and return its size; at most one buffer is kept in memory.
 
-    Raises
-    ------
-    OutputError
-        The disk is full.
+    OutputError if the disk is full.
     """
     total, buffered, buffer = 0, 0, list[bytes]()
     try:

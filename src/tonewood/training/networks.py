@@ -42,9 +42,8 @@ from tonewood.scorer.training import LabelledTakes, TrainedScorer, ValidationChe
 from tonewood.scorer.training_loop import TrainingState, world_size
 from tonewood.settings import EnhanceSettings, ModelSettings, PredictorSettings
 from tonewood.training.preferences import hold_out_listener_groups
-from tonewood.utils.atomic_write import write_bytes
+from tonewood.utils.files import append_to_name, write_bytes
 from tonewood.utils.parallel import parallel_iterate, parallel_map
-from tonewood.utils.paths import append_to_name
 
 # Recordings of each side that priors, guide and predictor learn from; longer folders are sampled.
 MAX_LEARNING_SECONDS = 1800.0

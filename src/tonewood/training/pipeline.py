@@ -53,7 +53,6 @@ from tonewood.scorer.guide_training import (
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
 from tonewood.settings import ModelSettings, Normalization, PredictorSettings
-from tonewood.stats.sampling import TakeWeights, split_generator
 from tonewood.training.networks import (
     MAX_LEARNING_SECONDS,
     CheckEvent,
@@ -73,6 +72,7 @@ from tonewood.training.preferences import (
     load_listener_answers,
     measure_listener_agreement,
 )
+from tonewood.utils.arrays import TakeWeights, split_generator
 from tonewood.utils.parallel import check_device, page_out, parallel_starmap, trim_malloc
 
 TrainingProgress = RecordingProgress | ListenerAudioProgress | CheckEvent | LabelProgress

@@ -27,7 +27,7 @@ from tonewood.settings import ModelSettings, TrainingSettings
 from tonewood.stats.bradley_terry import estimate_posterior
 from tonewood.stats.proportions import binomial_proportion
 from tonewood.utils.arrays import FloatArray
-from tonewood.utils.paths import listed_path
+from tonewood.utils.files import listed_path
 
 # Four groups are the fewest that leave two to learn from and two to check on.
 MIN_COMPARISONS, MIN_RATINGS, MIN_LISTENER_GROUPS = 30, 15, 4

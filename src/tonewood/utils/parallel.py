@@ -12,8 +12,7 @@ from queue import SimpleQueue
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from tonewood.errors import CallError, DeviceError
-from tonewood.utils.optional_torch import explain_missing_torch
+from tonewood.errors import CallError, DeviceError, explain_missing_torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tonewood.setting_types import Settings
-from tonewood.utils.atomic_write import DISK_FULL_ERRNOS
+from tonewood.utils.files import DISK_FULL_ERRNOS
 
 ResponseSpecs = dict[int | str, dict[str, Any]]
 """Answers by status, as FastAPI's `responses` takes them."""

@@ -1,5 +1,6 @@
 """Run a web application until it is interrupted."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 from importlib import import_module
@@ -10,7 +11,7 @@ from tonewood.errors import CallError, MissingExtraError, failure_reason, printa
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-REQUEST_HEAD_TIMEOUT_S = 10.0
+REQUEST_HEAD_TIMEOUT_S = 10.0  # `RequestLimits` has the limit of bodies
 
 
 def require_server_extra(feature: str, extra: str, *more_modules: str) -> None:
@@ -26,12 +27,7 @@ def require_server_extra(feature: str, extra: str, *more_modules: str) -> None:
 
 
 def run_server(
-    app: "ASGIApp",
-    *,
-    host: str,
-    port: int,
-    on_ready: Callable[[int], None] = lambda port: None,
-    head_timeout_s: float = REQUEST_HEAD_TIMEOUT_S,
+    app: "ASGIApp", *, host: str, port: int, on_ready: Callable[[int], None] = lambda port: None
 ) -> None:
     """Serve an application until it is interrupted.
 
@@ -43,8 +39,6 @@ def run_server(
         0 takes any free port.
     on_ready : callable
         Called with the port as soon as the server answers.
-    head_timeout_s : float
-        Maximum time for the head of a request, in seconds; `RequestLimits` has that of bodies.
 
     Raises
     ------
@@ -52,8 +46,6 @@ def run_server(
         The address cannot be used.
     """
     import uvicorn
-
-    from tonewood.web.head_timeout import with_head_timeout
 
     listener = _bind_socket(host, port)
 
@@ -66,7 +58,7 @@ def run_server(
     # An event stream never ends by itself, so the shutdown waits one second for open answers and no longer.
     config = uvicorn.Config(
         app, log_level="critical", access_log=False, server_header=False, lifespan="on", ws="none",
-        timeout_graceful_shutdown=1, http=with_head_timeout(head_timeout_s),
+        timeout_graceful_shutdown=1, http=with_head_timeout(REQUEST_HEAD_TIMEOUT_S),
     )  # fmt: skip
     with listener:
         Server(config).run(sockets=[listener])
@@ -86,3 +78,50 @@ def _bind_socket(host: str, port: int) -> socket.socket:
             f"cannot serve at {printable(host)} port {port} ({reason}): choose another --port or --host"
         ) from None
     return listener
+
+
+def with_head_timeout(seconds: float) -> type[asyncio.Protocol]:
+    """Return an HTTP protocol for uvicorn that waits at most `seconds` for the head of a request.
+
+    uvicorn has no option for it. The security middleware limits the time of a body that an application reads.
+    This protocol covers the rest: the head of a request, and what remains of a body after an early answer.
+    """
+    import h11
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class TimedProtocol(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._update_timer()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._update_timer()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._update_timer()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._stop_timer()
+
+        def _update_timer(self) -> None:
+            """Run the timer while the server waits for the client; more bytes do not restart it."""
+            # h11: IDLE until the head is complete, then SEND_BODY until the body is.
+            client_state = self.conn.their_state
+            awaits_head = client_state is h11.IDLE
+            awaits_rest = client_state is h11.SEND_BODY and self.cycle.response_complete
+            if not (awaits_head or awaits_rest):
+                self._stop_timer()
+            elif self._timer is None and not self.transport.is_closing():
+                self._timer = self.loop.call_later(seconds, self.transport.abort)
+
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return TimedProtocol

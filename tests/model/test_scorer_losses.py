@@ -12,11 +12,10 @@ import torch
 from scipy.signal import lfilter
 from torch import Tensor
 
-from tests.scorer.filter_training import filter_trained_by_loss
+from tests.model.filter_training import filter_trained_by_loss
 from tonewood.dsp.features import band_levels
 from tonewood.errors import CallError, TonewoodError
-from tonewood.model.losses import NeuralLoss
-from tonewood.scorer.losses import ScorerFeatureLoss, ScorerLoss
+from tonewood.model.losses import NeuralLoss, ScorerFeatureLoss, ScorerLoss
 from tonewood.scorer.network import Scorer
 from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
@@ -239,7 +238,7 @@ def test_loss_compiles_as_one_graph() -> None:
 
 
 def test_training_is_the_same_in_one_and_two_processes(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "tests.scorer.filter_training"]
+    command = [sys.executable, "-W", "error", "-m", "tests.model.filter_training"]
     processes = [
         subprocess.Popen(
             [*command, str(rank), str(tmp_path / "meet")],

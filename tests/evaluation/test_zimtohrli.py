@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tonewood.evaluation.perceptual import zimtohrli_distance
+from tonewood.evaluation.metrics import zimtohrli_distance
 
 
 def test_distance_is_zero_for_equal_sounds_at_any_level_and_grows(play: Callable[..., Any]) -> None:

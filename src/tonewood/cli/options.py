@@ -1,15 +1,21 @@
-"""Errors of wrong calls, in one line each, in the words of the option or argument that was typed."""
+"""Options that shape a correction, and errors of wrong options and arguments.
+
+An error is one line, in the words of the option or argument that was typed.
+"""
 
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import typer
 
 from tonewood.errors import CallError, printable
+
+if TYPE_CHECKING:
+    from tonewood.setting_types import RenderChanges, ShapeChanges
 
 # typer brings its own copy of click in some versions.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -130,10 +136,7 @@ def is_help(error: Exception) -> bool:
 def one_line(error: Any, command: Any, call: str, arguments: Sequence[str] = ()) -> CallError:  # noqa: ANN401
     """Return an error of the parser in one line, with the nearest option or command.
 
-    Parameters
-    ----------
-    call : str
-        The command as it was typed, as in `tonewood enhance`. Errors with a context bring their own.
+    `call` is the command as it was typed, as in `tonewood enhance`; errors with a context bring their own.
     """
     if error.ctx is not None:
         command, call = error.ctx.command, error.ctx.command_path
@@ -165,3 +168,80 @@ def one_line(error: Any, command: Any, call: str, arguments: Sequence[str] = ())
 def _nearest(word: str, known: Iterable[str]) -> str | None:
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {matches[0]}?" if matches else None
+
+
+# --- Options that shape a correction
+
+OPTION_OF_CONTROL = {
+    "render.amount": "--amount",
+    "render.shape.smooth_octaves": "--smooth",
+    "render.shape.smooth_seconds": "--smooth-seconds",
+    "render.shape.low_hz": "--low",
+    "render.shape.high_hz": "--high",
+    "render.shape:": "--low and --high:",
+}
+"""Names of settings as errors have them, and the options that were typed."""
+
+
+class ControlOptions(NamedTuple):
+    """Options that shape a correction; None leaves a setting as it is."""
+
+    amount: Annotated[
+        float | None,
+        typer.Option(help="Strength, -1 (inverse) to 2; default: 1."),
+        OfSetting("render.amount"),
+    ] = None
+    smooth: Annotated[
+        float | None,
+        typer.Option(metavar="OCTAVES", help="Smooth gains over frequency, up to 4 octaves."),
+        OfSetting("render.shape.smooth_octaves"),
+    ] = None
+    smooth_seconds: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Smooth gains over time, up to 60 s."),
+        OfSetting("render.shape.smooth_seconds"),
+    ] = None
+    low: Annotated[
+        float | None,
+        typer.Option(metavar="HZ", help="Lowest frequency to change; the edge is soft."),
+        OfSetting("render.shape.low_hz"),
+    ] = None
+    high: Annotated[
+        float | None,
+        typer.Option(metavar="HZ", help="Highest frequency to change; the edge is soft."),
+        OfSetting("render.shape.high_hz"),
+    ] = None
+    cut_only: Annotated[
+        bool, typer.Option("--cut-only", help="Raise no band by the mask; loudness is matched after it.")
+    ] = False
+    boost_only: Annotated[
+        bool, typer.Option("--boost-only", help="Lower no band by the mask; loudness is matched after it.")
+    ] = False
+
+    @property
+    def is_given(self) -> bool:
+        """True if an option was typed."""
+        return self != NO_CONTROLS
+
+    def render_changes(self) -> "RenderChanges":
+        """Return the changes of `RenderSettings` that the options ask for."""
+        if self.cut_only and self.boost_only:
+            raise CallError("--cut-only and --boost-only cannot be used together: use one of them")
+        shape: ShapeChanges = {}
+        if self.smooth is not None:
+            shape["smooth_octaves"] = self.smooth
+        if self.smooth_seconds is not None:
+            shape["smooth_seconds"] = self.smooth_seconds
+        if self.low is not None:
+            shape["low_hz"] = self.low
+        if self.high is not None:
+            shape["high_hz"] = self.high
+        if self.cut_only or self.boost_only:
+            shape["direction"] = "cut" if self.cut_only else "boost"
+        changes: RenderChanges = {"shape": shape}
+        if self.amount is not None:
+            changes["amount"] = self.amount
+        return changes
+
+
+NO_CONTROLS = ControlOptions()

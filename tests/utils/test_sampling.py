@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tonewood.stats.sampling import sample_takes, weighted_mean
+from tonewood.utils.arrays import sample_takes, weighted_mean
 
 
 def test_takes_without_weights_are_equally_likely() -> None:

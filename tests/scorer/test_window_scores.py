@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tonewood.scorer.network import Scorer
-from tonewood.scorer.scoring import WindowScore
+from tonewood.scorer.network import Scorer, WindowScore
 from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import BandSettings, ScorerSettings, SpectrumSettings
 from tonewood.utils.arrays import Levels

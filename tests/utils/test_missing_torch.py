@@ -2,8 +2,7 @@
 
 import pytest
 
-from tonewood.errors import MissingExtraError
-from tonewood.utils.optional_torch import class_without_torch, explain_missing_torch
+from tonewood.errors import MissingExtraError, class_without_torch, explain_missing_torch
 
 
 @pytest.mark.parametrize("module", ["torch", "torch.nn"])

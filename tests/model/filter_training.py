@@ -12,7 +12,7 @@ import torch
 from torch.distributed import destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
-from tonewood.scorer.losses import ScorerLoss
+from tonewood.model.losses import ScorerLoss
 from tonewood.scorer.training_loop import initial_scorer
 from tonewood.settings import ScorerSettings, SpectrumSettings
 

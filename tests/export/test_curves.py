@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tonewood.errors import CallError
-from tonewood.mask.curve_files import read_curve
+from tonewood.export.formats import read_curve
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import effective_mask
 from tonewood.settings import RenderSettings, SpectrumSettings

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tonewood.errors import OutputError
-from tonewood.utils.disk_array import DiskArray
+from tonewood.utils.arrays import DiskArray
 
 
 def test_appended_frames_are_read_in_any_range(tmp_path: Path) -> None:

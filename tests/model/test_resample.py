@@ -3,7 +3,7 @@ import pytest
 import soxr
 import torch
 
-from tonewood.scorer.losses import design_polyphase, resample_polyphase
+from tonewood.model.losses import design_polyphase, resample_polyphase
 
 RATES = [8_000, 11_025, 22_050, 24_000, 44_100, 48_000, 96_000]
 
