@@ -22,12 +22,7 @@ from tonewood.priors.blend_selection import (
     select_blend,
 )
 from tonewood.priors.folder_fitting import condense_codebook, fit_folder_statistics
-from tonewood.priors.nearest_neighbours import (
-    FolderStatistics,
-    PriorFeatures,
-    back_translate,
-    map_to_other,
-)
+from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures, back_translate, map_to_other
 from tonewood.priors.network_training import PseudoPair, train_mask_network
 from tonewood.priors.predictor import MaskNetwork
 from tonewood.priors.priors import (
@@ -61,42 +56,25 @@ LevelPair = tuple[Levels, Levels]
 
 @dataclass(frozen=True)
 class PriorFit:
-    """Fitted priors, and training pairs for the guide.
-
-    Parameters
-    ----------
-    priors : Priors
-    scores : tuple of BlendScore
-        Of all candidate blends.
-    corrected, corrected_held_out : list of LevelPair
-        Pseudo-source under the prior's mask, and the reference take that it was made of; of takes in
-        and outside the fit.
-    ways : Ways
-    whole_ways : list of LevelPair
-        Training pairs of the whole-way guide: all source takes and what the prior makes of them, then
-        pseudo-source and all reference takes.
-    """
+    """Fitted priors, and training pairs for the guide."""
 
     priors: Priors
-    scores: tuple[BlendScore, ...]
+    scores: tuple[BlendScore, ...]  # of all candidate blends
+    # Pseudo-source under the prior's mask, and the reference take that it was made of; of takes in and
+    # outside the fit
     corrected: list[LevelPair]
     corrected_held_out: list[LevelPair]
     ways: "Ways"
+    # Training pairs of the whole-way guide: all source takes and what the prior makes of them, then
+    # pseudo-source and all reference takes
     whole_ways: list[LevelPair]
 
 
 class Ways(NamedTuple):
-    """Starts and ends of ways from source to reference, for each take.
+    """Starts and ends of ways from source to reference, for each take."""
 
-    Parameters
-    ----------
-    source : list of LevelPair
-        Source take, and the same under the neighbours' mask.
-    reference, held_out : list of LevelPair
-        Pseudo-source, and the reference take that it was made of.
-    """
-
-    source: list[LevelPair]
+    source: list[LevelPair]  # source take, and the same under the neighbours' mask
+    # Pseudo-source, and the reference take that it was made of
     reference: list[LevelPair]
     held_out: list[LevelPair]
 
@@ -344,17 +322,10 @@ def _measure_source_need(priors: Priors, source_takes: Sequence[PriorFeatures]) 
 
 
 class HeldOutGroups(NamedTuple):
-    """Takes of a folder, and the session of each.
-
-    Parameters
-    ----------
-    session : array [take] of int
-        If all takes are of one session, each is a group of its own.
-    single_session : bool
-    """
+    """Takes of a folder, and the session of each."""
 
     takes: Sequence[Features]
-    session: NDArray[np.int64]
+    session: NDArray[np.int64]  # [take]: if all takes are of one session, each is a group of its own
     single_session: bool
 
     @classmethod
