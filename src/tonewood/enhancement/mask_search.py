@@ -122,8 +122,7 @@ class MaskSearch:
     settings: EnhanceSettings
     analysis: Analysis
     grid: MaskGrid
-    # Centre of the penalty, and start of the search unless a parametrisation is given
-    prior: PriorMask
+    prior: PriorMask  # centre of the penalty, and start of the search unless a parametrisation is given
     # [row, frame]: predicted difference between the search's result and the prior, dB, added to the start
     departure_db: TimeSeries | None = None
 

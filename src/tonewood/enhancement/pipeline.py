@@ -56,11 +56,9 @@ class RenderedAudio(NamedTuple):
 
     samples: DiskArray | None  # (channels, samples); None if the mask changes nothing
     analysis: Analysis  # of the samples, as `analyse_source` makes it of an input
-    # Gain that restores the input's loudness and keeps the true-peak ceiling
-    loudness_match: LoudnessMatch
+    loudness_match: LoudnessMatch  # gain that restores the input's loudness and keeps the true-peak ceiling
     peak: float  # largest sample after that gain; 1.0 is full scale
-    # Largest true peak before that gain; 0 if the settings do not match the loudness
-    true_peak: float = 0.0
+    true_peak: float = 0.0  # largest true peak before that gain; 0 if the settings do not match the loudness
     # Largest difference between a sample before that gain and the input's; the input's peak is 1
     change: float = 0.0
 

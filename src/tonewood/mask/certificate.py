@@ -55,18 +55,15 @@ class Certificate(Settings):
     The verdict is on the whole correction: half of a good one is not worse for having less effect.
     """
 
-    # `unneeded` if the recording sounds like the reference already
-    verdict: CertificateVerdict
+    verdict: CertificateVerdict  # `unneeded` if the recording sounds like the reference already
     reasons: tuple[str, ...]  # why the verdict is not `good`
-    # Scores of input and output
-    scorer: Change
-    judge: Change | None  # None for models without one
+    scorer: Change  # scores of input and output
+    judge: Change | None  # the judge's scores of input and output; None for models without a judge
     # Judge's score under the mask smoothed further: smoothing removes noise, but not an EQ
     judge_smoothed: float | None
     # Judge's score of the adversarial control: random pixels, searched without penalties
     judge_fooled: float | None
-    # Share of the judge's change that the mask's mean over time achieves alone
-    static_share: float | None
+    static_share: float | None  # share of the judge's change that the mask's mean over time achieves alone
     # Of the mask; roughness is its mean step from frame to frame
     largest_db: float
     rms_db: float
@@ -325,8 +322,7 @@ class OutOfDomainDetector:
     """Mahalanobis distance of recordings from the 3 s windows of one folder."""
 
     mean: NDArray[np.float32]  # [feature]
-    # [feature, feature]: maps deviations from the mean to unit covariance
-    whitening: NDArray[np.float32]
+    whitening: NDArray[np.float32]  # [feature, feature]: maps deviations from the mean to unit covariance
     # Distance below which 99 % of the folder's windows lie, each measured against the other takes
     limit: float
     frames: int  # length of a window

@@ -187,8 +187,7 @@ class SearchProblem:
     max_gain_db: float
     guide_energy: EnergyFunction | None = None
     render_feedback: RenderFeedback | None = None
-    # Level of the recording's loudest frame, if the rows are a segment of it
-    loudest_db: float | None = None
+    loudest_db: float | None = None  # level of the recording's loudest frame, if the rows are a segment of it
 
     @lazy_property
     def audible(self) -> NDArray[np.bool_]:

@@ -141,15 +141,15 @@ class _FittedFolder(NamedTuple):
     def from_takes(
         cls,
         takes: Sequence[Features],
-        own: FolderStatistics,
+        statistics: FolderStatistics,
         other: FolderStatistics,
         sign: float,
         weights: TakeWeights = None,
     ) -> Self:
         """Compare takes with the other folder; `sign` is 1 for reference takes, -1 for source takes."""
-        features = [own.prior_features(take) for take in takes]
-        difference = spectral_difference(features, own, other, sign=sign).with_weights(weights)
-        return cls(own, features, difference)
+        features = [statistics.prior_features(take) for take in takes]
+        difference = spectral_difference(features, statistics, other, sign=sign).with_weights(weights)
+        return cls(statistics, features, difference)
 
     def group_by_session(self, groups: "HeldOutGroups") -> "_FittedFolder":
         """Give codes the number of the group that the neighbours' search leaves out together."""
@@ -173,10 +173,10 @@ class _FolderPair(NamedTuple):
         take_weights: tuple[TakeWeights, TakeWeights],
     ) -> Self:
         """Compare reference, source and held-out takes with the other folder."""
-        own, other = statistics
-        reference = _FittedFolder.from_takes(takes[0], own, other, 1.0, take_weights[0])
-        source = _FittedFolder.from_takes(takes[1], other, own, -1.0)
-        held_out = _FittedFolder.from_takes(takes[2], own, other, 1.0, take_weights[1])
+        of_reference, of_source = statistics
+        reference = _FittedFolder.from_takes(takes[0], of_reference, of_source, 1.0, take_weights[0])
+        source = _FittedFolder.from_takes(takes[1], of_source, of_reference, -1.0)
+        held_out = _FittedFolder.from_takes(takes[2], of_reference, of_source, 1.0, take_weights[1])
         groups = [
             HeldOutGroups.from_difference(side, folder.difference)
             for side, folder in zip(takes, (reference, source), strict=False)

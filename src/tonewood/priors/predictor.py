@@ -97,8 +97,7 @@ def _layer_shapes(kernels: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int
 class StreamState(NamedTuple):
     """State of a predictor between two chunks."""
 
-    # float64 [batch, 2]: leaky sums of squared power and of power over the frames so far
-    sums: Any
+    sums: Any  # float64 [batch, 2]: leaky sums of squared power and of power over the frames so far
     past: tuple[Any, ...]  # [batch, channel, frame]: last inputs of each convolution
 
 
