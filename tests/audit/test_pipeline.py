@@ -200,6 +200,15 @@ def test_inaudible_confound_is_only_a_warning(clean_features: list[AuditFeatures
     expected = "confounded: noise floor alone identifies the folder of 100 %"
     assert any(line.startswith(expected) for line in warnings)
     assert "--fix noise" in warnings[0]
+    assert not any("exchange" in line for line in warnings)
+
+
+def test_swapped_folders_are_noticed_by_the_faults_of_the_reference(
+    clean_features: list[AuditFeatures], tmp_path: Path
+) -> None:
+    noisy = extract_features(write(tmp_path / "noisy", 500, noisier, count=12))
+    audit = analyse_confounds(noisy, clean_features, np.random.default_rng(0))
+    assert "worse recording by noise floor: exchange --reference and --source" in confound_warnings(audit)[-1]
 
 
 def test_sessions_are_top_level_sub_folders(clean: Path, tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ class Confound(NamedTuple):
 
     `remedy` is advice. `inaudible_reason` says why the scorer cannot use the property; it is empty
     if the scorer can. A property with `upper_limit_hz`, the highest frequency in a recording,
-    matters only if that is below the scorer's own limit.
+    matters only if that is below the scorer's own limit. `fault` is 1 if larger values of the first
+    feature are a fault, -1 if smaller ones are.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Confound(NamedTuple):
     remedy: str
     inaudible_reason: str = ""
     upper_limit_hz: Callable[[AuditFeatures], float] | None = None
+    fault: int = 0
 
 
 def _noise_floor(features: AuditFeatures) -> float | None:
@@ -127,6 +129,7 @@ CONFOUNDS = (
         "noise floor",
         (ConfoundFeature("noise floor relative to loudness, dB", 1.5, _noise_floor),),
         "record both with the same gain and microphone, or train with --fix noise",
+        fault=1,
     ),
     Confound(
         "noise colour",
@@ -149,6 +152,7 @@ CONFOUNDS = (
         "bandwidth",
         (ConfoundFeature("cut-off, Hz", 0.1, lambda f: f.traces.cutoff_hz, log_scale=True),),
         "export both from the originals, or train with --fix bandwidth",
+        fault=-1,
         inaudible_reason="it analyses nothing above 8 kHz",
         upper_limit_hz=lambda f: f.traces.cutoff_hz,
     ),
@@ -161,6 +165,7 @@ CONFOUNDS = (
             ),
         ),
         "use recordings without lossy compression and denoising",
+        fault=1,
     ),
     Confound(
         "hum",
@@ -169,6 +174,7 @@ CONFOUNDS = (
             ConfoundFeature("60 Hz hum, dB", 2.0, _hum_level(1)),
         ),
         "record again without hum, or filter it out of both sides",
+        fault=1,
     ),
     Confound(
         "offset",
@@ -184,6 +190,7 @@ CONFOUNDS = (
             ),
         ),
         "leave clipped recordings out, or record them again",
+        fault=1,
     ),
     Confound(
         "reverberation",
@@ -443,13 +450,25 @@ def leave_one_session_out(
 
 
 def confound_warnings(audit: ConfoundAudit) -> list[str]:
-    """Return one warning for each confounded finding."""
-    return [
+    """Return one warning for each confounded finding, and one if the folders seem to be swapped."""
+    warnings = [
         f"confounded: {finding.name} alone identifies the folder of {format_accuracy(finding.accuracy)} of "
         f"the recordings: {confound.remedy}"
         for finding, confound in zip(audit.findings, CONFOUNDS, strict=True)
         if finding.verdict == "confounded" and finding.accuracy is not None
     ]
+    # In float arrays, an unknown median is not a number, and no fault.
+    excess = {
+        finding.name: confound.fault * -np.diff(np.array([finding.reference[0], finding.source[0]], float))
+        for finding, confound in zip(audit.findings, CONFOUNDS, strict=True)
+        if confound.fault and finding.verdict != "fine"
+    }
+    if excess and all(value > 0 for value in excess.values()):
+        warnings.append(
+            f"the reference is the worse recording by {', '.join(excess)}: exchange --reference and --source "
+            "if it is the ordinary sound"
+        )
+    return warnings
 
 
 def format_remedy(finding: AuditFinding, confound: Confound) -> str:
