@@ -29,6 +29,7 @@ from tonewood.mask.search import SearchStep
 from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.utils.files import exclusive_lock, existing_parent, is_inside
+from tonewood.utils.parallel import parallel_map
 
 if TYPE_CHECKING:
     from tonewood.enhancement.reapply import MaskTransfer
@@ -213,24 +214,17 @@ def _enhancement_events(
 def _build_file_recipe(
     source: Path, reader: AudioReader, model: Model, enhancement: StreamedEnhancement, key: OutputKey
 ) -> Recipe:
-    """Return the recipe without its mask; AudioError if the recording changed during the work."""
+    """Return the recipe without its mask."""
     recording = InputRecord(
         name=printable(source.name),
-        sha256=file_sha256(source),
+        sha256=key.input_sha256,
         rate=reader.rate,
         channels=reader.channels,
         samples=enhancement.input_analysis.n_samples,
     )
     match = enhancement.output.loudness_match
     mask_record = MaskRecord.without_parts(enhancement.mask)
-    recipe = build_recipe(recording, model, enhancement, match, mask_record, key.carried)
-    # The key was computed before the work: an output must not be attributed to other audio.
-    if recipe.input.sha256 != key.input_sha256:
-        raise AudioError(
-            f"{printable(source)} changed while it was processed: wait until it is complete, then run "
-            "the same command again"
-        ).as_temporary()
-    return recipe
+    return build_recipe(recording, model, enhancement, match, mask_record, key.carried)
 
 
 def _write_outputs(
@@ -255,7 +249,11 @@ def _write_outputs(
     ):
         # The recipe has the audio's hash, so it is written between the audio and its publication.
         def write_sidecars(audio: Path) -> None:
-            recipe.model_copy(update={"output_sha256": file_sha256(audio)}).save(
+            input_sha256, output_sha256 = parallel_map(file_sha256, (source, audio))
+            # The input was hashed before the work too: an output must not be attributed to other audio.
+            if input_sha256 != recipe.input.sha256:
+                raise _changed_input_error(source)
+            recipe.model_copy(update={"output_sha256": output_sha256}).save(
                 paths.recipe, overwrite=replace_existing, mask=enhancement.mask
             )
             written.append(paths.recipe)
@@ -276,6 +274,13 @@ def _write_outputs(
             overwrite=options.overwrite,
             before_publish=write_sidecars,
         )
+
+
+def _changed_input_error(source: Path) -> AudioError:
+    return AudioError(
+        f"{printable(source)} changed while it was processed: wait until it is complete, then run the same "
+        "command again"
+    ).as_temporary()
 
 
 def _write_delta(path: Path, reader: AudioReader, enhancement: StreamedEnhancement, overwrite: bool) -> None:

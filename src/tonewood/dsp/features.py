@@ -5,8 +5,8 @@ chunks have the same times as those of the whole recording, at any sample rate.
 """
 
 import math
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -342,7 +342,8 @@ def frames_to_samples(frames: int, rate: int, settings: SpectrumSettings) -> int
 def long_term_spectra(rows_db: TimeSeries, frames: int) -> FloatArray:
     """Return long-term spectra [window, row] of the audible windows, level removed, dB."""
     powers, loudest = [], []
-    for windows in window_batches(rows_db, frames):
+    for read in window_batches(rows_db, frames):
+        windows = read()
         powers.append(np.power(10.0, windows.astype(np.float64) / 10).mean(axis=-1))
         loudest.append(windows.max(axis=(1, 2)))
     level = 10 * np.log10(np.concatenate(powers)[is_audible(np.concatenate(loudest))])
@@ -358,12 +359,19 @@ def cut_windows(rows: Levels, frames: int) -> Levels:
     return np.stack([rows[:, s : s + frames] for s in _window_starts(rows.shape[-1], frames)])
 
 
-def window_batches(rows_db: TimeSeries, frames: int) -> Iterator[Levels]:
-    """Yield the windows [n, row, frames] of `cut_windows`, a few at a time."""
+def window_batches(rows_db: TimeSeries, frames: int) -> Iterator[Callable[[], Levels]]:
+    """Yield functions that read the windows [n, row, frames] of `cut_windows`, a few each.
+
+    Reading may compute what is read, so threads do it.
+    """
     length = min(frames, rows_db.frames)
     starts = _window_starts(rows_db.frames, length)
     for first in range(0, len(starts), WINDOW_BATCH):
-        yield np.stack([rows_db.read(s, s + length) for s in starts[first : first + WINDOW_BATCH]])
+        yield partial(_read_windows, rows_db, starts[first : first + WINDOW_BATCH], length)
+
+
+def _read_windows(rows_db: TimeSeries, starts: Sequence[int], frames: int) -> Levels:
+    return np.stack([rows_db.read(start, start + frames) for start in starts])
 
 
 def _window_starts(total: int, frames: int) -> list[int]:

@@ -7,7 +7,7 @@ as long as a training crop.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -219,8 +219,11 @@ def score_recording(scorer: Scorer, rows_db: TimeSeries) -> NDArray[np.float32]:
     return audible_scores
 
 
-def _score_batch(scorer: Scorer, windows: Levels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _score_batch(
+    scorer: Scorer, read: Callable[[], Levels]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the scores [n] of windows, and the levels [n] of their loudest cells."""
+    windows = read()
     return scorer.score(windows), windows.max(axis=(1, 2))
 
 
