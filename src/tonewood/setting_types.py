@@ -200,24 +200,12 @@ def apply_assignments(settings: SettingsT, assignments: Sequence[str]) -> Settin
 
 
 class SettingInfo(NamedTuple):
-    """Description of one setting.
+    """Description of one setting."""
 
-    Attributes
-    ----------
-    name : str
-        Dotted, as `--set` takes it.
-    default
-        As JSON.
-    unit : str
-        Empty if it has none.
-    limits : str
-        Allowed values, as in `from 0 to 1`; empty if all of the type are.
-    """
-
-    name: str
-    default: Any
-    unit: str
-    limits: str
+    name: str  # dotted, as `--set` takes it
+    default: Any  # as JSON
+    unit: str  # empty if it has none
+    limits: str  # allowed values, as in `from 0 to 1`; empty if all of the type are
     meaning: str
 
 

@@ -123,20 +123,11 @@ class ScorerSettings(Settings):
 
 
 class Normalization(Settings):
-    """Processing of every recording before the analysis; None where nothing is changed.
+    """Processing of every recording before the analysis; None where nothing is changed."""
 
-    Parameters
-    ----------
-    loudness : float or None
-        Loudness of every recording, LUFS.
-    cutoff_hz : float or None
-        Upper limit of the bandwidth.
-    floor_bands_db : tuple of (float or None), or None
-        Lowest level in each third octave of `THIRD_OCTAVES_HZ`, dBFS; None in a band whose level is unknown.
-    """
-
-    loudness: float | None = None
-    cutoff_hz: float | None = None
+    loudness: float | None = None  # loudness of every recording, LUFS
+    cutoff_hz: float | None = None  # upper limit of the bandwidth
+    # Lowest level in each third octave of `THIRD_OCTAVES_HZ`, dBFS; None in a band whose level is unknown
     floor_bands_db: tuple[float | None, ...] | None = None
 
 

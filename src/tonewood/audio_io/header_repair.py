@@ -31,13 +31,13 @@ _TRAILING_TAGS = (b"TAG", b"APETAGEX", b"ID3")
 
 
 class HeaderFinding(NamedTuple):
-    """What is wrong with a header."""
+    """Result of the inspection of a header."""
 
     # Corrected header, which replaces the bytes before `start`; None if libsndfile reads the file as it is
     header: bytes | None = None
     start: int = 0
     stop: int = 0  # end of what is read
-    warning: str | None = None
+    warning: str | None = None  # what is wrong with the header
 
 
 class SplicedFile(io.RawIOBase):
@@ -66,12 +66,12 @@ class SplicedFile(io.RawIOBase):
     def readinto(self, buffer: "WriteableBuffer") -> int:
         """Read up to the size of a buffer; return the number of bytes."""
         view = memoryview(buffer).cast("B")
-        wanted = min(len(view), max(0, self._size - self._position))
+        count = min(len(view), max(0, self._size - self._position))
         if self._position < len(self._head):
-            part = self._head[self._position : self._position + wanted]
+            part = self._head[self._position : self._position + count]
         else:
             self._file.seek(self._position + self._shift)
-            part = self._file.read(wanted)
+            part = self._file.read(count)
         view[: len(part)] = part
         self._position += len(part)
         return len(part)

@@ -103,7 +103,7 @@ class AudioReader:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is wrong with the file, although it can be read; complete once it was decoded."""
+        """Faults of the file that do not prevent reading; complete once it was decoded."""
         tracks = f"the input has {self.tracks} audio tracks; the first was used" if self.tracks > 1 else None
         return tuple(filter(None, (self._info.warning, tracks, self._mix.warning)))
 

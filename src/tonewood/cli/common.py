@@ -85,8 +85,7 @@ InputsArgument = Annotated[
     list[Path], typer.Argument(metavar="INPUT", readable=False, help="Files or folders.")
 ]
 RecipeArgument = Annotated[
-    Path,
-    typer.Argument(metavar="RECIPE", readable=False, help="Recipe of an output: ….recipe.json."),
+    Path, typer.Argument(metavar="RECIPE", readable=False, help="Recipe of an output: ….recipe.json.")
 ]
 ReferenceOption = Annotated[Path, typer.Option(readable=False, help="Folder with the target sound.")]
 SourceOption = Annotated[Path, typer.Option(readable=False, help="Folder with the sound to improve.")]
@@ -122,11 +121,7 @@ DeltaOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="NAME=VALUE",
-        help="Change a setting; see tonewood settings.",
-    ),
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; see tonewood settings."),
 ]
 
 
@@ -247,10 +242,7 @@ class BatchOptions(NamedTuple):
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Running Dask cluster: tcp://….")
     ] = None
-    retries: Annotated[
-        int,
-        typer.Option(help="Retries after an error that may pass.", min=0),
-    ] = 2
+    retries: Annotated[int, typer.Option(help="Retries after an error that may pass.", min=0)] = 2
     parquet: Annotated[str | None, typer.Option(metavar="FILE", help="Parquet table of results.")] = None
     quiet: QuietOption = False
 

@@ -92,8 +92,8 @@ def _process_value(
         number = _describe_number(command, parameter)
         if number is None:
             raise
-        shown = value if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE) else repr(value)
-        raise CallError(f"{name} is {shown}: give a {number}") from None
+        text = value if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE) else repr(value)
+        raise CallError(f"{name} is {text}: give a {number}") from None
 
 
 def _parameter_name(parameter: Any) -> str:  # noqa: ANN401

@@ -198,18 +198,11 @@ class ReferenceLevels(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Features of a recording or a part of it.
+    """Features of a recording or a part of it."""
 
-    Parameters
-    ----------
-    rows_db : array [row, frame]
-        Levels in the scorer's rows, dB.
-    fine_db : array [pitch, frame]
-        Long-window spectrum on quarter tones without its envelope, dB: the position of partials,
-        independent of the colour of instrument and microphone.
-    """
-
-    rows_db: Levels
+    rows_db: Levels  # [row, frame]: levels in the scorer's rows, dB
+    # [pitch, frame]: long-window spectrum on quarter tones without its envelope, dB. It shows the position of
+    # partials, independent of the colour of instrument and microphone.
     fine_db: Levels
 
     def select(self, frames: NDArray[np.bool_]) -> "Features":

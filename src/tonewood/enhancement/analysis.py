@@ -130,32 +130,15 @@ class TruncatedSource:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Analysis of a recording.
+    """Analysis of a recording."""
 
-    Parameters
-    ----------
-    wave : DiskArray [sample]
-        Mean of the channels, at the analysis rate.
-    rows_db : DiskArray [row, frame]
-        Levels on the scorer's bands, dB.
-    pitches : DiskArray [pitch, pitch frame]
-        Power on quarter tones; empty if it was not computed.
-    levels : ReferenceLevels
-    loudness : float
-        Integrated loudness (ITU-R BS.1770), LUFS.
-    peak : float
-        Largest sample; 1.0 is full scale.
-    n_samples : int
-        Samples of each channel, at the recording's own rate.
-    """
-
-    wave: DiskArray
-    rows_db: DiskArray
-    pitches: DiskArray
+    wave: DiskArray  # [sample]: mean of the channels, at the analysis rate
+    rows_db: DiskArray  # [row, frame]: levels on the scorer's bands, dB
+    pitches: DiskArray  # [pitch, pitch frame]: power on quarter tones; empty if it was not computed
     levels: ReferenceLevels
-    loudness: float
-    peak: float
-    n_samples: int
+    loudness: float  # integrated loudness (ITU-R BS.1770), LUFS
+    peak: float  # largest sample; 1.0 is full scale
+    n_samples: int  # samples of each channel, at the recording's own rate
 
 
 class ChunkAnalysis(NamedTuple):
@@ -273,11 +256,7 @@ def analyzer_for(source: AudioSource, model: Model, *, with_pitch: bool = True) 
 
 
 def analyse_source(
-    source: AudioSource,
-    model: Model,
-    scratch_dir: Path | None = None,
-    *,
-    with_pitch: bool = True,
+    source: AudioSource, model: Model, scratch_dir: Path | None = None, *, with_pitch: bool = True
 ) -> Analysis:
     """Analyse a whole recording.
 

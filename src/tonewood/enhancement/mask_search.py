@@ -116,20 +116,14 @@ class MaskSearch:
     """Set-up of the search for a recording's mask.
 
     Segments do not depend on one another, so they may be searched on any thread.
-
-    Parameters
-    ----------
-    prior : PriorMask
-        Centre of the penalty, and start of the search unless a parametrisation is given.
-    departure_db : TimeSeries [row, frame], optional
-        Predicted difference between the search's result and the prior, added to the start.
     """
 
     model: Model
     settings: EnhanceSettings
     analysis: Analysis
     grid: MaskGrid
-    prior: PriorMask
+    prior: PriorMask  # centre of the penalty, and start of the search unless a parametrisation is given
+    # [row, frame]: predicted difference between the search's result and the prior, dB, added to the start
     departure_db: TimeSeries | None = None
 
     @property

@@ -27,12 +27,7 @@ from tonewood.enhancement.analysis import (
     ChunkAnalyzer,
     analyzer_for,
 )
-from tonewood.enhancement.certification import (
-    InputMeasurements,
-    RenderedMask,
-    certify_share,
-    measure_input,
-)
+from tonewood.enhancement.certification import InputMeasurements, RenderedMask, certify_share, measure_input
 from tonewood.enhancement.mask_search import FoundMask, find_masks, settings_for_model
 from tonewood.enhancement.recipe import InputRecord, MaskRecord, ModelRecord, Recipe, TransferRecord
 from tonewood.mask.certificate import Certificate, Change, share_text
@@ -57,28 +52,14 @@ _OUTPUT_BLOCK_SAMPLES = 1 << 16  # 1.4 s at 48 kHz: small beside a chunk, large 
 
 
 class RenderedAudio(NamedTuple):
-    """Output of a mask, before the gain that matches its loudness.
+    """Output of a mask, before the gain that matches its loudness."""
 
-    Attributes
-    ----------
-    samples : DiskArray (channels, samples), or None if the mask changes nothing
-    analysis : Analysis
-        Of the samples, as `analyse_source` makes it of an input.
-    loudness_match : LoudnessMatch
-        Gain that restores the input's loudness and keeps the true-peak ceiling.
-    peak : float
-        Largest sample after that gain; 1.0 is full scale.
-    true_peak : float
-        Largest true peak before that gain; 0 if the settings do not match the loudness.
-    change : float
-        Largest difference between a sample before that gain and the input's; the input's peak is 1.
-    """
-
-    samples: DiskArray | None
-    analysis: Analysis
-    loudness_match: LoudnessMatch
-    peak: float
-    true_peak: float = 0.0
+    samples: DiskArray | None  # (channels, samples); None if the mask changes nothing
+    analysis: Analysis  # of the samples, as `analyse_source` makes it of an input
+    loudness_match: LoudnessMatch  # gain that restores the input's loudness and keeps the true-peak ceiling
+    peak: float  # largest sample after that gain; 1.0 is full scale
+    true_peak: float = 0.0  # largest true peak before that gain; 0 if the settings do not match the loudness
+    # Largest difference between a sample before that gain and the input's; the input's peak is 1
     change: float = 0.0
 
 
@@ -272,17 +253,9 @@ class Enhancement(EnhancementResult):
 
 @dataclass(frozen=True, eq=False)
 class StreamedEnhancement(EnhancementResult):
-    """Result of an enhancement of any length; audio and mask are on disk.
+    """Result of an enhancement of any length; audio and mask are on disk."""
 
-    Parameters
-    ----------
-    source : AudioSource
-        Input.
-    input_analysis : Analysis
-    output : RenderedAudio
-    """
-
-    source: AudioSource
+    source: AudioSource  # input
     input_analysis: Analysis
     output: RenderedAudio
 

@@ -14,12 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tonewood.dsp.chunking import (
-    ArrayTimeSeries,
-    LazyTimeSeries,
-    TimeSeries,
-    read_segments,
-)
+from tonewood.dsp.chunking import ArrayTimeSeries, LazyTimeSeries, TimeSeries, read_segments
 from tonewood.dsp.features import frame_levels, is_audible, mean_power_db
 from tonewood.mask.mask import MaskStatistics, moving_average
 from tonewood.setting_types import Settings
@@ -58,55 +53,34 @@ class Certificate(Settings):
     """Verdict on one output, and its grounds. Scores: 0 is reference-like, 1 source-like.
 
     The verdict is on the whole correction: half of a good one is not worse for having less effect.
-
-    Parameters
-    ----------
-    verdict : {"good", "limited", "refused", "unneeded"}
-        `unneeded` if the recording sounds like the reference already.
-    reasons : tuple of str
-        Why the verdict is not `good`.
-    scorer, judge : Change
-        Scores of input and output. The judge is None for models without one.
-    judge_smoothed : float or None
-        Judge's score under the mask smoothed further: smoothing removes noise, but not an EQ.
-    judge_fooled : float or None
-        Judge's score of the adversarial control: random pixels, searched without penalties.
-    static_share : float or None
-        Share of the judge's change that the mask's mean over time achieves alone.
-    largest_db, rms_db, roughness_db : float
-        Of the mask; roughness is its mean step from frame to frame.
-    heard_db : float or None
-        Deviation of the gains from their mean, both weighted by the power of the input: the overall level
-        is matched anyway. None in certificates of earlier versions.
-    most_db : float or None
-        Largest gain or attenuation of 99 % of the power, which is that of the louder of input and output.
-        None in certificates of earlier versions.
-    unlikeness : float
-        Distance of the input from the source folder; 99 % of the folder's held-out windows are below 1.
-    unlike_reference : Change
-        The same distance from the reference folder.
-    share : str or None
-        Which share of the correction was applied; None if it was the whole.
-    whole : WholeCorrection or None
-        What the verdict, `judge_smoothed` and `static_share` are based on, if it is not the output.
     """
 
-    verdict: CertificateVerdict
-    reasons: tuple[str, ...]
-    scorer: Change
-    judge: Change | None
+    verdict: CertificateVerdict  # `unneeded` if the recording sounds like the reference already
+    reasons: tuple[str, ...]  # why the verdict is not `good`
+    scorer: Change  # scores of input and output
+    judge: Change | None  # the judge's scores of input and output; None for models without a judge
+    # Judge's score under the mask smoothed further: smoothing removes noise, but not an EQ
     judge_smoothed: float | None
+    # Judge's score of the adversarial control: random pixels, searched without penalties
     judge_fooled: float | None
-    static_share: float | None
+    static_share: float | None  # share of the judge's change that the mask's mean over time achieves alone
+    # Of the mask; roughness is its mean step from frame to frame
     largest_db: float
     rms_db: float
     roughness_db: float
+    # Distance of the input from the source folder; 99 % of the folder's held-out windows are below 1
     unlikeness: float
-    unlike_reference: Change
+    unlike_reference: Change  # the same distance from the reference folder
+    # Deviation of the gains from their mean, both weighted by the power of the input: the overall level is
+    # matched anyway. None in certificates of earlier versions.
     heard_db: float | None = Field(None, exclude_if=lambda heard: heard is None)
+    # Largest gain or attenuation of 99 % of the power, which is that of the louder of input and output. None
+    # in certificates of earlier versions.
     most_db: float | None = Field(None, exclude_if=lambda most: most is None)
-    # Left out of files if unused, so that earlier versions of Tonewood read the others.
+    # Both are left out of files if unused, so that earlier versions of Tonewood read the others.
+    # Which share of the correction was applied; None if it was the whole
     share: str | None = Field(None, exclude_if=lambda share: share is None)
+    # What the verdict, `judge_smoothed` and `static_share` are based on, if it is not the output
     whole: WholeCorrection | None = Field(None, exclude_if=lambda whole: whole is None)
 
     @property
@@ -179,14 +153,7 @@ def share_text(settings: RenderSettings) -> str | None:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Measurements of one output, named as in `Certificate`; caveats are doubts about the model.
-
-    Parameters
-    ----------
-    has_graded_scorer : bool
-        False for models of earlier versions: their scores do not say how far a recording is, and they
-        refuse every recording that is unlike the source folder.
-    """
+    """Measurements of one output, named as in `Certificate`; caveats are doubts about the model."""
 
     scorer: Change
     judge: Change | None
@@ -195,6 +162,8 @@ class Measurements:
     unlikeness: float
     unlike_reference: Change
     caveats: tuple[str, ...] = ()
+    # False for models of earlier versions: their scores do not say how far a recording is, and they refuse
+    # every recording that is unlike the source folder.
     has_graded_scorer: bool = False
 
     def is_convincing(self, judge: float) -> bool:
@@ -350,23 +319,13 @@ def _smooth_mask(mask_db: TimeSeries, frames: int, rows: int) -> TimeSeries:
 
 @dataclass(frozen=True)
 class OutOfDomainDetector:
-    """Mahalanobis distance of recordings from the 3 s windows of one folder.
+    """Mahalanobis distance of recordings from the 3 s windows of one folder."""
 
-    Parameters
-    ----------
-    mean : array [feature]
-    whitening : array [feature, feature]
-        Maps deviations from the mean to unit covariance.
-    limit : float
-        Distance below which 99 % of the folder's windows lie, each measured against the other takes.
-    frames : int
-        Length of a window.
-    """
-
-    mean: NDArray[np.float32]
-    whitening: NDArray[np.float32]
+    mean: NDArray[np.float32]  # [feature]
+    whitening: NDArray[np.float32]  # [feature, feature]: maps deviations from the mean to unit covariance
+    # Distance below which 99 % of the folder's windows lie, each measured against the other takes
     limit: float
-    frames: int
+    frames: int  # length of a window
 
     def distance(self, rows_db: TimeSeries) -> float:
         """Return the median distance of a recording's windows [row, frame], divided by the limit."""

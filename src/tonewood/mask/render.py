@@ -34,21 +34,13 @@ _PRIOR_SECONDS = 3.0  # weight of a loudness follower's start value, as a durati
 
 @dataclass(frozen=True)
 class LoudnessMatch:
-    """Gain that matches the loudness of an output to its input's.
-
-    Parameters
-    ----------
-    gain_db : float
-    loudness_before, loudness_after : float
-        Integrated loudness of input and output, LUFS.
-    peak_limited : bool
-        The true-peak ceiling, not the loudness, determines the gain.
-    """
+    """Gain that matches the loudness of an output to its input's."""
 
     gain_db: float
+    # Integrated loudness of input and output, LUFS
     loudness_before: float
     loudness_after: float
-    peak_limited: bool
+    peak_limited: bool  # the true-peak ceiling, not the loudness, determines the gain
 
     @property
     def factor(self) -> np.float32:
@@ -70,11 +62,7 @@ class RenderResult(LoudnessMatch):
 
 
 def render_through_mask(
-    samples: NDArray[np.float32],
-    rate: int,
-    mask: Mask,
-    settings: RenderSettings,
-    spectrum: SpectrumSettings,
+    samples: NDArray[np.float32], rate: int, mask: Mask, settings: RenderSettings, spectrum: SpectrumSettings
 ) -> RenderResult:
     """Render samples (channels, samples) at any rate through a mask, as `render_through_masks` does."""
     return render_through_masks(samples, rate, [mask], settings, spectrum)

@@ -177,29 +177,17 @@ class SearchProblem:
     Frames overlap and rows mix, so a rendered mask misses the levels that it asks for. With
     `render_feedback` the objective measures the rendered sound, and its gradient is passed to the
     mask as if rendering were the identity (straight-through estimator, Bengio, Léonard & Courville 2013).
-
-    Parameters
-    ----------
-    score : ScoreFunction
-        The scorer.
-    rows_db, prior_db : array [row, frame]
-        Recording, and the mask that is the centre of the penalty.
-    window_frames : int
-        Length of the scorer's training crops.
-    guide_energy : EnergyFunction, optional
-    loudest_db : float, optional
-        Level of the recording's loudest frame, if the rows are a segment of it.
     """
 
-    score: ScoreFunction
-    rows_db: Levels
-    prior_db: Levels
+    score: ScoreFunction  # the scorer
+    rows_db: Levels  # [row, frame]: recording
+    prior_db: Levels  # [row, frame]: mask that is the centre of the penalty
     settings: SearchSettings
-    window_frames: int
+    window_frames: int  # length of the scorer's training crops
     max_gain_db: float
     guide_energy: EnergyFunction | None = None
     render_feedback: RenderFeedback | None = None
-    loudest_db: float | None = None
+    loudest_db: float | None = None  # level of the recording's loudest frame, if the rows are a segment of it
 
     @lazy_property
     def audible(self) -> NDArray[np.bool_]:

@@ -86,7 +86,7 @@ class Model:
 
     @property
     def has_way_guide(self) -> bool:
-        """Whether the model has a whole-way guide."""
+        """True if the model has a whole-way guide."""
         return self.way_guide is not None
 
     @property

@@ -63,7 +63,7 @@ class ModelFile:
 
     @property
     def has_way_guide(self) -> bool:
-        """Whether the model has a whole-way guide."""
+        """True if the model has a whole-way guide."""
         return any(name.startswith("way_guide.") for name in self.tensors)
 
     @property

@@ -22,12 +22,7 @@ from tonewood.priors.blend_selection import (
     select_blend,
 )
 from tonewood.priors.folder_fitting import condense_codebook, fit_folder_statistics
-from tonewood.priors.nearest_neighbours import (
-    FolderStatistics,
-    PriorFeatures,
-    back_translate,
-    map_to_other,
-)
+from tonewood.priors.nearest_neighbours import FolderStatistics, PriorFeatures, back_translate, map_to_other
 from tonewood.priors.network_training import PseudoPair, train_mask_network
 from tonewood.priors.predictor import MaskNetwork
 from tonewood.priors.priors import (
@@ -61,42 +56,25 @@ LevelPair = tuple[Levels, Levels]
 
 @dataclass(frozen=True)
 class PriorFit:
-    """Fitted priors, and training pairs for the guide.
-
-    Parameters
-    ----------
-    priors : Priors
-    scores : tuple of BlendScore
-        Of all candidate blends.
-    corrected, corrected_held_out : list of LevelPair
-        Pseudo-source under the prior's mask, and the reference take that it was made of; of takes in
-        and outside the fit.
-    ways : Ways
-    whole_ways : list of LevelPair
-        Training pairs of the whole-way guide: all source takes and what the prior makes of them, then
-        pseudo-source and all reference takes.
-    """
+    """Fitted priors, and training pairs for the guide."""
 
     priors: Priors
-    scores: tuple[BlendScore, ...]
+    scores: tuple[BlendScore, ...]  # of all candidate blends
+    # Pseudo-source under the prior's mask, and the reference take that it was made of; of takes in and
+    # outside the fit
     corrected: list[LevelPair]
     corrected_held_out: list[LevelPair]
     ways: "Ways"
+    # Training pairs of the whole-way guide: all source takes and what the prior makes of them, then
+    # pseudo-source and all reference takes
     whole_ways: list[LevelPair]
 
 
 class Ways(NamedTuple):
-    """Starts and ends of ways from source to reference, for each take.
+    """Starts and ends of ways from source to reference, for each take."""
 
-    Parameters
-    ----------
-    source : list of LevelPair
-        Source take, and the same under the neighbours' mask.
-    reference, held_out : list of LevelPair
-        Pseudo-source, and the reference take that it was made of.
-    """
-
-    source: list[LevelPair]
+    source: list[LevelPair]  # source take, and the same under the neighbours' mask
+    # Pseudo-source, and the reference take that it was made of
     reference: list[LevelPair]
     held_out: list[LevelPair]
 
@@ -163,15 +141,15 @@ class _FittedFolder(NamedTuple):
     def from_takes(
         cls,
         takes: Sequence[Features],
-        own: FolderStatistics,
+        statistics: FolderStatistics,
         other: FolderStatistics,
         sign: float,
         weights: TakeWeights = None,
     ) -> Self:
         """Compare takes with the other folder; `sign` is 1 for reference takes, -1 for source takes."""
-        features = [own.prior_features(take) for take in takes]
-        difference = spectral_difference(features, own, other, sign=sign).with_weights(weights)
-        return cls(own, features, difference)
+        features = [statistics.prior_features(take) for take in takes]
+        difference = spectral_difference(features, statistics, other, sign=sign).with_weights(weights)
+        return cls(statistics, features, difference)
 
     def group_by_session(self, groups: "HeldOutGroups") -> "_FittedFolder":
         """Give codes the number of the group that the neighbours' search leaves out together."""
@@ -195,10 +173,10 @@ class _FolderPair(NamedTuple):
         take_weights: tuple[TakeWeights, TakeWeights],
     ) -> Self:
         """Compare reference, source and held-out takes with the other folder."""
-        own, other = statistics
-        reference = _FittedFolder.from_takes(takes[0], own, other, 1.0, take_weights[0])
-        source = _FittedFolder.from_takes(takes[1], other, own, -1.0)
-        held_out = _FittedFolder.from_takes(takes[2], own, other, 1.0, take_weights[1])
+        of_reference, of_source = statistics
+        reference = _FittedFolder.from_takes(takes[0], of_reference, of_source, 1.0, take_weights[0])
+        source = _FittedFolder.from_takes(takes[1], of_source, of_reference, -1.0)
+        held_out = _FittedFolder.from_takes(takes[2], of_reference, of_source, 1.0, take_weights[1])
         groups = [
             HeldOutGroups.from_difference(side, folder.difference)
             for side, folder in zip(takes, (reference, source), strict=False)
@@ -344,17 +322,10 @@ def _measure_source_need(priors: Priors, source_takes: Sequence[PriorFeatures]) 
 
 
 class HeldOutGroups(NamedTuple):
-    """Takes of a folder, and the session of each.
-
-    Parameters
-    ----------
-    session : array [take] of int
-        If all takes are of one session, each is a group of its own.
-    single_session : bool
-    """
+    """Takes of a folder, and the session of each."""
 
     takes: Sequence[Features]
-    session: NDArray[np.int64]
+    session: NDArray[np.int64]  # [take]: if all takes are of one session, each is a group of its own
     single_session: bool
 
     @classmethod

@@ -26,40 +26,21 @@ _ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients of level and coarse envelop
 
 
 class PriorFeatures(NamedTuple):
-    """Features of a recording, relative to a folder.
+    """Features of a recording, relative to a folder."""
 
-    Parameters
-    ----------
-    rows_db : array [row, frame]
-        Relative to the recording's mean level, dB.
-    fine : array [component, frame]
-        Pitch spectrum, minus the folder's mean, projected.
-    audible : array [frame] of bool
-        Within 50 dB of the loudest frame.
-    activity : array [frame]
-        1 within 45 dB of the loudest frame, falling to 0 at -60 dB.
-    """
-
-    rows_db: Levels
-    fine: NDArray[np.float32]
-    audible: NDArray[np.bool_]
-    activity: NDArray[np.float32]
+    rows_db: Levels  # [row, frame]: relative to the recording's mean level, dB
+    fine: NDArray[np.float32]  # [component, frame]: pitch spectrum, minus the folder's mean, projected
+    audible: NDArray[np.bool_]  # [frame]: within 50 dB of the loudest frame
+    activity: NDArray[np.float32]  # [frame]: 1 within 45 dB of the loudest frame, falling to 0 at -60 dB
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """Frames of a folder (codes), with the keys that they are compared by.
+    """Frames of a folder (codes), with the keys that they are compared by."""
 
-    Parameters
-    ----------
-    key : array [code, row + component]
-    rows_db : array [code, row]
-    take_index : array [code] of int
-        Number of the take or session of each code; -1 for means of several.
-    """
-
-    key: NDArray[np.float32]
-    rows_db: Levels
+    key: NDArray[np.float32]  # [code, row + component]
+    rows_db: Levels  # [code, row]
+    # [code]: number of the take or session of each code; -1 for means of several
     take_index: NDArray[np.int64]
 
     def nearest_mean(self, query: NDArray[np.float32], count: int, *, skip: int | None = None) -> Levels:
@@ -113,20 +94,11 @@ def _nth_smallest(values: NDArray[np.float32], count: int) -> NDArray[np.float32
 
 @dataclass(frozen=True)
 class FolderStatistics:
-    """Statistics of one folder.
+    """Statistics of one folder."""
 
-    Parameters
-    ----------
-    row_mean : array [row]
-        Mean of the audible frames, dB.
-    fine_mean : array [pitch]
-    projection : array [pitch, component]
-        Principal directions of the pitch spectrum, common to both folders.
-    codebook : Codebook
-    """
-
-    row_mean: NDArray[np.float32]
-    fine_mean: NDArray[np.float32]
+    row_mean: NDArray[np.float32]  # [row]: mean of the audible frames, dB
+    fine_mean: NDArray[np.float32]  # [pitch]
+    # [pitch, component]: principal directions of the pitch spectrum, common to both folders
     projection: NDArray[np.float32]
     codebook: Codebook
 

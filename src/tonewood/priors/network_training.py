@@ -105,15 +105,9 @@ class CropBatch(NamedTuple):
 
 
 class _CropSource(NamedTuple):
-    """Recordings to draw crops from, all of `frames`, so that a batch is one tensor.
+    """Recordings to draw crops from, all of `frames`, so that a batch is one tensor."""
 
-    Parameters
-    ----------
-    recordings : list of CropBatch
-        Of one recording each, without the axis `batch`.
-    """
-
-    recordings: list[CropBatch]
+    recordings: list[CropBatch]  # of one recording each, without the axis `batch`
     frames: int
     weights: TakeWeights
 

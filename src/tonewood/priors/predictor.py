@@ -95,18 +95,10 @@ def _layer_shapes(kernels: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int
 
 
 class StreamState(NamedTuple):
-    """State of a predictor between two chunks.
+    """State of a predictor between two chunks."""
 
-    Parameters
-    ----------
-    sums : float64 array [batch, 2]
-        Leaky sums of squared power and of power over the frames so far.
-    past : tuple of Array [batch, channel, frame]
-        Last inputs of each convolution.
-    """
-
-    sums: Any
-    past: tuple[Any, ...]
+    sums: Any  # float64 [batch, 2]: leaky sums of squared power and of power over the frames so far
+    past: tuple[Any, ...]  # [batch, channel, frame]: last inputs of each convolution
 
 
 class Prediction(NamedTuple):

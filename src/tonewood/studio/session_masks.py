@@ -183,10 +183,10 @@ def partial_mask(
     path: Path, hz: FloatArray, frames: int, hop_seconds: float, top_hz: float, base: Mask | None
 ) -> Mask:
     """Return what a search has found of a mask, and `base` or 0 dB after it; read when it is used."""
-    done = min(count_partial_frames(path, len(hz)), frames)
+    searched = min(count_partial_frames(path, len(hz)), frames)
     steps: NDArray[np.int16] = np.zeros((0, len(hz)), np.int16)
-    if done:
-        steps = np.memmap(path, "<i2", "r", shape=(done, len(hz)))
+    if searched:
+        steps = np.memmap(path, "<i2", "r", shape=(searched, len(hz)))
 
     after = None if base is None else resample_mask(base, hz, hop_seconds, frames)
 
@@ -194,7 +194,7 @@ def partial_mask(
         gain_db: Levels = np.zeros((len(hz), max(0, min(stop, frames) - start)), np.float32)
         if after is not None and gain_db.size:
             gain_db[:] = after.read(start, stop)
-        part = steps[start : min(stop, done)]
+        part = steps[start : min(stop, searched)]
         gain_db[:, : len(part)] = part.T * np.float32(QUANTIZATION_STEP_DB)
         return gain_db
 

@@ -13,12 +13,7 @@ import numpy as np
 import torch
 
 from tonewood.audit.pipeline import analyse_confounds
-from tonewood.data.dataset import (
-    TrainingExcerpts,
-    TrainingRecording,
-    select_training_excerpts,
-    split_takes,
-)
+from tonewood.data.dataset import TrainingExcerpts, TrainingRecording, select_training_excerpts, split_takes
 from tonewood.data.feature_cache import NO_CACHE, FeatureCache
 from tonewood.data.loading import (
     DatasetSide,
@@ -44,12 +39,7 @@ from tonewood.model.model import Model, load_model
 from tonewood.priors.fitting import PriorFit, Ways, fit_priors
 from tonewood.scorer.graded_crops import WayPair
 from tonewood.scorer.guide import Guide
-from tonewood.scorer.guide_training import (
-    select_guide_weight,
-    train_guide,
-    train_way_guide,
-    validation_gains,
-)
+from tonewood.scorer.guide_training import select_guide_weight, train_guide, train_way_guide, validation_gains
 from tonewood.scorer.training import TrainedScorer
 from tonewood.scorer.training_loop import process_rank
 from tonewood.settings import ModelSettings, Normalization, PredictorSettings

@@ -180,10 +180,7 @@ def _line_error(table: Path, number: int, problem: str) -> FolderError:
 
 
 def load_listener_answers(
-    preferences: Path | None,
-    ratings: Path | None,
-    settings: ModelSettings,
-    bad: BadRecordings | None = None,
+    preferences: Path | None, ratings: Path | None, settings: ModelSettings, bad: BadRecordings | None = None
 ) -> Generator[ListenerAudioProgress, None, ListenerAnswers]:
     """Read the tables and every recording in them; yield one progress event per recording.
 

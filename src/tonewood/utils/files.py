@@ -349,28 +349,28 @@ def listed_path(folder: Path, text: str) -> Path:
     if os.path.lexists(path):
         return path
     for candidate in dict.fromkeys((text, re.sub(r"[\\/]+", "/", text))):
-        found = _find_by_key(folder, candidate)
-        if found is not None:
-            return found
+        match = _find_by_key(folder, candidate)
+        if match is not None:
+            return match
     return path
 
 
 def _find_by_key(folder: Path, text: str) -> Path | None:
-    found = Path(folder.anchor) if Path(text).is_absolute() else folder
+    path = Path(folder.anchor) if Path(text).is_absolute() else folder
     for part in Path(text).parts:
-        step = found / part
+        step = path / part
         if not os.path.lexists(step):
             try:
-                names = sorted(entry.name for entry in found.iterdir())
+                names = sorted(entry.name for entry in path.iterdir())
             except (OSError, ValueError):
                 return None
             key = name_key(part)
             match = next((name for name in names if key in (name_key(name), name_key(printable(name)))), None)
             if match is None:
                 return None
-            step = found / match
-        found = step
-    return found
+            step = path / match
+        path = step
+    return path
 
 
 def real_path(path: Path) -> Path:
