@@ -10,6 +10,7 @@ import pickle
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack
 
@@ -238,11 +239,18 @@ def fitted_correction(shared: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def model(training_folders: Folders, shared: Path) -> "Model":
-    """Return a tiny model."""
+    """Return a tiny model with adaptive masks.
+
+    Its folders differ by one filter, for which training chooses the static mask alone.
+    """
+    from tonewood.priors.priors import BlendWeights
 
     def train() -> "Model":
         with corrections_fitted_once(shared):
-            return trained(training_folders, tiny_settings())
+            tiny = trained(training_folders, tiny_settings())
+        assert tiny.learnt_priors is not None
+        weights = BlendWeights(0.0, 0.5, 0.25, 0.25, level=0.75)
+        return replace(tiny, learnt_priors=replace(tiny.learnt_priors, weights=weights))
 
     return made_once(shared / "model", train)
 
