@@ -238,21 +238,24 @@ def fitted_correction(shared: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def model(training_folders: Folders, shared: Path) -> "Model":
-    """Return a tiny model with adaptive masks.
-
-    Its folders differ by one filter, for which training chooses the static mask alone.
-    """
-    from tonewood.priors.priors import BlendWeights
+def static_model(training_folders: Folders, shared: Path) -> "Model":
+    """Return a tiny model as it was trained: its folders differ by one filter, so its mask is static."""
 
     def train() -> "Model":
         with corrections_fitted_once(shared):
-            tiny = trained(training_folders, tiny_settings())
-        assert tiny.learnt_priors is not None
-        weights = BlendWeights(0.0, 0.5, 0.25, 0.25, level=0.75)
-        return replace(tiny, learnt_priors=replace(tiny.learnt_priors, weights=weights))
+            return trained(training_folders, tiny_settings())
 
     return made_once(shared / "model", train)
+
+
+@pytest.fixture(scope="session")
+def model(static_model: "Model") -> "Model":
+    """Return the tiny model with adaptive masks."""
+    from tonewood.priors.priors import BlendWeights
+
+    assert static_model.learnt_priors is not None
+    weights = BlendWeights(0.0, 0.5, 0.25, 0.25, level=0.75)
+    return replace(static_model, learnt_priors=replace(static_model.learnt_priors, weights=weights))
 
 
 @pytest.fixture(scope="session")

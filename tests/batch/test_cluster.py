@@ -286,7 +286,13 @@ def test_interrupt_of_all_processes_prints_one_line(tmp_path: Path, takes: Path,
     call = ["enhance", takes, "-o", out, "-m", model_file, "--workers", 1, *FEW]
     command = [sys.executable, "-m", "tonewood", *map(str, call)]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Shells start background jobs, and so perhaps these tests, with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until(lambda: len(list(out.glob("take*.wav"))) > 0)
     os.killpg(process.pid, signal.SIGINT)

@@ -43,14 +43,14 @@ def run_until(folders: Folders, checkpoint: Checkpoint, looks: int) -> None:
 @pytest.mark.usefixtures("fitted_correction")
 @pytest.mark.parametrize("looks", [pytest.param(1, marks=pytest.mark.long), 5])
 def test_resumed_training_gives_identical_model(
-    training_folders: Folders, tmp_path: Path, looks: int, model: Model
+    training_folders: Folders, tmp_path: Path, looks: int, static_model: Model
 ) -> None:
     path = tmp_path / "tiny.tonewood.checkpoint"
     run_until(training_folders, Checkpoint(path), looks)
     *events, again = train_model(*training_folders, SETTINGS, checkpoint=Checkpoint(path, resumed=True))
     assert isinstance(again, Model)
-    assert again.digest == model.digest
-    assert again.card.scorer == model.card.scorer
+    assert again.digest == static_model.digest
+    assert again.card.scorer == static_model.card.scorer
     seen = [(event.network, event.check.step) for event in events if isinstance(event, CheckEvent)]
     assert ("scorer", 10) not in seen
     assert len(seen) == len(set(seen))
@@ -85,7 +85,7 @@ def test_checkpoint_of_another_training_is_refused_before_the_work(
 
 @pytest.mark.usefixtures("fitted_correction")
 def test_same_training_continues_and_another_starts_from_the_beginning(
-    training_folders: Folders, tmp_path: Path, model: Model
+    training_folders: Folders, tmp_path: Path, static_model: Model
 ) -> None:
     """As `train` does without `--resume`."""
     path = tmp_path / "tiny.tonewood.checkpoint"
@@ -107,7 +107,7 @@ def test_same_training_continues_and_another_starts_from_the_beginning(
             steps.append(event.check.step)
     assert isinstance(event, Model)
     assert steps[0] > SETTINGS.training.check_every
-    assert event.digest == model.digest
+    assert event.digest == static_model.digest
 
 
 def test_checkpoints_of_earlier_versions_can_be_continued(

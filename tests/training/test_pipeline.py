@@ -31,16 +31,16 @@ def tensors(model: Model) -> dict[str, NDArray[Any]]:
     return named | model.priors.tensors()
 
 
-def test_same_seed_gives_identical_model(training_folders: Any, small: Small, model: Model) -> None:
+def test_same_seed_gives_identical_model(training_folders: Any, small: Small, static_model: Model) -> None:
     """The events name every recording and every validation on the way."""
     reference, source = training_folders
     *events, again = pipeline.train_model(reference, source, small())
     assert isinstance(again, Model)
-    mine, same = tensors(model), tensors(again)
+    mine, same = tensors(static_model), tensors(again)
     assert mine.keys() == same.keys()
     for name, value in mine.items():
         assert np.array_equal(value, same[name]), name
-    assert model.digest == again.digest
+    assert static_model.digest == again.digest
     loaded = [e for e in events if isinstance(e, loading.RecordingProgress) and e.stage == "load"]
     assert [(e.side, e.number, e.total) for e in loaded] == [
         (side, n, 4) for side in ("reference", "source") for n in range(1, 5)
