@@ -10,7 +10,13 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from tonewood.utils import parallel
-from tonewood.utils.parallel import available_cores, lazy_property, parallel_iterate, parallel_map
+from tonewood.utils.parallel import (
+    available_cores,
+    lazy_property,
+    parallel_iterate,
+    parallel_map,
+    raise_if_closed,
+)
 
 
 @pytest.fixture(params=[1, 3])
@@ -26,6 +32,22 @@ def test_results_have_the_order_of_the_items(threads: int) -> None:
         return item * item
 
     assert list(parallel_map(work, range(23))) == [item * item for item in range(23)]
+
+
+def test_closing_ends_long_work_that_asks(threads: int) -> None:
+    ended: list[int] = []
+
+    def work(item: int) -> int:
+        for _ in range(3_000 if item else 0):  # a minute, unless it is ended
+            time.sleep(0.02)
+            raise_if_closed()
+        ended.append(item)
+        return item
+
+    results = parallel_map(work, range(3))
+    assert next(results) == 0
+    results.close()
+    assert ended == [0]
 
 
 def test_few_items_are_computed_ahead(threads: int) -> None:

@@ -32,6 +32,7 @@ from tonewood.priors.predictor import (
 from tonewood.settings import NetworkSettings, PredictorSettings
 from tonewood.utils.arrays import FloatArray, Levels, TakeWeights, sample_takes
 from tonewood.utils.layers import Network
+from tonewood.utils.parallel import raise_if_closed
 
 EnergyFunction = Callable[[Tensor], Tensor]
 """Maps levels [batch, row, frame] in dB to energies [batch] in dB², sums over cells."""
@@ -78,6 +79,7 @@ class OneCycleOptimiser:
 
     def step(self, loss: Tensor) -> None:
         """Descend along the gradient of a loss."""
+        raise_if_closed()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._weights, 1.0)

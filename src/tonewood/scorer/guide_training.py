@@ -17,6 +17,7 @@ from tonewood.dsp.features import frame_levels, is_audible, mean_level
 from tonewood.scorer.guide import RANGE_DB, Guide, guide_shapes
 from tonewood.settings import GuideSettings
 from tonewood.utils.arrays import Levels, TakeWeights, interpolate_noise, sample_takes
+from tonewood.utils.parallel import raise_if_closed
 
 GuidePair = tuple[Levels, Levels]
 """(input, target) levels [row, frame] in dB of one take."""
@@ -84,6 +85,7 @@ def _train_gradient(
         optimiser, settings.learning_rate, total_steps=settings.steps
     )
     for _ in range(settings.steps):
+        raise_if_closed()
         inputs, targets = draw(guide)
         correction, audible = target_correction(inputs, targets)
         error = (_direction(guide, inputs, create_graph=True) - correction).square().mean(dim=1)

@@ -6,10 +6,10 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
-from threading import Event, Lock
+from threading import Event, Lock, local
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tonewood.errors import CallError, DeviceError, explain_missing_torch
@@ -28,6 +28,15 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 # --- Ordered threads
+
+
+class _ThreadState(local):
+    """State of a thread: whether the results of its work are still wanted."""
+
+    closed: Event | None = None
+
+
+_THREAD = _ThreadState()
 
 
 class _PendingResult(Protocol[Result_co]):
@@ -63,15 +72,28 @@ class _StreamedResult(Generic[Result]):
         self._future.result()
 
 
-def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """Yield `work(item)` in the order of the items, computed by one thread per core.
 
     At most one item per thread is ahead of the one that is waited for, so memory does not grow
     with their number. NumPy and SciPy release the interpreter while they compute. Each thread's
     share is small enough that further threads of BLAS would only wait for each other
-    (docs/performance.md).
+    (docs/performance.md). Closing the generator waits for work that has begun: long work calls
+    `raise_if_closed`.
     """
-    return _run_in_order(lambda pool, item: pool.submit(work, item), items, Event())
+    closed = Event()
+
+    def run(item: Item) -> Result:
+        _THREAD.closed = closed
+        return work(item)
+
+    return _run_in_order(lambda pool, item: pool.submit(run, item), items, closed)
+
+
+def raise_if_closed() -> None:
+    """Raise CancelledError on a thread of a `parallel_map` whose results nobody waits for any more."""
+    if _THREAD.closed is not None and _THREAD.closed.is_set():
+        raise CancelledError
 
 
 def parallel_starmap(work: Callable[..., Result], items: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
