@@ -71,8 +71,8 @@ class Confound(NamedTuple):
 
     `remedy` is advice. `inaudible_reason` says why the scorer cannot use the property; it is empty
     if the scorer can. A property with `upper_limit_hz`, the highest frequency in a recording,
-    matters only if that is below the scorer's own limit. `fault` is 1 if larger values of the first
-    feature are a fault, -1 if smaller ones are.
+    matters only if that is below the scorer's own limit. `fault` is 1 if larger values of the
+    features are a fault, -1 if smaller ones are.
     """
 
     name: str
@@ -457,18 +457,23 @@ def confound_warnings(audit: ConfoundAudit) -> list[str]:
         for finding, confound in zip(audit.findings, CONFOUNDS, strict=True)
         if finding.verdict == "confounded" and finding.accuracy is not None
     ]
-    # In float arrays, an unknown median is not a number, and no fault.
-    excess = {
-        finding.name: confound.fault * -np.diff(np.array([finding.reference[0], finding.source[0]], float))
+    is_fault_of_reference = {
+        finding.name: confound.fault * _median_difference(finding) > 0
         for finding, confound in zip(audit.findings, CONFOUNDS, strict=True)
         if confound.fault and finding.verdict != "fine"
     }
-    if excess and all(value > 0 for value in excess.values()):
+    if is_fault_of_reference and all(is_fault_of_reference.values()):
         warnings.append(
-            f"the reference is the worse recording by {', '.join(excess)}: exchange --reference and --source "
-            "if it is the ordinary sound"
+            f"the reference has the poorer recordings (see {', '.join(is_fault_of_reference)}): if they are "
+            "the ordinary sound, exchange --reference and --source"
         )
     return warnings
+
+
+def _median_difference(finding: AuditFinding) -> float:
+    """Return the medians of the reference minus those of the source, summed over features; 0 if unknown."""
+    pairs = zip(finding.reference, finding.source, strict=True)
+    return sum(a - b for a, b in pairs if a is not None and b is not None)
 
 
 def format_remedy(finding: AuditFinding, confound: Confound) -> str:
