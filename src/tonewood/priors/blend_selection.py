@@ -40,7 +40,7 @@ _BLEND_SHARES = (  # static, neighbours, forward, backward
 CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
 _AVERAGED_BLENDS = 4  # of 32 candidates
 # Where adaptive masks help, the best blend has 0.17 to 0.59 of the static mask's product; where they
-# harm, 0.97 (docs/method-notes.md).
+# harm, 0.90 or more (benchmarks/rounds.md).
 _ADAPTIVE_LIMIT = 0.8
 _FRAMES = 1_500  # per folder, for the energy distance: 20 ms a blend
 _SOURCE_TAKES = 12
@@ -83,8 +83,7 @@ def score_blends(
 def select_blend(scores: Sequence[BlendScore]) -> BlendWeights:
     """Average the best blends: the noise of the scores exceeds the differences between them.
 
-    The static mask alone is used unless adaptive masks are clearly better: where they are worse, they
-    are worse on every recording.
+    The static mask alone is used unless adaptive masks are clearly better.
     """
     best = sorted(scores, key=lambda score: score.product)[:_AVERAGED_BLENDS]
     static = next(score for score in scores if score.weights.static == 1)
