@@ -61,7 +61,7 @@ def enhance_command(
         str, typer.Option(help="Method: search, predicted (one pass) or paper (the paper's search).")
     ] = "search",
     prior: Annotated[
-        str, typer.Option(help="Prior: auto, none, random, blocks, static, neighbours or predicted.")
+        str, typer.Option(help="Prior: auto, none, random, blocks, static, neighbours, network or predicted.")
     ] = "auto",
     steps: Annotated[
         int | None,

@@ -156,7 +156,7 @@ def _print_difference(difference: "CorrectionDifference") -> None:
     for stated in difference.stated:
         print(f"  {stated.name}: {printable(str(stated.a))} → {printable(str(stated.b))}")
     if not difference.moments:
-        print("  only averages are compared: the recipes are not for the same take")
+        print("  only averages are compared: these are not recipes for the same take")
 
 
 def _device_limits(frequencies: str | None, q: str | None, max_gain: float | None) -> "EqLimits":
