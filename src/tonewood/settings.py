@@ -177,17 +177,19 @@ class NoteSettings(Settings):
 class NeighbourSettings(Settings):
     """The `neighbours` prior: size of both codebooks and how they are queried."""
 
-    frames: Frames = Field(6_144, ge=16, le=1_000_000, description="frames of each folder during training")
+    frames: Frames = Field(
+        20_480, ge=16, le=1_000_000, description="frames of each folder that the codes are made of"
+    )
     codes: int = Field(2_048, ge=16, le=100_000, description="codes of each folder in the model")
-    # 12 of 2,048 codes are about the share of 36 of 6,144 frames, where the closed distance is flat.
+    # 12 of 2,048 codes are about the share of 120 of 20,480 frames, where the closed distance is flat.
     nearest: int = Field(12, ge=1, le=1_000, description="number of neighbours")
     components: int = Field(32, ge=1, le=144, description="components of the fine structure of pitch")
     keep_shape: float = Field(
-        0.25, ge=0, le=1, description="share of a frame's own spectral shape that is kept"
+        0.1, ge=0, le=1, description="share of a frame's own spectral shape that is kept"
     )
-    keep_level: float = Field(0.6, ge=0, le=1, description="share of a frame's own level that is kept")
-    # Longer averages follow the notes less: 150 and 250 ms close 2 and 4.5 points less of the distance.
-    smooth_ms: Milliseconds = Field(90.0, ge=0, le=2_000, description="smoothing over time")
+    keep_level: float = Field(0.8, ge=0, le=1, description="share of a frame's own level that is kept")
+    # Longer averages follow the notes less: 90 ms close 1.5 points less of the distance.
+    smooth_ms: Milliseconds = Field(30.0, ge=0, le=2_000, description="smoothing over time")
 
 
 class NetworkSettings(Settings):

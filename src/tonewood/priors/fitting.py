@@ -45,6 +45,7 @@ from tonewood.settings import PriorsSettings
 from tonewood.utils.arrays import Levels, TakeWeights, split_generator
 from tonewood.utils.parallel import parallel_starmap
 
+_PAIR_FRAMES = 6_144  # codes of a folder in which pairs are looked up: more take longer and add little
 _MIN_TAKES, _MIN_SESSIONS = 3, 10  # to halve a folder: takes if it is one session, else sessions
 _NEED_TAKES = 12
 _MIN_SOURCE_NEED = 0.2  # if networks and blend disagree: a smaller divisor would only scale up noise
@@ -99,14 +100,15 @@ def fit_priors(
         Of the reference takes, and of the held-out ones.
     """
     statistics = fit_folder_statistics(reference, source, settings.neighbours, generator, take_weights[0])
-    folders = _FolderPair.from_takes((reference, source, held_out), statistics, take_weights)
+    thinned = statistics[0].thin_codebook(_PAIR_FRAMES), statistics[1].thin_codebook(_PAIR_FRAMES)
+    folders = _FolderPair.from_takes((reference, source, held_out), thinned, take_weights)
     method = select_static_method(folders.reference.difference, folders.source.difference)
     static = fit_static_mask(
         folders.reference.difference, folders.source.difference, method, doubt=settings.doubt
     )
     pairs = _PseudoPairs.from_folders(folders, static, settings, hop_ms)
     networks = _train_networks(pairs, folders, static, settings, generator, take_weights[0])
-    priors = _assemble_priors(folders, static, pairs, networks, settings, hop_ms, generator)
+    priors = _assemble_priors(folders, statistics, static, pairs, networks, settings, hop_ms, generator)
 
     # Blend, and how much of it a source take needs.
     takes = folders.held_out.takes
@@ -261,6 +263,7 @@ def _train_networks(
 
 def _assemble_priors(
     folders: _FolderPair,
+    statistics: tuple[FolderStatistics, FolderStatistics],
     static_db: NDArray[np.float32],
     pairs: _PseudoPairs,
     networks: tuple[MaskNetwork, MaskNetwork],
@@ -274,9 +277,7 @@ def _assemble_priors(
         Variance.from_masks([pair.gain_db for pair in pairs.forward], takes),
         Variance.from_masks([networks[1].predict_gain(take) for take in takes], takes),
     )
-    reference, source = (
-        condense_codebook(side, settings.neighbours.codes, generator) for side in folders.statistics
-    )
+    reference, source = (condense_codebook(side, settings.neighbours.codes, generator) for side in statistics)
     groups = folders.reference_groups, folders.source_groups
     shrinkage = _fit_shrinkage(variances, groups, settings, hop_ms, generator)
     priors = Priors(reference, source, static_db, networks, shrinkage, CANDIDATE_BLENDS[0], settings, hop_ms)
@@ -393,7 +394,8 @@ def _placebo_variance(
     """Return the variance of neighbours and network between two halves of one folder."""
     near = settings.neighbours
     first, second = folder.halve(generator)
-    target, origin = fit_folder_statistics(first.takes, second.takes, near, generator)
+    halves = fit_folder_statistics(first.takes, second.takes, near, generator)
+    target, origin = (half.thin_codebook(_PAIR_FRAMES) for half in halves)
     origin = origin.group_by_session(second.session)
     # The difference of the means is the static mask between the halves.
     static = target.row_mean - origin.row_mean

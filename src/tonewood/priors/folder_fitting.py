@@ -2,15 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from tonewood.dsp.features import Features, audible_frames, mean_level
-from tonewood.priors.nearest_neighbours import AUDIBLE_DB, Codebook, FolderStatistics, key_vectors
+from tonewood.priors.nearest_neighbours import (
+    AUDIBLE_DB,
+    Codebook,
+    FolderStatistics,
+    key_vectors,
+    pitch_keys,
+)
 from tonewood.settings import NeighbourSettings
-from tonewood.utils.arrays import FloatArray, TakeWeights, weighted_mean
+from tonewood.utils.arrays import FloatArray, Levels, TakeWeights, weighted_mean
 
 _KMEANS_ROUNDS = 4
 _DIRECTION_STEP = 5  # every fifth frame suffices for the principal directions
@@ -24,7 +31,7 @@ def fit_folder_statistics(
     take_weights: TakeWeights = None,
 ) -> tuple[FolderStatistics, FolderStatistics]:
     """Return the statistics of reference and source; weights are the reference takes'."""
-    sides = [[_audible_features(take) for take in takes] for takes in (reference, source)]
+    sides = [[_AudibleTake.from_features(take) for take in takes] for takes in (reference, source)]
     projection = _principal_directions(sides, settings.components)
     first, second = (
         _fit_folder(takes, projection, settings.frames, generator, weights)
@@ -33,13 +40,37 @@ def fit_folder_statistics(
     return first, second
 
 
-def _audible_features(take: Features) -> Features:
-    """Return the audible frames of a take, relative to its mean level."""
-    relative = take._replace(rows_db=take.rows_db - mean_level(take.rows_db))
-    return relative.select(audible_frames(relative.rows_db, AUDIBLE_DB))
+class _AudibleTake(NamedTuple):
+    """Features of a take, relative to its mean level, and which of its frames are audible."""
+
+    features: Features
+    audible: NDArray[np.bool_]  # [frame]
+
+    @classmethod
+    def from_features(cls, take: Features) -> Self:
+        """Subtract the mean level."""
+        relative = take._replace(rows_db=take.rows_db - mean_level(take.rows_db))
+        return cls(relative, audible_frames(relative.rows_db, AUDIBLE_DB))
+
+    @property
+    def rows_db(self) -> Levels:
+        """Rows of the audible frames [row, frame]."""
+        return self.features.rows_db[:, self.audible]
+
+    @property
+    def fine_db(self) -> Levels:
+        """Pitch spectra of the audible frames [pitch, frame]."""
+        return self.features.fine_db[:, self.audible]
+
+    def pitch_keys(
+        self, projection: NDArray[np.float32], fine_mean: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the keys [frame, pitch key] of the audible frames."""
+        fine = projection.T @ (self.features.fine_db - fine_mean[:, None])
+        return pitch_keys(fine)[self.audible]
 
 
-def _principal_directions(sides: Sequence[Sequence[Features]], count: int) -> NDArray[np.float32]:
+def _principal_directions(sides: Sequence[Sequence[_AudibleTake]], count: int) -> NDArray[np.float32]:
     """Return the principal directions [pitch, component] of the pitch spectra of both folders together."""
     # Each folder around its own mean: what differs between them must not become a direction.
     centred = [
@@ -53,21 +84,21 @@ def _principal_directions(sides: Sequence[Sequence[Features]], count: int) -> ND
 
 
 def _fit_folder(
-    takes: Sequence[Features],
+    takes: Sequence[_AudibleTake],
     projection: NDArray[np.float32],
     frames: int,
     generator: torch.Generator,
     weights: TakeWeights,
 ) -> FolderStatistics:
     """Return the statistics of one folder's audible frames, of which `frames` become codes."""
-    row_mean = weighted_mean([take.rows_db for take in takes], weights)
+    all_rows = [take.rows_db for take in takes]
+    row_mean = weighted_mean(all_rows, weights)
     fine_mean = weighted_mean([take.fine_db for take in takes], weights)
-    take_index = np.repeat(np.arange(len(takes)), [take.rows_db.shape[1] for take in takes])
+    take_index = np.repeat(np.arange(len(takes)), [rows.shape[1] for rows in all_rows])
     sample = _sample_frames(take_index, frames, generator, weights)
-    rows = np.ascontiguousarray(np.concatenate([take.rows_db for take in takes], axis=1)[:, sample].T)
-    fine_db = np.concatenate([take.fine_db for take in takes], axis=1)[:, sample]
-    fine = (projection.T @ (fine_db - fine_mean[:, None])).astype(np.float32, copy=False)
-    book = Codebook(key_vectors(rows, fine.T, row_mean), rows, take_index[sample])
+    rows_db = np.ascontiguousarray(np.concatenate(all_rows, axis=1)[:, sample].T)
+    keys = np.concatenate([take.pitch_keys(projection, fine_mean) for take in takes])[sample]
+    book = Codebook(key_vectors(rows_db, keys, row_mean), rows_db, take_index[sample])
     return FolderStatistics(row_mean, fine_mean, projection, book)
 
 

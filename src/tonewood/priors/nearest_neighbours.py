@@ -1,8 +1,9 @@
 """Codebooks of both folders' frames, and nearest neighbours within and between them.
 
-Frames are compared by their pitch spectrum, which says what is played, and by their row levels with
-the coarse envelope at a quarter of its weight, since the envelope differs between the folders. Each
-folder's mean is subtracted from its own frames, so that a fixed filter does not affect the distance.
+Frames are compared by their pitch spectrum and that of the quarter second before and after, which say
+what is played, and by their row levels. The coarse envelope has a quarter of its weight, and the level a
+half, since they differ between the folders. Each folder's mean is subtracted from its own frames, so that
+a fixed filter does not affect the distance.
 """
 
 import math
@@ -23,6 +24,20 @@ AUDIBLE_DB = 50.0  # below the loudest frame, within which frames are compared
 _GROUP = 8  # distances of which the smallest is compared first
 _QUERY_BATCH = 128  # frames whose distances to all codes fit into the CPU cache
 _ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients of level and coarse envelope
+# First and last frame, relative to each frame, of the spans over which surroundings are averaged.
+_SURROUNDING_SPANS = ((-24, -9), (-8, -3), (3, 8), (9, 24))
+
+
+class KeyWeights(NamedTuple):
+    """Weights of the level, of the pitch spectrum and of its surroundings in keys."""
+
+    level: float
+    fine: float
+    surroundings: float
+
+
+_WEIGHTS = KeyWeights(0.5, 2.0, 1.4)
+_EARLIER_WEIGHTS = KeyWeights(1.0, 1.0, 0.0)  # of models whose codes have no surroundings
 
 
 class PriorFeatures(NamedTuple):
@@ -38,13 +53,13 @@ class PriorFeatures(NamedTuple):
 class Codebook:
     """Frames of a folder (codes), with the keys that they are compared by."""
 
-    key: NDArray[np.float32]  # [code, row + component]
+    key: NDArray[np.float32]  # [code, row + pitch key]
     rows_db: Levels  # [code, row]
     # [code]: number of the take or session of each code; -1 for means of several
     take_index: NDArray[np.int64]
 
     def nearest_mean(self, query: NDArray[np.float32], count: int, *, skip: int | None = None) -> Levels:
-        """Return the mean rows [row, frame] of the codes nearest to queries [frame, row + component].
+        """Return the mean rows [row, frame] of the codes nearest to queries [frame, row + pitch key].
 
         Codes of take or session `skip` are left out.
         """
@@ -102,6 +117,29 @@ class FolderStatistics:
     projection: NDArray[np.float32]
     codebook: Codebook
 
+    @property
+    def compares_surroundings(self) -> bool:
+        """False in models of earlier versions, which compare each frame by itself."""
+        return bool(self.pitch_keys.shape[1] > self.projection.shape[1])
+
+    @property
+    def pitch_keys(self) -> NDArray[np.float32]:
+        """Part [code, pitch key] of the keys that does not follow from the rows."""
+        return self.codebook.key[:, len(self.row_mean) :]
+
+    @property
+    def fine_spread(self) -> np.float32:
+        """Standard deviation of the codes' pitch spectra, projected."""
+        components = self.projection.shape[1]
+        spread: np.float32 = self.pitch_keys[:, :components].std(ddof=1)
+        return spread / np.float32(_key_weights(surroundings=self.compares_surroundings).fine)
+
+    def thin_codebook(self, count: int) -> "FolderStatistics":
+        """Keep the first `count` codes, which are a random sample as long as they are single frames."""
+        book = self.codebook
+        thinned = Codebook(book.key[:count], book.rows_db[:count], book.take_index[:count])
+        return replace(self, codebook=thinned)
+
     def group_by_session(self, session: NDArray[np.int64]) -> "FolderStatistics":
         """Replace the take numbers of the codes by those of their sessions [take]."""
         return replace(self, codebook=replace(self.codebook, take_index=session[self.codebook.take_index]))
@@ -126,8 +164,9 @@ class FolderStatistics:
         return self.codebook.nearest_mean(query, round(settings.nearest * density), skip=skip)
 
     def query_vectors(self, take: PriorFeatures) -> NDArray[np.float32]:
-        """Return the vectors [frame, row + component] that a take's frames are compared by."""
-        return key_vectors(take.rows_db.T, take.fine.T, self.row_mean)
+        """Return the vectors [frame, row + pitch key] that a take's frames are compared by."""
+        keys = pitch_keys(take.fine, surroundings=self.compares_surroundings)
+        return key_vectors(take.rows_db.T, keys, self.row_mean, surroundings=self.compares_surroundings)
 
 
 def map_to_other(
@@ -170,21 +209,46 @@ def back_translate(
     return take._replace(rows_db=take.rows_db + gain)
 
 
-def key_vectors(rows_db: Levels, fine: NDArray[np.float32], row_mean: Levels) -> NDArray[np.float32]:
-    """Return vectors [frame, row + component] of rows [frame, row] and pitch spectra [frame, component].
+def key_vectors(
+    rows_db: Levels, pitch_key: NDArray[np.float32], row_mean: Levels, *, surroundings: bool = True
+) -> NDArray[np.float32]:
+    """Return vectors [frame, row + pitch key] of rows [frame, row] and pitch keys [frame, pitch key].
 
-    Cepstral coefficients 1 to 9 of the rows have weight 1/4, finer ones 1/2.
+    Of the rows, cepstral coefficients 1 to 9 have weight 1/4, finer ones 1/2. `surroundings` tells
+    whether the pitch keys have them.
     """
-    sharpened = (rows_db - row_mean) @ _lifter(rows_db.shape[1])
-    return np.concatenate([sharpened, fine], axis=1)
+    lifter = _lifter(rows_db.shape[1], _key_weights(surroundings=surroundings).level)
+    return np.concatenate([(rows_db - row_mean) @ lifter, pitch_key], axis=1)
+
+
+def pitch_keys(fine: NDArray[np.float32], *, surroundings: bool = True) -> NDArray[np.float32]:
+    """Return the keys [frame, pitch key] of a take's pitch spectra [component, frame].
+
+    With surroundings, the means over spans before and after each frame follow; spans end with the take.
+    """
+    weights = _key_weights(surroundings=surroundings)
+    parts = [np.float32(weights.fine) * fine]
+    if surroundings:
+        sums = np.zeros((len(fine), fine.shape[1] + 1))  # double precision, since sums are subtracted
+        np.cumsum(fine, axis=1, out=sums[:, 1:])
+        frame, last = np.arange(fine.shape[1]), fine.shape[1] - 1
+        for span in _SURROUNDING_SPANS:
+            start, end = ((frame + offset).clip(0, last) for offset in span)
+            mean = (sums[:, end + 1] - sums[:, start]) / (end + 1 - start)
+            parts.append((weights.surroundings * mean).astype(np.float32))
+    return np.concatenate(parts).T
+
+
+def _key_weights(*, surroundings: bool) -> KeyWeights:
+    return _WEIGHTS if surroundings else _EARLIER_WEIGHTS
 
 
 @lru_cache(maxsize=8)
-def _lifter(count: int) -> NDArray[np.float32]:
+def _lifter(count: int, level: float) -> NDArray[np.float32]:
     """Return the matrix [row, row] that weights the cepstral coefficients of rows."""
     # Coefficient 0 is the overall level, 1 to 9 are the coarse envelope.
     weights = np.full(count, 0.5)
-    weights[0], weights[1:_ENVELOPE_COEFFICIENTS] = 1.0, 0.25
+    weights[0], weights[1:_ENVELOPE_COEFFICIENTS] = level, 0.25
     basis = cosine_basis(count)
     lifter: NDArray[np.float64] = (basis.T * weights) @ basis
     return lifter.astype(np.float32)

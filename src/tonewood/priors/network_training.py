@@ -201,7 +201,7 @@ def _initial_mask_network(
     rows = len(take.rows_db)
     weights = draw_initial_weights(mask_network_shapes(rows, len(take.fine), settings), generator)
     weights["row_mean"] = torch.from_numpy((target.row_mean + origin.row_mean) / 2)
-    weights["fine_scale"] = 2 * torch.from_numpy(origin.codebook.key[:, rows:]).std()
+    weights["fine_scale"] = torch.tensor(2 * origin.fine_spread)
     return MaskNetwork(settings, weights)
 
 

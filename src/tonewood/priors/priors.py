@@ -251,15 +251,14 @@ class Priors:
         }
         if self.source_need is not None:
             named["source_need"] = np.array(self.source_need)
-        # Half precision has steps of at most 0.06 dB within ±128 dB. Of the keys only the fine part is
+        # Half precision has steps of at most 0.06 dB within ±128 dB. Of the keys only the pitch keys are
         # stored; the rest follows from the rows.
-        rows = len(self.reference.row_mean)
         for name, folder in (("reference", self.reference), ("source", self.source)):
             named |= {
                 f"{name}.row_mean": folder.row_mean,
                 f"{name}.fine_mean": folder.fine_mean,
                 f"{name}.rows_db": folder.codebook.rows_db.astype(np.float16),
-                f"{name}.fine": folder.codebook.key[:, rows:].astype(np.float16),
+                f"{name}.fine": folder.pitch_keys.astype(np.float16),
             }
         for name, network in zip(("forward", "backward"), self.networks, strict=True):
             named |= {f"{name}.{k}": v.astype(np.float16) for k, v in network.weights.items()}
@@ -271,9 +270,12 @@ class Priors:
         folders, networks = [], []
         for name in ("reference", "source"):
             row_mean, rows = named[f"{name}.row_mean"], named[f"{name}.rows_db"].astype(np.float32)
-            key = key_vectors(rows, named[f"{name}.fine"].astype(np.float32), row_mean)
+            pitch_keys, projection = named[f"{name}.fine"].astype(np.float32), named["projection"]
+            # In models of earlier versions, the keys have no surroundings.
+            surroundings = pitch_keys.shape[1] > projection.shape[1]
+            key = key_vectors(rows, pitch_keys, row_mean, surroundings=surroundings)
             book = Codebook(key, rows, np.full(len(rows), -1))
-            folders.append(FolderStatistics(row_mean, named[f"{name}.fine_mean"], named["projection"], book))
+            folders.append(FolderStatistics(row_mean, named[f"{name}.fine_mean"], projection, book))
         for name in ("forward", "backward"):
             weights = {k: v.astype(np.float32) for k, v in tensors_below(f"{name}.", named).items()}
             networks.append(MaskNetwork(settings.network, weights))
