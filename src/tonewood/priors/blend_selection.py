@@ -1,11 +1,10 @@
 """Select how the priors are blended, without pairs.
 
-Two measures have opposite faults, so their product decides:
-
-* Cycle distance: held-out reference takes are turned into pseudo-source, corrected, and compared with
-  the originals. Pseudo-source is more irregular than real source, so this favours masks that smooth.
-* Energy distance (Székely & Rizzo 2013) of corrected source frames from reference frames. Masks that
-  smooth make frames too much alike, which this distance shows. It ignores which frame should be where.
+The cycle distance chooses among the blends: held-out reference takes are turned into pseudo-source,
+corrected, and compared with the originals. Pseudo-source is not real source, so what helps there may
+harm source takes. So the energy distance (Székely & Rizzo 2013) of corrected source frames from
+reference frames is measured too. If the product of both is not below that of the static mask, the static
+mask is used alone.
 """
 
 from collections.abc import Sequence
@@ -36,12 +35,11 @@ _BLEND_SHARES = (  # static, neighbours, forward, backward
     (0.25, 0.25, 0.0, 0.5),
     (0.5, 0.25, 0.125, 0.125),
 )
-# Half of the level closed more on four corpora (docs/method-notes.md).
-CANDIDATE_BLENDS = tuple(BlendWeights(*shares, level) for shares in _BLEND_SHARES for level in (1.0, 0.5))
-_AVERAGED_BLENDS = 4  # of 32 candidates
-# Where adaptive masks help, the best blend has 0.17 to 0.59 of the static mask's product; where they
-# harm, 0.90 or more (benchmarks/rounds.md).
-_ADAPTIVE_LIMIT = 0.8
+# Half of the level closes more on most corpora, up to 8 points (benchmarks/rounds.md), but the cycle
+# does not show it: pseudo-source has the levels of the reference.
+_LEVEL = 0.5
+CANDIDATE_BLENDS = tuple(BlendWeights(*shares, _LEVEL) for shares in _BLEND_SHARES)
+_AVERAGED_BLENDS = 4  # of 16 candidates
 _FRAMES = 1_500  # per folder, for the energy distance: 20 ms a blend
 _SOURCE_TAKES = 12
 
@@ -83,12 +81,12 @@ def score_blends(
 def select_blend(scores: Sequence[BlendScore]) -> BlendWeights:
     """Average the best blends: the noise of the scores exceeds the differences between them.
 
-    The static mask alone is used unless adaptive masks are clearly better.
+    The static mask alone is used unless adaptive masks are better.
     """
-    best = sorted(scores, key=lambda score: score.product)[:_AVERAGED_BLENDS]
+    best = sorted(scores, key=lambda score: score.cycle_db)[:_AVERAGED_BLENDS]
     static = next(score for score in scores if score.weights.static == 1)
-    if best[0].product > _ADAPTIVE_LIMIT * static.product:
-        return static.weights
+    if np.mean([score.product for score in best]) >= static.product:
+        return static.weights._replace(level=1.0)
     return BlendWeights(*np.mean([score.weights for score in best], axis=0).tolist())
 
 
