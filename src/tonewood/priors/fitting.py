@@ -112,10 +112,7 @@ def fit_priors(
 
     # Blend, and how much of it a source take needs.
     takes = folders.held_out.takes
-    pseudo_takes = [
-        back_translate(take, folders.reference.statistics, folders.source.statistics, hop_ms)
-        for take in takes
-    ]
+    pseudo_takes = [back_translate(take, *folders.single_frames, hop_ms) for take in takes]
     cycles = PseudoCycles(pseudo_takes, takes, take_weights[1])
     sides = folders.source.takes, folders.reference.takes
     scores = score_blends(priors, cycles, *sides, take_weights[0])
@@ -192,6 +189,12 @@ class _FolderPair(NamedTuple):
         """Statistics of reference and source."""
         return self.reference.statistics, self.source.statistics
 
+    @property
+    def single_frames(self) -> tuple[FolderStatistics, FolderStatistics]:
+        """Statistics of both that compare each frame by itself."""
+        reference, source = self.statistics
+        return reference.without_surroundings(), source.without_surroundings()
+
 
 class _PseudoPairs(NamedTuple):
     """Pairs of source takes and of reference takes for the networks, and corrected takes for the guide."""
@@ -206,6 +209,7 @@ class _PseudoPairs(NamedTuple):
     ) -> Self:
         """Pair takes with neighbours; a take's own group is left out."""
         near, (reference, source) = settings.neighbours, folders.statistics
+        single_frames = folders.single_frames
 
         def pair_source(take: PriorFeatures, group: int) -> PseudoPair:
             gain = map_to_other(
@@ -214,7 +218,7 @@ class _PseudoPairs(NamedTuple):
             return PseudoPair(take, gain - static_db[:, None])
 
         def pair_reference(take: PriorFeatures, group: int) -> tuple[PseudoPair, LevelPair]:
-            pseudo = back_translate(take, reference, source, hop_ms)
+            pseudo = back_translate(take, *single_frames, hop_ms)
             gain = map_to_other(pseudo, source, reference, near, hop_ms, skip_target=group)
             return _inverse_pair(pseudo, take, static_db), (pseudo.rows_db + gain, take.rows_db)
 
@@ -397,10 +401,11 @@ def _placebo_variance(
     halves = fit_folder_statistics(first.takes, second.takes, near, generator)
     target, origin = (half.thin_codebook(_PAIR_FRAMES) for half in halves)
     origin = origin.group_by_session(second.session)
+    single_frames = target.without_surroundings(), origin.without_surroundings()
     # The difference of the means is the static mask between the halves.
     static = target.row_mean - origin.row_mean
     pairs = [
-        _inverse_pair(back_translate(take, target, origin, hop_ms), take, static)
+        _inverse_pair(back_translate(take, *single_frames, hop_ms), take, static)
         for take in map(target.prior_features, first.takes)
     ]
     steps = max(20, round(_PLACEBO_STEPS * settings.network.steps))

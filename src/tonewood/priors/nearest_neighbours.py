@@ -37,7 +37,8 @@ class KeyWeights(NamedTuple):
 
 
 _WEIGHTS = KeyWeights(0.5, 2.0, 1.4)
-_EARLIER_WEIGHTS = KeyWeights(1.0, 1.0, 0.0)  # of models whose codes have no surroundings
+# Without surroundings: in back-translation, and in models of earlier versions.
+_SINGLE_FRAME_WEIGHTS = KeyWeights(1.0, 1.0, 0.0)
 
 
 class PriorFeatures(NamedTuple):
@@ -119,7 +120,7 @@ class FolderStatistics:
 
     @property
     def compares_surroundings(self) -> bool:
-        """False in models of earlier versions, which compare each frame by itself."""
+        """False if each frame is compared by itself, as in models of earlier versions."""
         return bool(self.pitch_keys.shape[1] > self.projection.shape[1])
 
     @property
@@ -130,9 +131,21 @@ class FolderStatistics:
     @property
     def fine_spread(self) -> np.float32:
         """Standard deviation of the codes' pitch spectra, projected."""
-        components = self.projection.shape[1]
-        spread: np.float32 = self.pitch_keys[:, :components].std(ddof=1)
-        return spread / np.float32(_key_weights(surroundings=self.compares_surroundings).fine)
+        spread: np.float32 = self._fine.std(ddof=1)
+        return spread
+
+    @property
+    def _fine(self) -> NDArray[np.float32]:
+        """Pitch spectra of the codes [code, component], projected."""
+        weight = np.float32(_key_weights(surroundings=self.compares_surroundings).fine)
+        fine: NDArray[np.float32] = self.pitch_keys[:, : self.projection.shape[1]] / weight
+        return fine
+
+    def without_surroundings(self) -> "FolderStatistics":
+        """Compare each frame by itself."""
+        book = self.codebook
+        key = key_vectors(book.rows_db, self._fine, self.row_mean, surroundings=False)
+        return replace(self, codebook=replace(book, key=key))
 
     def thin_codebook(self, count: int) -> "FolderStatistics":
         """Keep the first `count` codes, which are a random sample as long as they are single frames."""
@@ -202,7 +215,8 @@ def back_translate(
 ) -> PriorFeatures:
     """Turn a reference take into pseudo-source, an input whose correct output is known.
 
-    One neighbour per frame, smoothed little, so that it is as irregular as a real recording.
+    One neighbour per frame, smoothed little, so that it is as irregular as a real recording. Networks
+    learn more from folders `without_surroundings` (benchmarks/rounds.md).
     """
     nearest = source.codebook.nearest_mean(reference.query_vectors(take), 1)
     gain = moving_average(nearest - take.rows_db, round(50.0 / hop_ms))
@@ -240,7 +254,7 @@ def pitch_keys(fine: NDArray[np.float32], *, surroundings: bool = True) -> NDArr
 
 
 def _key_weights(*, surroundings: bool) -> KeyWeights:
-    return _WEIGHTS if surroundings else _EARLIER_WEIGHTS
+    return _WEIGHTS if surroundings else _SINGLE_FRAME_WEIGHTS
 
 
 @lru_cache(maxsize=8)
