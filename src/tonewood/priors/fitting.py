@@ -112,7 +112,8 @@ def fit_priors(
 
     # Blend, and how much of it a source take needs.
     takes = folders.held_out.takes
-    pseudo_takes = [back_translate(take, *folders.single_frames, hop_ms) for take in takes]
+    # Not made as the networks' training pairs are, which would favour the networks.
+    pseudo_takes = [back_translate(take, *folders.statistics, hop_ms) for take in takes]
     cycles = PseudoCycles(pseudo_takes, takes, take_weights[1])
     sides = folders.source.takes, folders.reference.takes
     scores = score_blends(priors, cycles, *sides, take_weights[0])
