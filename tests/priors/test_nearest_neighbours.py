@@ -18,6 +18,7 @@ from tonewood.priors.nearest_neighbours import (
     back_translate,
     key_vectors,
     map_to_other,
+    pitch_keys,
 )
 from tonewood.settings import BandSettings, NeighbourSettings, SpectrumSettings
 
@@ -130,6 +131,46 @@ def test_back_translation_uses_frames_of_the_other_folder(
     slopes = [float((t.rows_db[:, t.audible].mean(axis=1) * TILT[:, 0]).mean()) for t in (take, pseudo)]
     assert slopes[1] < slopes[0]
     assert np.array_equal(pseudo.fine, take.fine)
+
+
+def test_pitch_keys_are_means_over_spans_of_the_take() -> None:
+    fine = noise(torch.Generator().manual_seed(5), 3, 60)
+    keys = pitch_keys(fine)
+    assert keys.shape == (60, 5 * 3)
+    for frame in (0, 5, 30, 59):
+        expected = [2 * fine[:, frame]]
+        for first, last in ((-24, -9), (-8, -3), (3, 8), (9, 24)):
+            start, end = np.clip([frame + first, frame + last], 0, 59)
+            expected.append(1.4 * fine[:, start : end + 1].mean(axis=1))
+        np.testing.assert_allclose(keys[frame], np.concatenate(expected), atol=1e-5)
+    assert np.array_equal(pitch_keys(fine, surroundings=False), fine.T)
+
+
+def test_notes_before_and_after_tell_equal_frames_apart() -> None:
+    """Each of two melodies has the same note in its middle; it is found in its own melody."""
+    middle, above, below = np.eye(3, dtype=np.float32)[:, :, None]
+    melodies = [np.repeat(note, 30, axis=1) for note in (above, below)]
+    rows = np.zeros((4, 90), np.float32)
+    takes = [np.concatenate([melody, np.repeat(middle, 30, axis=1), melody], axis=1) for melody in melodies]
+    keys = [key_vectors(rows.T, pitch_keys(fine), rows[:, 0]) for fine in takes]
+    labels = np.repeat(np.float32([[1], [2]]), 90, axis=0)
+    book = Codebook(np.concatenate(keys), labels, np.repeat([0, 1], 90))
+    for label, key in zip((1, 2), keys, strict=True):
+        assert np.array_equal(book.nearest_mean(key[40:50], 1), np.full((1, 10), label, np.float32))
+
+
+def test_frames_without_surroundings_are_keys_of_their_own(
+    folders: tuple[FolderStatistics, FolderStatistics], takes: list[Features]
+) -> None:
+    folder = folders[1]
+    single = folder.without_surroundings()
+    assert folder.compares_surroundings
+    assert not single.compares_surroundings
+    take = folder.prior_features(takes[2])
+    expected = key_vectors(take.rows_db.T, take.fine.T, folder.row_mean, surroundings=False)
+    np.testing.assert_allclose(single.query_vectors(take), expected, atol=1e-5)
+    assert single.fine_spread == pytest.approx(folder.fine_spread, rel=1e-5)
+    np.testing.assert_allclose(single.without_surroundings().codebook.key, single.codebook.key, atol=1e-5)
 
 
 def test_condensed_codes_are_means_of_their_members(

@@ -136,14 +136,33 @@ def test_blend_that_smooths_is_not_selected() -> None:
     assert weights.forward + weights.backward < 0.3
 
 
-@pytest.mark.parametrize(("adaptive", "static_share"), [(0.95, 1.0), (0.5, 0.0)])
-def test_adaptive_masks_are_used_where_they_are_clearly_better(adaptive: float, static_share: float) -> None:
+@pytest.mark.parametrize(("energy_db", "static_share"), [(0.9, 0.0), (2.0, 1.0)])
+def test_adaptive_masks_are_used_where_both_distances_together_are_smaller(
+    energy_db: float, static_share: float
+) -> None:
     scores = [
-        BlendScore(weights, cycle_db=1.0 if weights.static == 1 else adaptive, energy_db=1.0)
+        BlendScore(weights, cycle_db=1.0, energy_db=1.0)
+        if weights.static == 1
+        else BlendScore(weights, cycle_db=0.9, energy_db=energy_db)
         for weights in CANDIDATE_BLENDS
         if weights.static in (0, 1)
     ]
-    assert select_blend(scores).static == static_share
+    selected = select_blend(scores)
+    assert selected.static == static_share
+    assert selected.level == (1.0 if static_share else 0.5)
+
+
+def test_cycle_distance_chooses_among_adaptive_blends() -> None:
+    """Frames that are corrected to a mean are too much alike, but nearer to the takes that they belong to."""
+    scores = [
+        BlendScore(
+            weights,
+            cycle_db=6.0 - 2.0 * weights.neighbours + 3.0 * weights.static,
+            energy_db=1.0 + weights.neighbours,
+        )
+        for weights in CANDIDATE_BLENDS
+    ]
+    assert select_blend(scores).neighbours >= 0.5
 
 
 def test_candidate_blends_sum_to_one() -> None:
