@@ -185,7 +185,7 @@ class NeighbourSettings(Settings):
     nearest: int = Field(12, ge=1, le=1_000, description="number of neighbours")
     components: int = Field(32, ge=1, le=144, description="components of the fine structure of pitch")
     keep_shape: float = Field(
-        0.1, ge=0, le=1, description="share of a frame's own spectral shape that is kept"
+        0.05, ge=0, le=1, description="share of a frame's own spectral shape that is kept"
     )
     keep_level: float = Field(0.8, ge=0, le=1, description="share of a frame's own level that is kept")
     # Longer averages follow the notes less: 90 ms close 1.5 points less of the distance.

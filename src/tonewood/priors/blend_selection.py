@@ -3,8 +3,8 @@
 The cycle distance chooses among the blends: held-out reference takes are turned into pseudo-source,
 corrected, and compared with the originals. Pseudo-source is not real source, so what helps there may
 harm source takes. So the energy distance (Székely & Rizzo 2013) of corrected source frames from
-reference frames is measured too. If the product of both is not below that of the static mask, the static
-mask is used alone.
+reference frames is measured too. If the product of both exceeds that of the static mask, the static mask
+is used alone.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,9 @@ _BLEND_SHARES = (  # static, neighbours, forward, backward
 _LEVEL = 0.5
 CANDIDATE_BLENDS = tuple(BlendWeights(*shares, _LEVEL) for shares in _BLEND_SHARES)
 _AVERAGED_BLENDS = 4  # of 16 candidates
+# Where adaptive masks help, the best blends have 0.2 to 0.91 of the static mask's product; where they
+# harm, 1.2 or more (benchmarks/rounds.md).
+_ADAPTIVE_LIMIT = 1.05
 _FRAMES = 1_500  # per folder, for the energy distance: 20 ms a blend
 _SOURCE_TAKES = 12
 
@@ -81,11 +84,11 @@ def score_blends(
 def select_blend(scores: Sequence[BlendScore]) -> BlendWeights:
     """Average the best blends: the noise of the scores exceeds the differences between them.
 
-    The static mask alone is used unless adaptive masks are better.
+    The static mask alone is used where adaptive masks are worse by both distances together.
     """
     best = sorted(scores, key=lambda score: score.cycle_db)[:_AVERAGED_BLENDS]
     static = next(score for score in scores if score.weights.static == 1)
-    if np.mean([score.product for score in best]) >= static.product:
+    if np.mean([score.product for score in best]) > _ADAPTIVE_LIMIT * static.product:
         return static.weights._replace(level=1.0)
     return BlendWeights(*np.mean([score.weights for score in best], axis=0).tolist())
 
