@@ -180,9 +180,9 @@ class NeighbourSettings(Settings):
     frames: Frames = Field(
         20_480, ge=16, le=1_000_000, description="frames of each folder that the codes are made of"
     )
-    codes: int = Field(2_048, ge=16, le=100_000, description="codes of each folder in the model")
-    # 12 of 2,048 codes are about the share of 120 of 20,480 frames, where the closed distance is flat.
-    nearest: int = Field(12, ge=1, le=1_000, description="number of neighbours")
+    codes: int = Field(1_024, ge=16, le=100_000, description="codes of each folder in the model")
+    # 6 of 1,024 codes are the share of 120 of 20,480 frames, where the closed distance is flat.
+    nearest: int = Field(6, ge=1, le=1_000, description="number of neighbours")
     components: int = Field(32, ge=1, le=144, description="components of the fine structure of pitch")
     keep_shape: float = Field(
         0.05, ge=0, le=1, description="share of a frame's own spectral shape that is kept"

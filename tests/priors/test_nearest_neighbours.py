@@ -153,7 +153,7 @@ def test_notes_before_and_after_tell_equal_frames_apart() -> None:
     rows = np.zeros((4, 90), np.float32)
     takes = [np.concatenate([melody, np.repeat(middle, 30, axis=1), melody], axis=1) for melody in melodies]
     keys = [key_vectors(rows.T, pitch_keys(fine), rows[:, 0]) for fine in takes]
-    labels = np.repeat(np.float32([[1], [2]]), 90, axis=0)
+    labels = np.repeat(np.array([[1], [2]], np.float32), 90, axis=0)
     book = Codebook(np.concatenate(keys), labels, np.repeat([0, 1], 90))
     for label, key in zip((1, 2), keys, strict=True):
         assert np.array_equal(book.nearest_mean(key[40:50], 1), np.full((1, 10), label, np.float32))

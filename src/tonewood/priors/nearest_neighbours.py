@@ -26,6 +26,7 @@ _QUERY_BATCH = 128  # frames whose distances to all codes fit into the CPU cache
 _ENVELOPE_COEFFICIENTS = 10  # cepstral coefficients of level and coarse envelope
 # First and last frame, relative to each frame, of the spans over which surroundings are averaged.
 _SURROUNDING_SPANS = ((-24, -9), (-8, -3), (3, 8), (9, 24))
+_SURROUNDING_COMPONENTS = 20  # of the pitch spectrum that are averaged; those of largest variance stand first
 
 
 class KeyWeights(NamedTuple):
@@ -238,13 +239,15 @@ def key_vectors(
 def pitch_keys(fine: NDArray[np.float32], *, surroundings: bool = True) -> NDArray[np.float32]:
     """Return the keys [frame, pitch key] of a take's pitch spectra [component, frame].
 
-    With surroundings, the means over spans before and after each frame follow; spans end with the take.
+    With surroundings, the means of the first components over spans before and after each frame follow;
+    spans end with the take.
     """
     weights = _key_weights(surroundings=surroundings)
     parts = [np.float32(weights.fine) * fine]
     if surroundings:
-        sums = np.zeros((len(fine), fine.shape[1] + 1))  # double precision, since sums are subtracted
-        np.cumsum(fine, axis=1, out=sums[:, 1:])
+        coarse = fine[:_SURROUNDING_COMPONENTS]
+        sums = np.zeros((len(coarse), coarse.shape[1] + 1))  # double precision, since sums are subtracted
+        np.cumsum(coarse, axis=1, out=sums[:, 1:])
         frame, last = np.arange(fine.shape[1]), fine.shape[1] - 1
         for span in _SURROUNDING_SPANS:
             start, end = ((frame + offset).clip(0, last) for offset in span)
