@@ -24,8 +24,10 @@ EDGE_S = 1.4  # three steps of a search, each of which reaches as far as the gui
 
 
 def quiet(seed: int, seconds: float, rate: int = 16_000, channels: int = 1) -> Samples:
-    """Return notes that stay below the ceiling at every gain of these laws."""
-    return notes(seed, seconds, rate, channels) * np.float32(0.05)
+    """Return notes that stay below the ceiling and above the gate of loudness at every gain of these laws."""
+    wave = notes(seed, seconds, rate, channels)
+    quiet_wave: Samples = wave * (np.float32(0.016) / np.abs(wave).max())
+    return quiet_wave
 
 
 def factor(gain_db: float) -> np.float32:

@@ -358,6 +358,10 @@ def test_missing_tensor_raises(fitted: PriorFit) -> None:
     del named["static_db"]
     with pytest.raises(KeyError, match="static_db"):
         Priors.from_tensors(named, SETTINGS, 10.0)
+    named = fitted.priors.tensors()
+    named["source.fine"] = named["source.fine"][:, :-1]
+    with pytest.raises(ValueError, match="pitch keys"):
+        Priors.from_tensors(named, SETTINGS, 10.0)
 
 
 def test_zero_factors_give_the_static_mask(play: Callable[..., Any], fitted: PriorFit) -> None:

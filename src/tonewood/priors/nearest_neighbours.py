@@ -256,6 +256,13 @@ def pitch_keys(fine: NDArray[np.float32], *, surroundings: bool = True) -> NDArr
     return np.concatenate(parts).T
 
 
+def count_pitch_keys(components: int, *, surroundings: bool) -> int:
+    """Return the number of pitch keys of `components` components of the pitch spectrum."""
+    if not surroundings:
+        return components
+    return components + len(_SURROUNDING_SPANS) * min(components, _SURROUNDING_COMPONENTS)
+
+
 def _key_weights(*, surroundings: bool) -> KeyWeights:
     return _WEIGHTS if surroundings else _SINGLE_FRAME_WEIGHTS
 

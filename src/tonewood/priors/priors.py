@@ -22,6 +22,7 @@ from tonewood.priors.nearest_neighbours import (
     Codebook,
     FolderStatistics,
     PriorFeatures,
+    count_pitch_keys,
     key_vectors,
     map_to_other,
 )
@@ -273,6 +274,8 @@ class Priors:
             pitch_keys, projection = named[f"{name}.fine"].astype(np.float32), named["projection"]
             # In models of earlier versions, the keys have no surroundings.
             surroundings = pitch_keys.shape[1] > projection.shape[1]
+            if pitch_keys.shape[1] != count_pitch_keys(projection.shape[1], surroundings=surroundings):
+                raise ValueError(f"{pitch_keys.shape[1]} pitch keys")
             key = key_vectors(rows, pitch_keys, row_mean, surroundings=surroundings)
             book = Codebook(key, rows, np.full(len(rows), -1))
             folders.append(FolderStatistics(row_mean, named[f"{name}.fine_mean"], projection, book))
