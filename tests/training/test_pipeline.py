@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,12 @@ def test_training_accepts_mixed_rates_and_channels(
         small(judge=False, steps=1),
     )
     assert output.card.reference.takes == 2
+
+
+def test_guide_is_trusted_as_far_as_adaptive_masks(model: Model) -> None:
+    """Where the static mask is used alone, what the guide learned from pseudo-source may harm."""
+    networks_factor = model.priors.shrinkage.networks.per_frame
+    for static, expected in ((1.0, 0.0), (0.25, 0.75 * networks_factor), (0.0, networks_factor)):
+        weights = model.priors.weights._replace(static=static)
+        trust = pipeline._guide_trust(replace(model.priors, weights=weights))
+        assert trust == pytest.approx(expected)

@@ -37,6 +37,7 @@ from tonewood.model.card import (
 )
 from tonewood.model.model import Model, load_model
 from tonewood.priors.fitting import PriorFit, Ways, fit_priors
+from tonewood.priors.priors import Priors
 from tonewood.scorer.graded_crops import WayPair
 from tonewood.scorer.guide import Guide
 from tonewood.scorer.guide_training import select_guide_weight, train_guide, train_way_guide, validation_gains
@@ -373,9 +374,7 @@ def _fit_correction(excerpts: _PriorExcerpts, settings: ModelSettings) -> _Corre
     )
     guide, way_guide = _train_guides(fit, excerpts.reference.weights, settings, generator)
     gains = validation_gains(guide, fit.corrected_held_out)
-    # The guide acts frame by frame and learned from the same kind of pairs as the mask networks,
-    # so it is trusted as far as they are.
-    weight = select_guide_weight(gains) * fit.priors.shrinkage.networks.per_frame
+    weight = select_guide_weight(gains) * _guide_trust(fit.priors)
     card = PriorCard(
         weights=fit.priors.weights,
         beliefs=fit.priors.shrinkage,
@@ -385,6 +384,14 @@ def _fit_correction(excerpts: _PriorExcerpts, settings: ModelSettings) -> _Corre
         guide_gains=gains,
     )
     return _Correction(fit, guide, way_guide, card)
+
+
+def _guide_trust(priors: Priors) -> float:
+    """Return a factor in [0, 1] for the guide's weight: how far the adaptive masks are trusted.
+
+    The guide acts frame by frame and learned from the same kind of pairs as they did.
+    """
+    return priors.shrinkage.networks.per_frame * (1 - priors.weights.static)
 
 
 def _train_guides(
