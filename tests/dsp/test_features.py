@@ -47,11 +47,3 @@ def test_fine_structure_has_the_frames_of_the_rows() -> None:
         features = compute_features(harmonics(110.0, 2.0)[:samples], BandSettings(), SpectrumSettings())
         assert features.fine_db.shape[1] == features.rows_db.shape[1]
         assert np.isfinite(features.fine_db).all()
-
-
-def test_select_keeps_the_masked_frames() -> None:
-    features = compute_features(harmonics(110.0), BandSettings(), SpectrumSettings())
-    chosen = np.arange(features.rows_db.shape[1]) % 2 == 0
-    picked = features.select(chosen)
-    assert np.array_equal(picked.rows_db, features.rows_db[:, ::2])
-    assert np.array_equal(picked.fine_db, features.fine_db[:, ::2])

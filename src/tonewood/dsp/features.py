@@ -205,10 +205,6 @@ class Features(NamedTuple):
     # partials, independent of the colour of instrument and microphone.
     fine_db: Levels
 
-    def select(self, frames: NDArray[np.bool_]) -> "Features":
-        """Return the frames that a boolean mask [frame] selects."""
-        return Features(self.rows_db[:, frames], self.fine_db[:, frames])
-
 
 class CompactFeatures(NamedTuple):
     """Features as they are stored: levels [row, frame], fine structure [pitch, long frame], dB."""

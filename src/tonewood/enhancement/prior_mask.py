@@ -42,8 +42,7 @@ from tonewood.utils.arrays import DiskArray, FloatArray, Levels, Samples, to_mon
 from tonewood.utils.parallel import parallel_map
 
 _PRIOR_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
-# Reach of surroundings, smoothing and networks; even, for the pitch frames
-_PRIOR_MARGIN_FRAMES = 32
+_PRIOR_MARGIN_FRAMES = 32  # reach of surroundings, smoothing and networks; even, for the pitch frames
 # The margin covers half a window on either side, which by default is 1.5 hops.
 _PREDICTOR_CHUNK_FRAMES, _PREDICTOR_MARGIN_FRAMES = 1_024, 4
 

@@ -2,9 +2,9 @@
 
 The cycle distance chooses among the blends: held-out reference takes are turned into pseudo-source,
 corrected, and compared with the originals. Pseudo-source is not real source, so what helps there may
-harm source takes. So the energy distance (Székely & Rizzo 2013) of corrected source frames from
-reference frames is measured too. If the product of both exceeds that of the static mask, the static mask
-is used alone.
+harm source takes. Therefore the energy distance (Székely & Rizzo 2013) of corrected source frames from
+reference frames is measured too. Where the product of both is clearly larger than that of the static
+mask, the static mask is used alone.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def score_blends(
 def select_blend(scores: Sequence[BlendScore]) -> BlendWeights:
     """Average the best blends: the noise of the scores exceeds the differences between them.
 
-    The static mask alone is used where adaptive masks are worse by both distances together.
+    The static mask alone is used where the product of both distances is clearly larger for the best blends.
     """
     best = sorted(scores, key=lambda score: score.cycle_db)[:_AVERAGED_BLENDS]
     static = next(score for score in scores if score.weights.static == 1)

@@ -275,7 +275,7 @@ class Priors:
             # In models of earlier versions, the keys have no surroundings.
             surroundings = pitch_keys.shape[1] > projection.shape[1]
             if pitch_keys.shape[1] != count_pitch_keys(projection.shape[1], surroundings=surroundings):
-                raise ValueError(f"{pitch_keys.shape[1]} pitch keys")
+                raise ValueError(f"{pitch_keys.shape[1]} pitch keys for {projection.shape[1]} components")
             key = key_vectors(rows, pitch_keys, row_mean, surroundings=surroundings)
             book = Codebook(key, rows, np.full(len(rows), -1))
             folders.append(FolderStatistics(row_mean, named[f"{name}.fine_mean"], projection, book))
