@@ -82,6 +82,10 @@ WRONG_WORDS = {
     "enhance a.wav -o out --amount": "--amount needs a value: give a number from -1 to 2",
     "enhance a.wav -o": "-o needs a value: see tonewood enhance -h",
     "enhance a.wav -o out --json=3": "--json takes no value: leave out what follows it",
+    "train --reference a --source b -o t.wav": (
+        "--output t.wav is not a model file: end the name in .tonewood"
+    ),
+    "onnx cello -o x.wav": "--output x.wav is not an ONNX file: end the name in .onnx",
     "info a b": "info has no place for b: see tonewood info -h",
     "info a b c": "info has no place for b c: see tonewood info -h",
 }
@@ -142,7 +146,7 @@ OTHER_VALUES = {
     "--between 5": "--between is '5': give LOW:HIGH in Hz, as in 200:4000",
     "--from soon": "--from is 'soon': give seconds or MIN:SEC, as in 10 or 1:02",
     "--to 1:2:3:4": "--to is '1:2:3:4': give seconds or MIN:SEC, as in 10 or 1:02",
-    "--parquet p.csv": "--parquet p.csv is not a Parquet file: end the name in .parquet",
+    "--parquet p.csv": "--parquet p.csv is not a Parquet file: end the name in .parquet or .pq",
 }
 
 

@@ -355,7 +355,7 @@ def test_effect_has_rows_of_the_table(tmp_path: Path, enhanced_file: Path, run: 
 def test_wrong_export_options_are_refused(
     tmp_path: Path, enhanced_file: Path, run: Run, more: tuple[str, ...], code: int, reason: str
 ) -> None:
-    ran = run("export", enhanced_file, *more, "-o", tmp_path / "x.wav")
+    ran = run("export", enhanced_file, *more, "-o", tmp_path / ("x.wav" if "--ir" in more else "x.txt"))
     assert ran.code == code, ran.err
     assert reason in ran.err
     assert ran.err.count("\n") == 1
@@ -375,6 +375,15 @@ def test_wrong_paths_and_corrections_are_refused(tmp_path: Path, enhanced_file: 
             "is not the name of an audio file: use a name such as",
         ),
         (enhanced_file, ("--peq", "3"), existing / "x.txt", 1, "is a file): name another output folder"),
+        (enhanced_file, ("--peq", "3"), tmp_path / "x.wav", 2, "x.wav is not an output of --peq: end the"),
+        (enhanced_file, ("--automation",), tmp_path / "x.txt.wav", 2, "end the name in .csv, .jsfx or .txt"),
+        (
+            "nobody",
+            ("--plugin",),
+            tmp_path / "x.flac",
+            2,
+            "is not an output of --plugin: end the name in .twp",
+        ),
         ("cello", ("--automation",), tmp_path / "x.csv", 2, "is a model, whose correction does not change"),
         ("nobody", ("--peq", "3"), tmp_path / "x.txt", 1, "neither a model file nor a bundled"),
         (existing, ("--peq", "3"), tmp_path / "x.txt", 1, "there.wav has no recipe beside it"),

@@ -15,8 +15,8 @@ from tonewood.batch.results_table import check_parquet_available
 from tonewood.dsp.chunking import overlapping_chunks
 from tonewood.dsp.loudness import LoudnessBlocks, gated_loudness, level_db, measure_loudness_blocks, true_peak
 from tonewood.enhancement.output_files import FileFailure, expand_input, find_left_out
-from tonewood.errors import AudioError, CallError, TonewoodError, printable
-from tonewood.utils.files import atomic_path, check_not_existing, check_parent, write_text
+from tonewood.errors import AudioError, TonewoodError, printable
+from tonewood.utils.files import atomic_path, check_not_existing, check_parent, check_suffix, write_text
 from tonewood.utils.parallel import parallel_map
 
 INVENTORY_SUFFIXES = (".csv", ".parquet")
@@ -131,8 +131,7 @@ def check_inventory_output(path: Path, overwrite: bool) -> None:
     OutputError
         The file exists, or its folder cannot be written to.
     """
-    if path.suffix.lower() not in INVENTORY_SUFFIXES:
-        raise CallError(f"--output {printable(path)} is not a table: end the name in .csv or .parquet")
+    check_suffix(path, INVENTORY_SUFFIXES, "a table")
     if path.suffix.lower() == ".parquet":
         check_parquet_available(f"--output {printable(path)}")
     check_not_existing([path], overwrite)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 import typer
 
 from tonewood.errors import CallError, OutputError, printable
-from tonewood.utils.files import append_to_name
+from tonewood.utils.files import append_to_name, check_suffix
 
 if TYPE_CHECKING:
     from tonewood.audio_io.recording import LeftOutRecording
@@ -263,10 +263,7 @@ class BatchOptions(NamedTuple):
         from tonewood.batch.runner import RESULTS_TABLE_NAME
 
         if self.parquet is not None:
-            if Path(self.parquet).suffix.lower() not in _PARQUET_SUFFIXES:
-                raise CallError(
-                    f"--parquet {printable(self.parquet)} is not a Parquet file: end the name in .parquet"
-                )
+            check_suffix(self.parquet, _PARQUET_SUFFIXES, "a Parquet file", "--parquet")
             return remote.parse_location(self.parquet)
         has_workers = self.workers is not None or self.scheduler is not None
         return (

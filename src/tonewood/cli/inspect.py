@@ -21,6 +21,7 @@ from tonewood.cli.common import (
     with_option_groups,
 )
 from tonewood.errors import CallError, explain_missing_torch, printable
+from tonewood.utils.files import check_suffix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,6 +156,7 @@ def onnx_command(
         from tonewood.model import onnx
     from tonewood.model.model import load_model
 
+    check_suffix(output, (".onnx", ""), "an ONNX file")
     check_output_path(output, overwrite)
     loaded = load_model(model)
     onnx.export_onnx(loaded, cast("ModelPart", part), output, overwrite=overwrite)

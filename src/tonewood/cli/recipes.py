@@ -19,6 +19,7 @@ from tonewood.cli.common import (
 from tonewood.cli.enhance import run_enhancement
 from tonewood.cli.options import NO_CONTROLS, OPTION_OF_CONTROL, ControlOptions
 from tonewood.errors import CallError, printable, settings_named_as
+from tonewood.utils.files import check_suffix
 
 if TYPE_CHECKING:
     from tonewood.dsp.equalizer import EqLimits
@@ -186,6 +187,15 @@ def _count_bands(peq: int | None, limits: "EqLimits") -> int | None:
     return centres or peq
 
 
+# Suffixes of the outputs; a name of another kind of file is a mistake.
+_EXPORT_SUFFIXES = {
+    "--peq": (".txt", ".yml", ".yaml", ""),
+    "--graphic-eq": (".txt", ""),
+    "--automation": (".csv", ".jsfx", ".txt", ""),
+    "--plugin": (".twp", ""),
+}
+
+
 def export_command(
     correction: Annotated[
         str,
@@ -273,6 +283,8 @@ def export_command(
         raise CallError(f"--format does not apply to {kind}: use it with --peq or --automation")
     if headroom and kind in ("--automation", "--plugin"):
         raise CallError(f"--headroom does not apply to {kind}: use it with --ir, --peq or --graphic-eq")
+    if ir is None:  # an impulse response checks its own name
+        check_suffix(output, _EXPORT_SUFFIXES[kind], f"an output of {kind}")
     check_output_path(output, overwrite)
     if plugin:
         exported = export_plugin_file(load_model(correction), output, overwrite=overwrite)

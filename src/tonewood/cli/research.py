@@ -22,6 +22,7 @@ from tonewood.cli.common import (
     with_option_groups,
 )
 from tonewood.errors import CallError, printable, settings_named_as
+from tonewood.utils.files import check_suffix
 
 if TYPE_CHECKING:
     from tonewood.enhancement.output_files import FileFailure
@@ -311,8 +312,7 @@ def search_command(
     settings = _training_settings(seed, set_)
     if output is not None:
         # Checked before the trainings, which take minutes.
-        if output.suffix.lower() != ".png":
-            raise CallError(f"--output {printable(output)} is not a PNG file: end the name in .png")
+        check_suffix(output, (".png",), "a PNG file")
         check_output_path(output, overwrite)
         plotting.check_matplotlib("a picture")
     with SearchDisplay() as display:

@@ -19,7 +19,7 @@ from tonewood.cli.common import (
     check_output_path,
 )
 from tonewood.errors import CallError, failure_reason, printable, settings_named_as
-from tonewood.utils.files import read_regular
+from tonewood.utils.files import check_suffix, read_regular
 
 if TYPE_CHECKING:
     from tonewood.audit.pipeline import AuditResult
@@ -104,11 +104,13 @@ def train_command(
     from tonewood.data.loading import list_folders, parse_training_inputs
     from tonewood.data.manifest import BadRecordings
     from tonewood.model.model import load_model
+    from tonewood.model.model_file import MODEL_SUFFIX
     from tonewood.scorer.training_loop import distributed_group, process_rank, world_size
     from tonewood.training import pipeline
     from tonewood.training.networks import Checkpoint
     from tonewood.utils.files import remove_stale_temporaries
 
+    check_suffix(output, (MODEL_SUFFIX, ""), "a model file")
     # The same command continues, as every command does; --resume refuses another training.
     checkpoint = Checkpoint.for_model(output, resumed=resume or not overwrite, is_required=resume)
     finished_model = pipeline.load_finished_model(output, checkpoint)
@@ -273,8 +275,7 @@ def audit_command(
     from tonewood.settings import ModelSettings
 
     if output is not None:
-        if output.suffix.lower() not in (".html", ".htm"):
-            raise CallError(f"--output {printable(output)} is not an HTML file: end the name in .html")
+        check_suffix(output, (".html", ".htm"), "an HTML file")
         check_output_path(output, overwrite)
         plotting.check_matplotlib("a report")
     loaded = load_model(model) if model is not None else None

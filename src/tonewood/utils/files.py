@@ -13,13 +13,13 @@ import shutil
 import stat
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 
-from tonewood.errors import OutputError, failure_reason, may_pass, printable
+from tonewood.errors import CallError, OutputError, failure_reason, may_pass, printable
 
 HAS_FILE_LOCKS = sys.platform != "win32"
 if HAS_FILE_LOCKS:
@@ -237,6 +237,26 @@ def disk_full_error(path: str | os.PathLike[str]) -> OutputError:
     return OutputError(
         f"{printable(path)} was not written: the disk is full: free some space or name another folder"
     ).as_temporary()
+
+
+def check_suffix(
+    path: str | os.PathLike[str], suffixes: Collection[str], kind: str, option: str = "--output"
+) -> None:
+    """Raise CallError if the name of an output ends in the suffix of another kind of file.
+
+    Parameters
+    ----------
+    suffixes : collection of str
+        That the name may end in; "" allows a name without one.
+    kind : str
+        Kind of the output with its article, as in `an HTML file`.
+    option : str
+        Option that the name was typed with.
+    """
+    if Path(path).suffix.lower() not in suffixes:
+        *others, last = filter(None, suffixes)
+        endings = f"{', '.join(others)} or {last}" if others else last
+        raise CallError(f"{option} {printable(path)} is not {kind}: end the name in {endings}")
 
 
 def check_not_existing(paths: Iterable[Path], overwrite: bool) -> None:
