@@ -80,11 +80,11 @@ class OutputKind:
     # Returns whether a file is an output of an earlier run into a folder
     is_earlier_output: Callable[[Path, Location], bool]
 
-    def is_file(self, out: Location) -> bool:
+    def is_file(self, out: Location, *, single: bool) -> bool:
         """Return whether an output is a file: it has a suffix of this kind, and is not an existing folder.
 
         Any other output is a folder, which is made if it does not exist. CallError if `out` is an existing
-        file, or has the suffix of another kind of file.
+        file, or has the suffix of another kind of file; of one input (`single`), any other suffix.
         """
         if isinstance(out, Path) and out.is_dir():
             return False
@@ -93,7 +93,15 @@ class OutputKind:
         if suffix in self.suffixes:
             return True
         # A folder named by a URL may well contain a dot, as host names do.
-        if isinstance(out, Path) and (out.exists() or suffix in FFMPEG_SUFFIXES | _other_file_suffixes()):
+        if (
+            isinstance(out, Path)
+            and (
+                out.exists()
+                or suffix in FFMPEG_SUFFIXES | _other_file_suffixes()
+                # The "Bach" of "J. S. Bach" and the 2 of "take.2" belong to the name of a folder.
+                or (single and suffix[1:].isidentifier())
+            )
+        ):
             raise CallError(f"{printable(out)} {self.suffix_rule}")
         return False
 
@@ -118,7 +126,8 @@ def _is_enhanced_file(path: Path, out: Location) -> bool:
 
 AUDIO_OUTPUTS = OutputKind(
     suffixes=WRITABLE_SUFFIXES,
-    suffix_rule="is not an audio file that can be written: name one such as .wav or .flac, or a folder",
+    suffix_rule=f"is not an audio file that can be written ({' '.join(sorted(WRITABLE_SUFFIXES))}): "
+    "name one of these, or a folder without a suffix",
     name=default_output_name,
     is_earlier_output=_is_enhanced_file,
 )
@@ -136,7 +145,7 @@ def plan_jobs(
     CallError if `out` is a file and a folder is needed.
     """
     single = len(inputs) == 1 and not _is_folder(inputs[0])
-    if kind.is_file(out):
+    if kind.is_file(out, single=single):
         if single:
             return _without_conflicts([FileJob(inputs[0], out)])
         raise CallError(f"{printable(out)} is a file; several outputs need a folder: name a folder")

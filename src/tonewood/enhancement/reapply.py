@@ -204,7 +204,7 @@ def render_recipe(
     """
     recipe = load_recipe(path)
     output = out
-    if not AUDIO_OUTPUTS.is_file(out):
+    if not AUDIO_OUTPUTS.is_file(out, single=True):
         output = out / fit_name(default_output_name(Path(Path(recipe.input.name).name)).name)
     if output.suffix.lower() not in WRITABLE_SUFFIXES:  # a recipe may come from anyone
         raise RecipeError(

@@ -106,7 +106,7 @@ def _is_explanation_output(path: Path, _: Location) -> bool:
 
 EXPLANATION_OUTPUTS = OutputKind(
     suffixes=PAGE_SUFFIXES,
-    suffix_rule="is neither a picture nor a page: use a name in .png or .html, or a folder",
+    suffix_rule="is neither a picture nor a page: use a name in .png or .html, or a folder without a suffix",
     name=lambda path: append_to_name(path, ".html"),
     is_earlier_output=_is_explanation_output,
 )
