@@ -213,6 +213,23 @@ def test_set_and_options_change_the_settings(tmp_path: Path, take: Path, run: Ru
     assert (render.amount, render.match, render.max_gain_db) == (0.5, False, 3)
 
 
+@pytest.mark.parametrize(
+    ("prior", "dropped"), [((), ""), (("--prior", "neighbours"), ", not prior neighbours")]
+)
+def test_refused_recording_names_what_was_applied(
+    tmp_path: Path, rng: np.random.Generator, run: Run, model_file: Path, prior: tuple[str, ...], dropped: str
+) -> None:
+    noise = tmp_path / "noise.wav"
+    soundfile.write(noise, 0.1 * rng.standard_normal(16_000), 16_000)
+    call = ("enhance", noise, "-m", model_file, "--steps", "1", *prior)
+    ran = run(*call, "-o", tmp_path / "a.wav")
+    text = f"the static mask alone{dropped}: pass --force to change the recording anyway"
+    assert ran.code == 0, ran.err
+    assert re.search(rf"  verdict  refused: .*\n  applied  {re.escape(text)}\n$", ran.out), ran.out
+    assert run(*call, "-o", tmp_path / "b.wav", "--quiet").err.endswith(f"; applied: {text}\n")
+    assert "  applied  " not in run(*call, "-o", tmp_path / "c.wav", "--force").out
+
+
 def test_diverging_search_is_named(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "out"
     ran = run("enhance", take, "-o", out, "-m", model_file, *FEW, "--set", "search.beta=1e300")

@@ -290,7 +290,7 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
     """Print the outputs of one recording, its scores and its verdict."""
     for warning in result.warnings:
         common.print_stderr(f"warning: {printable(result.input)}: {warning}")
-    certificate = result.certificate
+    certificate, used_instead = result.certificate, _replacement_text(result)
     if as_json:
         certificate_json = certificate.model_dump(mode="json")
         common.print_json(
@@ -318,7 +318,8 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
         return
     if is_quiet:
         if certificate.verdict in ("limited", "refused") and not result.from_earlier_run:
-            common.print_stderr(f"warning: {printable(result.input)}: verdict {certificate.line}")
+            hint = f"; applied: {used_instead}" if used_instead else ""
+            common.print_stderr(f"warning: {printable(result.input)}: verdict {certificate.line}{hint}")
         return
     print(printable(result.input))
     if result.from_earlier_run:
@@ -344,6 +345,19 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
     if result.carried:
         print(f"  carried  {_transfer_text(result.carried)}")
     print(f"  verdict  {certificate.line}")
+    if used_instead:
+        print(f"  applied  {used_instead}")
+
+
+def _replacement_text(result: "FileEnhanced") -> str | None:
+    """Return what was applied to a recording that is not searched; None if it was changed as requested."""
+    settings = result.settings
+    is_as_requested = settings.force or settings.method == "paper" or result.carried is not None
+    if is_as_requested or result.certificate.verdict not in ("refused", "unneeded"):
+        return None
+    applied = "no change" if result.prior == "none" else "the static mask alone"
+    dropped = "" if settings.prior.kind == "auto" else f", not prior {settings.prior.kind}"
+    return f"{applied}{dropped}: pass --force to change the recording anyway"
 
 
 def _transfer_text(record: "TransferRecord") -> str:
