@@ -230,6 +230,15 @@ def test_refused_recording_names_what_was_applied(
     assert "  applied  " not in run(*call, "-o", tmp_path / "c.wav", "--force").out
 
 
+@pytest.mark.parametrize("option", ["--mid-side", "--link off"])
+def test_mask_of_each_channel_warns_of_mono(
+    tmp_path: Path, take: Path, run: Run, model_file: Path, option: str
+) -> None:
+    ran = run("enhance", take, "-o", tmp_path / "b.wav", "-m", model_file, *FEW, *option.split())
+    assert ran.code == 0
+    assert f"warning: {take}: the recording has one channel, so {option} changes nothing\n" in ran.err
+
+
 def test_diverging_search_is_named(tmp_path: Path, take: Path, run: Run, model_file: Path) -> None:
     out = tmp_path / "out"
     ran = run("enhance", take, "-o", out, "-m", model_file, *FEW, "--set", "search.beta=1e300")

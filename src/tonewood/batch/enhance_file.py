@@ -348,6 +348,9 @@ def _enhancement_warnings(
     if match.peak_limited and math.isfinite(deficit):
         yield f"{deficit:.1f} LU quieter than the input, to keep the true peak under its ceiling"
     settings = enhancement.settings.render
+    if reader.channels == 1 and settings.link != "all":
+        option = "--mid-side" if settings.link == "mid-side" else "--link off"
+        yield f"the recording has one channel, so {option} changes nothing"
     # A matched output keeps its ceiling; any other may clip.
     if not settings.matches_loudness and enhancement.output.peak > 1:
         remedy = "leave out --no-match to prevent this"
