@@ -28,7 +28,7 @@ WRONG_CALLS = {
     "--smooth-seconds -1": "--smooth-seconds is -1: give a number from 0",
     "--low 0": "--low is 0: give a number above 0",
     "--low 500 --high 400": "--low and --high: limits from 500 Hz to 400 Hz are empty",
-    "--link no": "--link is 'no': choose on or off",
+    "--link all": r"--link is 'all': choose on \(one mask for all channels\) or off \(one for each\)",
     "--mid-side --link off": "--mid-side and --link off cannot be used together",
     "--cut-only --boost-only": "--cut-only and --boost-only cannot be used together: use one of them",
     "--amount nan": r"amount is nan",

@@ -88,7 +88,7 @@ def enhance_command(
         bool, typer.Option("--mid-side", help="Find masks of their own for mid and side.")
     ] = False,
     link: Annotated[
-        str, typer.Option(metavar="on|off", help="One mask for all channels, or one for each.")
+        str, typer.Option(metavar="on|off", help="on: one mask for all channels; off: one each.")
     ] = "on",
     together: Annotated[
         bool, typer.Option("--together", help="Treat all as one record: one average change, one gain.")
@@ -170,7 +170,7 @@ def _curve_changes(curve: Path | None, curve_instead: Path | None) -> "CurveChan
 
 def _channel_link(mid_side: bool, link: str) -> "ChannelLink":
     if link not in ("on", "off"):
-        raise CallError(f"--link is {link!r}: choose on or off")
+        raise CallError(f"--link is {link!r}: choose on (one mask for all channels) or off (one for each)")
     if mid_side and link == "off":
         raise CallError("--mid-side and --link off cannot be used together: use one of them")
     return "mid-side" if mid_side else "all" if link == "on" else "off"
