@@ -86,6 +86,7 @@ WRONG_WORDS = {
         "--output t.wav is not a model file: end the name in .tonewood"
     ),
     "onnx cello -o x.wav": "--output x.wav is not an ONNX file: end the name in .onnx",
+    "score a.wav --quiet": "--quiet prints no scores: add --parquet FILE or --json, or leave out --quiet",
     "info a b": "info has no place for b: see tonewood info -h",
     "info a b c": "info has no place for b c: see tonewood info -h",
 }

@@ -55,6 +55,8 @@ def score_command(
     from tonewood.enhancement.output_files import FileFailure, FileJob, expand_input
     from tonewood.model.model import load_model
 
+    if batch.quiet and batch.parquet is None and not json_:
+        raise CallError("--quiet prints no scores: add --parquet FILE or --json, or leave out --quiet")
     loaded = load_model(model)
     locations = [parse_location(text) for text in inputs]
     jobs = [
