@@ -282,6 +282,15 @@ def test_graphic_eq_is_one_line_of_the_curve(tmp_path: Path, enhanced_file: Path
     assert max(lowered) == pytest.approx(0, abs=0.02)
 
 
+@pytest.mark.parametrize("preset", [("--peq", "6"), ("--graphic-eq",)])
+def test_preset_says_that_it_lowers_the_level(
+    tmp_path: Path, enhanced_file: Path, run: Run, preset: tuple[str, ...]
+) -> None:
+    text = ", lowered against clipping (--no-headroom keeps the level)\n"
+    assert text in run("export", enhanced_file, *preset, "-o", tmp_path / "a.txt").out
+    assert text not in run("export", enhanced_file, *preset, "-o", tmp_path / "b.txt", "--no-headroom").out
+
+
 # --- Automation
 
 

@@ -249,7 +249,7 @@ def export_parametric_eq(
     return ExportedFile(
         out,
         {"kind": "peq", "format": file_format, "rate": rate, **_fit_data(eq)},
-        (f"{len(eq.bands)} bands for {rate} Hz, overall gain {eq.gain_db:+.1f} dB",
+        (f"{len(eq.bands)} bands for {rate} Hz, {_gain_text(eq.gain_db, curve)}",
          f"within {eq.rms_db:.2f} dB rms of the average correction, {eq.largest_db:.2f} dB at most"),
     )  # fmt: skip
 
@@ -277,7 +277,7 @@ def export_graphic_eq(curve: AverageCurve, out: Path, *, overwrite: bool = False
         out,
         {"kind": "graphic-eq", "points": count, "gain_db": round(curve.gain_db, 2),
          "largest_db": round(float(np.abs(gain_db).max()), 2)},
-        (f"{count} points from 20 Hz to {_GRAPHIC_EQ_HZ[-1]:.0f} Hz, overall gain {curve.gain_db:+.1f} dB",),
+        (f"{count} points from 20 Hz to {_GRAPHIC_EQ_HZ[-1]:.0f} Hz, {_gain_text(curve.gain_db, curve)}",),
     )  # fmt: skip
 
 
@@ -350,6 +350,13 @@ def third_octave_table(correction: Correction, seconds: FloatArray) -> GainTable
     return GainTable(
         _THIRD_OCTAVES_HZ, seconds, gain.reshape(len(_THIRD_OCTAVES_HZ), _POINTS_PER_BAND, -1).mean(axis=1)
     )
+
+
+def _gain_text(gain_db: float, curve: AverageCurve) -> str:
+    """Return the overall gain of a preset in words, and why it is lower than the correction's."""
+    is_lowered = curve.headroom and gain_db < 0
+    reason = ", lowered against clipping (--no-headroom keeps the level)" if is_lowered else ""
+    return f"overall gain {gain_db:+.1f} dB{reason}"
 
 
 def _fit_data(eq: EqFit) -> dict[str, Any]:
