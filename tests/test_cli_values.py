@@ -32,6 +32,8 @@ WRONG_CALLS = {
     "--mid-side --link off": "--mid-side and --link off cannot be used together",
     "--cut-only --boost-only": "--cut-only and --boost-only cannot be used together: use one of them",
     "--amount nan": r"amount is nan",
+    "--between 5000:200": "(?<=tonewood: )--between: a band from 5000 Hz to 200 Hz is empty: give LOW:HIGH",
+    "--from 5 --to 2": "(?<=tonewood: )--from and --to: a span from 5 s to 2 s is empty: end after the start",
     "--between nan:400": "--between is nan: give a number",
     "--prior louder": r"'louder': choose auto, none, random, blocks, static",
     '--prior a"b': r"""'a"b': choose auto, none""",

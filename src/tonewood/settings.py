@@ -7,7 +7,7 @@ Each field has a description, and a unit in its type where it has one: `tonewood
 from itertools import pairwise
 from typing import Annotated, Literal, Self, Unpack, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tonewood import setting_types as changes_of
 from tonewood.setting_types import (
@@ -328,11 +328,17 @@ class AspectSettings(Settings):
     start_s: Seconds | None = Field(None, ge=0, description="start of the change")
     end_s: Seconds | None = Field(None, gt=0, description="end of the change")
 
+    @field_validator("between")
+    @classmethod
+    def _check_band(cls, band: tuple[float, float] | None) -> tuple[float, float] | None:
+        if band is not None and not 0 < band[0] < band[1]:
+            raise ValueError(
+                "a band from {:g} Hz to {:g} Hz is empty: give LOW:HIGH, above 0 Hz".format(*band)
+            )
+        return band
+
     @model_validator(mode="after")
-    def _check_limits(self) -> Self:
-        if self.between is not None and not 0 < self.between[0] < self.between[1]:
-            low, high = self.between
-            raise ValueError(f"a band from {low:g} Hz to {high:g} Hz is empty: give LOW:HIGH, above 0 Hz")
+    def _check_span(self) -> Self:
         if self.end_s is not None and (self.start_s or 0) >= self.end_s:
             raise ValueError(
                 f"a span from {self.start_s or 0:g} s to {self.end_s:g} s is empty: end after the start"

@@ -45,7 +45,8 @@ _OPTION_OF_SETTING = {
     "render.aspect.between": "--between",
     "render.aspect.start_s": "--from",
     "render.aspect.end_s": "--to",
-    "render.aspect:": "--between, --from or --to:",
+    "render.aspect.between:": "--between:",
+    "render.aspect:": "--from and --to:",
     "render.curve:": "--curve:",
     **OPTION_OF_CONTROL,
 }
