@@ -93,6 +93,13 @@ def test_onnx_command_keeps_existing_files(files: Path, predicting_file: Path, r
     assert again.err.startswith(f"tonewood: {files / 'scorer.onnx'} exists")
 
 
+def test_onnx_command_names_the_option_of_a_wrong_part(
+    predicting_file: Path, tmp_path: Path, run: Run
+) -> None:
+    ran = run("onnx", predicting_file, "-o", tmp_path / "a.onnx", "--part", "judge")
+    assert (ran.code, ran.err) == (2, "tonewood: --part is 'judge': choose scorer or predictor\n")
+
+
 @pytest.mark.usefixtures("files")
 def test_export_leaves_the_model_unchanged(predicting: Model) -> None:
     matrix = band_levels(
@@ -108,7 +115,7 @@ def test_impossible_exports_are_one_error(
     predicting: Model, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.onnx"
-    with pytest.raises(CallError, match="part is 'judge'; choose scorer or predictor"):
+    with pytest.raises(CallError, match=r"^part is 'judge': choose scorer or predictor"):
         export_onnx(predicting, "judge", path)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="tiny has no predictor: add one with train --predictor"):
         export_onnx(model, "predictor", path)

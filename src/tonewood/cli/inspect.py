@@ -20,7 +20,7 @@ from tonewood.cli.common import (
     check_output_path,
     with_option_groups,
 )
-from tonewood.errors import CallError, explain_missing_torch, printable
+from tonewood.errors import CallError, explain_missing_torch, printable, settings_named_as
 from tonewood.utils.files import check_suffix
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ def onnx_command(
     check_suffix(output, (".onnx", ""), "an ONNX file")
     check_output_path(output, overwrite)
     loaded = load_model(model)
-    onnx.export_onnx(loaded, cast("ModelPart", part), output, overwrite=overwrite)
+    with settings_named_as({"part": "--part"}):
+        onnx.export_onnx(loaded, cast("ModelPart", part), output, overwrite=overwrite)
     if json_:
         common.print_json(
             {

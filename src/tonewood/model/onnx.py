@@ -99,7 +99,7 @@ def export_onnx(model: Model, part: ModelPart, path: Path, *, overwrite: bool = 
         The file cannot be written; see `atomic_path`.
     """
     if part not in get_args(ModelPart):
-        raise CallError(f"part is {part!r}; choose {' or '.join(get_args(ModelPart))}")
+        raise CallError(f"part is {part!r}: choose {' or '.join(get_args(ModelPart))}")
     check_not_existing([path], overwrite)  # first, because tracing takes long
     graph: _OnnxFrontEnd
     if part == "scorer":
