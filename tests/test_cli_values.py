@@ -59,6 +59,22 @@ def test_wrong_value_exits_with_code_2(
     assert not (tmp_path / "out").exists()
 
 
+MISSING_FILES = {
+    "enhance {take} -o out.wav --curve gone.csv": "check the file",
+    "evaluate --pairs {folder} {folder} --table gone.csv": "give a CSV file",
+    "train -o a.tonewood --preferences gone.csv": "name a CSV table",
+    "train -o a.tonewood --manifest gone.csv": "name a CSV or JSONL",
+    "train -o a.tonewood --reference a --source b --notice gone.csv": "name a text file",
+}
+
+
+@pytest.mark.parametrize("call", MISSING_FILES)
+def test_missing_file_is_no_wrong_call(run: Run, take: Path, call: str) -> None:
+    ran = run(*call.format(take=take, folder=take.parent).split())
+    assert ran.code == 1, ran.err
+    assert re.fullmatch(rf"tonewood: gone\.csv cannot be read .*: {MISSING_FILES[call]}\n", ran.err)
+
+
 @pytest.mark.parametrize("words", ["", "listen"])
 def test_group_without_a_command_lists_its_commands(run: Run, words: str) -> None:
     ran = run(*words.split())

@@ -41,6 +41,10 @@ class FolderError(TonewoodError):
     """A folder of recordings cannot be used."""
 
 
+class InputFileError(TonewoodError):
+    """A table, a curve or a text that was named cannot be read."""
+
+
 class ModelError(TonewoodError):
     """A model file is missing, damaged or of another kind."""
 

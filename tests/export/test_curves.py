@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tonewood.errors import CallError
+from tonewood.errors import CallError, InputFileError
 from tonewood.export.formats import read_curve
 from tonewood.mask.mask import Mask
 from tonewood.mask.render import effective_mask
@@ -57,7 +57,7 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(CallError, match=r"house\.csv is not a curve \(.+\): give lines of Hz and dB"):
         read_curve(path)
-    with pytest.raises(CallError, match="cannot be read"):
+    with pytest.raises(InputFileError, match="cannot be read"):
         read_curve(tmp_path / "gone.csv")
 
 

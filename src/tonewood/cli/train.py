@@ -18,7 +18,7 @@ from tonewood.cli.common import (
     SourceOption,
     check_output_path,
 )
-from tonewood.errors import CallError, failure_reason, printable, settings_named_as
+from tonewood.errors import CallError, InputFileError, failure_reason, printable, settings_named_as
 from tonewood.utils.files import check_suffix, read_regular
 
 if TYPE_CHECKING:
@@ -249,7 +249,9 @@ def _read_text_file(path: Path) -> str:
         return read_regular(path).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = failure_reason(error)
-        raise CallError(f"{printable(path)} cannot be read as text ({reason}): name a text file") from None
+        raise InputFileError(
+            f"{printable(path)} cannot be read as text ({reason}): name a text file"
+        ) from None
 
 
 def audit_command(

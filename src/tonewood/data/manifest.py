@@ -18,7 +18,7 @@ import numpy as np
 from tonewood.audio_io.reader import MIN_RECORDING_SECONDS, AudioReader
 from tonewood.audio_io.recording import file_sha256, find_audio_files
 from tonewood.data.tables import decode_text, parse_seconds, read_table
-from tonewood.errors import AudioError, CallError, FolderError, OutputError, failure_reason, printable
+from tonewood.errors import AudioError, FolderError, InputFileError, OutputError, failure_reason, printable
 from tonewood.utils.arrays import Samples
 from tonewood.utils.files import (
     check_not_existing,
@@ -186,8 +186,8 @@ def _parse_manifest_seconds(value: object, key: str, where: str, separator: str)
 def read_csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a table with their line numbers; every row must fill the `required` columns.
 
-    CallError if the file cannot be read. FolderError if the file is not a table, lacks a column, or has an
-    incomplete row.
+    InputFileError if the file cannot be read. FolderError if the file is not a table, lacks a column, or
+    has an incomplete row.
     """
     try:
         table = read_table(path, required)
@@ -205,7 +205,7 @@ def read_csv_rows(path: Path, required: Sequence[str]) -> Iterator[tuple[int, di
             yield number, row
     except OSError as error:
         reason = failure_reason(error)
-        raise CallError(f"{printable(path)} cannot be read ({reason}): name a CSV table") from None
+        raise InputFileError(f"{printable(path)} cannot be read ({reason}): name a CSV table") from None
     except (UnicodeDecodeError, csv.Error):
         raise FolderError(f"{printable(path)} is not a CSV table in UTF-8: save it as one") from None
 

@@ -21,7 +21,7 @@ from tonewood.data.tables import Table, TableRow, parse_seconds, read_table
 from tonewood.enhancement.analysis import score_array
 from tonewood.enhancement.output_files import FileFailure
 from tonewood.enhancement.pipeline import Enhancement, enhance_array
-from tonewood.errors import AudioError, CallError, FolderError, failure_reason, printable
+from tonewood.errors import AudioError, CallError, FolderError, InputFileError, failure_reason, printable
 from tonewood.evaluation.alignment import Alignment, AlignmentQuality, Anchor, align_recordings
 from tonewood.evaluation.metrics import (
     PairDistances,
@@ -115,7 +115,8 @@ def pairs_from_table(table: Path, source: Path, reference: Path) -> list[PairFil
     `source_s` and `reference_s`: corresponding times in seconds. A pair may have several lines, for
     more times.
 
-    CallError if the table or one of its lines is wrong; the message names it.
+    CallError if the table or one of its lines is wrong; the message names it. InputFileError if the table
+    cannot be read.
     """
     anchors: dict[tuple[str, str], list[Anchor]] = {}
     opened = _open_table(table)
@@ -177,7 +178,7 @@ def _open_table(path: Path) -> Table:
         return read_table(path, _FILE_COLUMNS)
     except (OSError, UnicodeDecodeError) as error:
         reason = failure_reason(error)
-        raise CallError(f"{printable(path)} cannot be read ({reason}): give a CSV file") from None
+        raise InputFileError(f"{printable(path)} cannot be read ({reason}): give a CSV file") from None
     except csv.Error as error:
         raise _table_error(path, 1, f"is not CSV ({error})", "plain text") from None
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tonewood.dsp.equalizer import EqFit, FilterType
-from tonewood.errors import CallError, failure_reason, printable
+from tonewood.errors import CallError, InputFileError, failure_reason, printable
 from tonewood.utils.arrays import FloatArray
 
 _THIN_TOLERANCE_DB = 0.05
@@ -217,13 +217,13 @@ CurvePoints = tuple[tuple[float, float], ...]
 def read_curve(path: Path) -> CurvePoints:
     """Return the points of a curve file.
 
-    CallError if the file cannot be read, or is not a table of frequencies and gains.
+    InputFileError if the file cannot be read. CallError if it is not a table of frequencies and gains.
     """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_CURVE_BYTES + 1)
     except OSError as error:
-        raise CallError(
+        raise InputFileError(
             f"{printable(path)} cannot be read ({failure_reason(error)}): check the file"
         ) from None
     return parse_curve_file(content, path)
