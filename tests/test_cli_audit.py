@@ -60,6 +60,8 @@ def test_text_output_has_a_line_per_confound(run: Run, call: list[object]) -> No
     assert ran.code == 0, ran.err
     for confound in CONFOUNDS:
         assert re.search(rf"^(fine|beware|confounded|untested) +{confound.name} ", ran.out, re.M)
+    for unit in ("LUFS", "dB", "s / s / % / %", "Hz", "per min"):
+        assert re.search(rf" \| [-\d. /]+ {unit}$", ran.out, re.M), unit
     assert "train with --fix noise" in ran.out
     assert re.search(r"^in all +confounded: noise floor", ran.out, re.M)
 

@@ -56,8 +56,8 @@ _ANALYSIS_LIMIT_HZ = 8_000.0  # half of the scorer's sample rate
 class ConfoundFeature(NamedTuple):
     """One number measured on a recording; `extract` returns None if it is unknown.
 
-    `min_difference` is the smallest one that matters, in the unit of the label, or in octaves if
-    `log_scale`.
+    `label` ends in its unit. `min_difference` is the smallest one that matters, in this unit, or in octaves
+    if `log_scale`.
     """
 
     label: str
@@ -81,6 +81,12 @@ class Confound(NamedTuple):
     inaudible_reason: str = ""
     upper_limit_hz: Callable[[AuditFeatures], float] | None = None
     fault: int = 0
+
+    @property
+    def units(self) -> str:
+        """Units of the features in their order, as in `s / %`; one if all are the same."""
+        units = [feature.label.rpartition(", ")[2] for feature in self.features]
+        return units[0] if len(set(units)) == 1 else " / ".join(units)
 
 
 def _noise_floor(features: AuditFeatures) -> float | None:
@@ -184,11 +190,7 @@ CONFOUNDS = (
     ),
     Confound(
         "clipping",
-        (
-            ConfoundFeature(
-                "clipped peaks per minute, plus 1", 1.0, lambda f: 1 + f.traces.clips, log_scale=True
-            ),
-        ),
+        (ConfoundFeature("clipped peaks + 1, per min", 1.0, lambda f: 1 + f.traces.clips, log_scale=True),),
         "leave clipped recordings out, or record them again",
         fault=1,
     ),

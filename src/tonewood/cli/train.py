@@ -321,13 +321,11 @@ def _print_audit(
             }
         )
         return
-    print("verdict     what            accuracy           median reference | source")
+    print("verdict     what            accuracy           median reference | source, unit")
     for finding, confound in zip(audit.findings, CONFOUNDS, strict=True):
         accuracy_text = format_accuracy(finding.accuracy) if finding.accuracy else "-"
-        print(
-            f"{finding.verdict:10}  {finding.name:14}  {accuracy_text:17}  "
-            f"{pipeline.format_medians(finding, 'reference')} | {pipeline.format_medians(finding, 'source')}"
-        )
+        medians = " | ".join(pipeline.format_medians(finding, side) for side in ("reference", "source"))
+        print(f"{finding.verdict:10}  {finding.name:14}  {accuracy_text:17}  {medians} {confound.units}")
         if finding.verdict in ("beware", "confounded"):
             print(f"{'':12}{pipeline.format_remedy(finding, confound)}")
     for session in audit.sessions:
