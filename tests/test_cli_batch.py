@@ -318,12 +318,18 @@ def test_inventory_prints_a_table(run: Run, takes: Path) -> None:
 def test_empty_folder_is_no_recording_of_an_inventory(run: Run, takes: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     ran = run("inventory", tmp_path / "empty")
-    assert (ran.code, ran.err) == (1, "tonewood: 1 folder cannot be used\n")
+    assert (ran.code, ran.err) == (1, "tonewood: 1 input cannot be used\n")
     assert ran.out.endswith("\n0 recordings, 0:00:00 in all\n")
     (takes / "take1.wav").write_text("no audio")
     ran = run("inventory", takes / "take0.wav", takes / "take1.wav", tmp_path / "empty")
-    assert ran.err == "tonewood: 1 of 2 recordings and 1 folder cannot be used\n"
+    assert ran.err == "tonewood: 1 of 2 recordings and 1 input cannot be used\n"
     assert "1 recording, 0:00:01 in all\n" in run("inventory", takes / "take0.wav").out
+
+
+def test_missing_path_is_no_recording_of_an_inventory(run: Run, takes: Path, tmp_path: Path) -> None:
+    ran = run("inventory", takes / "take0.wav", tmp_path / "gone")
+    assert (ran.code, ran.err) == (1, "tonewood: 1 input cannot be used\n")
+    assert f"cannot be used: {tmp_path / 'gone'} does not exist: check its name\n1 recording, " in ran.out
 
 
 # --- Doctor

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from tonewood.audio_io.libsndfile import AudioFormat
+from tonewood.audio_io.libsndfile import AudioFormat, read_error
 from tonewood.audio_io.reader import AudioReader
 from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
@@ -48,6 +48,11 @@ def list_inventory(inputs: Sequence[Path]) -> list[Path | FileFailure]:
     """Return all recordings of files and folders, those that need a missing package included."""
     items: list[Path | FileFailure] = []
     for location in inputs:
+        try:
+            location.stat()
+        except OSError as error:  # a name of nothing is no recording
+            items.append(FileFailure(location, read_error(location, error)))
+            continue
         left_out = [Path(path) for path, _ in find_left_out(location)]
         expanded = expand_input(location)
         listed = [item if isinstance(item, FileFailure) else _as_path(item.location) for item in expanded]

@@ -369,18 +369,18 @@ def inventory_command(
         inventory.write_inventory(output, rows, overwrite=overwrite)
     for row in rows if json_ else ():
         common.print_json(vars(row))
-    # A folder without recordings has a row with the reason, and is not a recording.
-    folders = [item for item in items if isinstance(item, FileFailure)]
-    recordings = len(items) - len(folders)
+    # An input without recordings, or that does not exist, has a row with the reason, and is not a recording.
+    failures = [item for item in items if isinstance(item, FileFailure)]
+    recordings = len(items) - len(failures)
     if not json_:
         _print_inventory(rows, recordings, output)
     failed = sum(row.error is not None for row in rows)
     if failed:
         unusable = []
-        if recordings:
-            unusable.append(f"{failed - len(folders)} of {common.count_noun(recordings, 'recording')}")
-        if folders:
-            unusable.append(common.count_noun(len(folders), "folder"))
+        if failed > len(failures):
+            unusable.append(f"{failed - len(failures)} of {common.count_noun(recordings, 'recording')}")
+        if failures:
+            unusable.append(common.count_noun(len(failures), "input"))
         common.print_stderr(f"tonewood: {' and '.join(unusable)} cannot be used")
         raise typer.Exit(1)
 
