@@ -212,6 +212,17 @@ def test_text_output_has_the_table_and_overwrite_replaces(
     assert where == f"page       {out / 'index.html'}"
 
 
+def test_missing_folder_of_a_corpus_names_the_layout(run: Run, tmp_path: Path) -> None:
+    for folder in ("test/cheap", "test/good", "train/cheap", "train/good"):
+        ran = run("reproduce", "--corpus", tmp_path, "-o", tmp_path / "report")
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err == (
+            f"tonewood: --corpus {tmp_path} has no folder {folder}; a corpus has train/ and test/, each with "
+            "good/ and cheap/: name such a folder\n"
+        )
+        (tmp_path / folder).mkdir(parents=True)
+
+
 def test_unwritable_report_is_refused_before_the_work(
     run: Run, corpus: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

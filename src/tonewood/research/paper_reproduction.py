@@ -199,8 +199,10 @@ def reproduce_paper(
     """
     check_device(device)
     check_report_folder(out, (*FIGURE_FILES, REPRODUCTION_TABLE, REPRODUCTION_PAGE), overwrite)
+    trainings = [model, paper_model].count(None)
+    _check_layout(corpus, ("test", "train") if trainings else ("test",))
     pairs = read_test_pairs(corpus / "test")
-    yield _plan_reproduction(corpus, pairs, [model, paper_model].count(None))
+    yield _plan_reproduction(corpus, pairs, trainings)
     if model is None:
         model = yield from _train_on_corpus(corpus, settings, device)
     if paper_model is None:
@@ -224,6 +226,17 @@ def reproduce_paper(
     page = _reproduction_page(result, corpus, models, figure_pngs)
     write_text(out / REPRODUCTION_PAGE, page, overwrite=overwrite)
     yield result
+
+
+def _check_layout(corpus: Path, parts: Sequence[str]) -> None:
+    """Raise FolderError if a folder of a corpus is missing."""
+    for part in parts:
+        for side in ("cheap", "good"):
+            if not (corpus / part / side).is_dir():
+                raise FolderError(
+                    f"--corpus {printable(corpus)} has no folder {part}/{side}; a corpus has train/ and "
+                    "test/, each with good/ and cheap/: name such a folder"
+                )
 
 
 def _plan_reproduction(corpus: Path, pairs: Sequence[RecordingPair], trainings: int) -> ReproductionPlan:
