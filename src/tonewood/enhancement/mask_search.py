@@ -22,6 +22,7 @@ from tonewood.mask.certificate import is_unknown_kind, needs_no_change
 from tonewood.mask.components import count_components
 from tonewood.mask.mask import Mask
 from tonewood.mask.search import (
+    MAX_FEEDBACK_DB,
     EnergyFunction,
     FreeMask,
     Parametrisation,
@@ -51,6 +52,7 @@ from tonewood.utils.parallel import parallel_iterate
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
 _MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
 RENDER_FEEDBACK_MARGIN = 16  # frames that rendering and analysis reach to either side
+_EARLIER_MAX_FEEDBACK_DB = 6.0  # models of earlier versions work as before
 
 # Without a whole-way guide, the paper's loss is the scorer.
 PAPER_SCORER_SEARCH = default_enhance_settings("paper").search.replace(
@@ -183,10 +185,17 @@ class MaskSearch:
             guide_energy=self._guide_energy(),
             render_feedback=self._render_feedback(start, stop),
             loudest_db=self.analysis.levels.loudest_db,
+            max_feedback_db=self._max_feedback_db,
         )
         for step in search_mask(problem, parametrisation, draws, stop_score=stop_score):
             core_db = step.mask_db[:, segment.core]
             yield replace(step, mask_db=core_db, offset=segment.start, total_frames=self.frames)
+
+    @property
+    def _max_feedback_db(self) -> float:
+        priors = self.model.learnt_priors
+        is_earlier = priors is not None and not priors.reference.compares_surroundings
+        return _EARLIER_MAX_FEEDBACK_DB if is_earlier else MAX_FEEDBACK_DB
 
     def _guide_energy(self) -> EnergyFunction | None:
         guide = self.guide

@@ -30,7 +30,7 @@ Vector = NDArray[np.float32]
 
 _CELL_HZ_PER_S = 31.25 / 0.010  # one cell of the paper's spectrogram: 16 kHz / 512, every 10 ms
 _FEEDBACK_RANGE_DB = 50.0  # feedback is used for frames within this range of the loudest
-_MAX_FEEDBACK_DB = 6.0  # largest correction of a cell by the feedback
+MAX_FEEDBACK_DB = 12.0  # largest correction of a cell by the feedback
 
 
 class ScoreFunction(Protocol):
@@ -188,6 +188,7 @@ class SearchProblem:
     guide_energy: EnergyFunction | None = None
     render_feedback: RenderFeedback | None = None
     loudest_db: float | None = None  # level of the recording's loudest frame, if the rows are a segment of it
+    max_feedback_db: float = MAX_FEEDBACK_DB
 
     @lazy_property
     def audible(self) -> NDArray[np.bool_]:
@@ -202,7 +203,8 @@ class SearchProblem:
             return mask_db
         # Adding a constant keeps the gradient of the mask: the straight-through estimator.
         error = self.render_feedback(mask_db) - self.rows_db - mask_db
-        achieved: Levels = mask_db + error.clip(-_MAX_FEEDBACK_DB, _MAX_FEEDBACK_DB) * self.audible
+        limit = self.max_feedback_db
+        achieved: Levels = mask_db + error.clip(-limit, limit) * self.audible
         return achieved
 
 
