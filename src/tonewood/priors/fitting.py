@@ -316,12 +316,15 @@ def _whole_ways(priors: Priors, source_takes: Sequence[PriorFeatures], ways: Way
 
 
 def _measure_source_need(priors: Priors, source_takes: Sequence[PriorFeatures]) -> float:
-    """Return the median need of source takes, before it is scaled; at least `_MIN_SOURCE_NEED`."""
-    # The median of a dozen takes is as good as that of all.
+    """Return the lower quartile of the source takes' need, before it is scaled; at least `_MIN_SOURCE_NEED`.
+
+    Most source takes then get the whole blend, although their needs vary.
+    """
+    # The quartile of a dozen takes is as good as that of all.
     takes = source_takes[:: -(-len(source_takes) // _NEED_TAKES)]
     needs = [priors.project(take, _blend(priors, take)).ratio for take in takes]
-    # The lower of two middle takes, as in earlier versions; in single precision, as models store it.
-    return max(float(np.quantile(np.array(needs, dtype=np.float32), 0.5, method="lower")), _MIN_SOURCE_NEED)
+    # In single precision, as models store it.
+    return max(float(np.quantile(np.array(needs, dtype=np.float32), 0.25, method="lower")), _MIN_SOURCE_NEED)
 
 
 # --- Shrinkage

@@ -142,7 +142,7 @@ class Priors:
     weights: BlendWeights  # the blend selected by the cycle: prior `auto`
     settings: PriorsSettings
     hop_ms: float
-    # Median `MaskProjection.ratio` of source takes, which need the whole blend. None in models of earlier
+    # Typical `MaskProjection.ratio` of source takes, which need the whole blend. None in models of earlier
     # versions, whose networks do not say what a recording still needs.
     source_need: float | None = None
 
