@@ -223,7 +223,7 @@ def test_refused_recording_names_what_was_applied(
     soundfile.write(noise, 0.1 * rng.standard_normal(16_000), 16_000)
     call = ("enhance", noise, "-m", model_file, "--steps", "1", *prior)
     ran = run(*call, "-o", tmp_path / "a.wav")
-    text = f"the static mask alone{dropped}: pass --force to change the recording anyway"
+    text = f"at most the static mask{dropped}: pass --force to change the recording anyway"
     assert ran.code == 0, ran.err
     assert re.search(rf"  verdict  refused: .*\n  applied  {re.escape(text)}\n$", ran.out), ran.out
     assert run(*call, "-o", tmp_path / "b.wav", "--quiet").err.endswith(f"; applied: {text}\n")

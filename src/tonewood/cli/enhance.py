@@ -356,7 +356,7 @@ def _replacement_text(result: "FileEnhanced") -> str | None:
     is_as_requested = settings.force or settings.method == "paper" or result.carried is not None
     if is_as_requested or result.certificate.verdict not in ("refused", "unneeded"):
         return None
-    applied = "no change" if result.prior == "none" else "the static mask alone"
+    applied = "no change" if result.prior == "none" else "at most the static mask"
     dropped = "" if settings.prior.kind == "auto" else f", not prior {settings.prior.kind}"
     return f"{applied}{dropped}: pass --force to change the recording anyway"
 
