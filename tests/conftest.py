@@ -264,7 +264,7 @@ def predicting(training_folders: Folders, model: "Model", shared: Path) -> "Mode
     from tonewood.model.model import Model
     from tonewood.training.pipeline import add_predictor
 
-    settings = PredictorSettings(width=24, depth=3, steps=110, held_out=0.25)
+    settings = PredictorSettings(width=24, depth=3, steps=220, held_out=0.25)
 
     def train() -> "Model":
         *_, last = add_predictor(model, training_folders.reference, training_folders.source, settings)

@@ -168,7 +168,6 @@ def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Pa
         ((), "there is nothing to train from"),
         (("--reference", folders / "one"), "--source is missing"),
         (("--preferences", tmp_path / "no.csv", "--fix", "level"), "--fix makes two folders alike"),
-        (("--preferences", tmp_path / "no.csv"), "cannot be read"),
         (
             ("--preferences", tmp_path / "no.csv", "--predictor"),
             "from folders: give --reference and --source",
@@ -178,6 +177,12 @@ def test_training_without_data_is_rejected(run: Run, folders: Path, tmp_path: Pa
         ran = run("train", "-o", out, *more)
         assert ran.code == 2
         assert reason in ran.err
+
+
+def test_missing_table_of_preferences_is_a_missing_input(run: Run, tmp_path: Path) -> None:
+    ran = run("train", "-o", tmp_path / "m.tonewood", "--preferences", tmp_path / "no.csv")
+    assert ran.code == 1
+    assert "cannot be read" in ran.err
 
 
 def test_model_is_trained_from_ratings(run: Run, tmp_path: Path, play: Callable[..., Any]) -> None:

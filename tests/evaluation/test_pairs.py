@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from tonewood.enhancement.output_files import FileFailure
-from tonewood.errors import AudioError, CallError, FolderError
+from tonewood.errors import AudioError, CallError, FolderError, InputFileError
 from tonewood.evaluation.alignment import Anchor
 from tonewood.evaluation.pipeline import PairFiles, pairs_by_name, pairs_from_table
 
@@ -94,10 +94,10 @@ def test_wrong_table_line_is_reported(tmp_path: Path, text: str, message: str) -
 
 
 def test_table_must_be_readable(tmp_path: Path) -> None:
-    with pytest.raises(CallError, match="cannot be read"):
+    with pytest.raises(InputFileError, match="cannot be read"):
         pairs_from_table(tmp_path / "none.csv", Path("s"), Path("r"))
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CallError, match="it is not UTF-8"):
+    with pytest.raises(InputFileError, match="it is not UTF-8"):
         pairs_from_table(tmp_path / "bytes.csv", Path("s"), Path("r"))
     (tmp_path / "nul.csv").write_text(HEAD + '"a\x00,b,1,2\n')
     with pytest.raises(CallError, match="line 2"):

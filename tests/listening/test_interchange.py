@@ -12,7 +12,7 @@ import soundfile
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from tonewood.errors import CallError, FolderError, OutputError
+from tonewood.errors import CallError, FolderError, InputFileError, OutputError
 from tonewood.listening import interchange
 from tonewood.listening.analysis import analyze_answers
 from tonewood.listening.database import AnswerDatabase
@@ -299,6 +299,6 @@ def test_tables_of_another_test_are_rejected(copy_test: CopyTest, tmp_path: Path
             interchange.read_imported_answers(test, "reseval", path)
     with pytest.raises(FolderError, match="has no column Stem"):
         interchange.read_imported_answers(test, "reseval", table(tmp_path / "r.csv", [{"a": 1}]))
-    with pytest.raises(CallError, match="cannot be read"):
+    with pytest.raises(InputFileError, match="cannot be read"):
         interchange.read_imported_answers(test, "reseval", tmp_path / "none.csv")
     assert not answers.list_listeners()

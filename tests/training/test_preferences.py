@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tonewood.errors import CallError, FolderError
+from tonewood.errors import FolderError, InputFileError
 from tonewood.settings import TrainingSettings
 from tonewood.training.preferences import ListenerRating, Preference, read_answer_tables
 
@@ -54,7 +54,7 @@ def test_wrong_line_is_reported_with_its_number(tmp_path: Path, text: str, why: 
 
 
 def test_no_tables_give_no_answers(tmp_path: Path) -> None:
-    with pytest.raises(CallError, match=r"none\.csv cannot be read"):
+    with pytest.raises(InputFileError, match=r"none\.csv cannot be read"):
         read_answer_tables(tmp_path / "none.csv", None, TRAINING)
     (tmp_path / "b.csv").write_bytes(b"preferred,other\n\xff\xfe,a\n")
     with pytest.raises(FolderError, match="UTF-8"):
