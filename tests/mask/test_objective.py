@@ -92,3 +92,13 @@ def test_gradient_of_the_penalties() -> None:
     parts = evaluate(0.0, mask, anchor, SearchSettings(alpha=0.5, beta=0.25, guide=0))
     expected = 2 / 12 * (0.5 * (mask - anchor) + 0.25 * (mask - mask.mean()))
     assert np.allclose(parts.gradient, expected, atol=1e-6)
+
+
+@given(error_db=st.floats(-40, 40), limit_db=st.floats(0, 20))
+def test_feedback_corrects_a_cell_up_to_the_limit(error_db: float, limit_db: float) -> None:
+    mask = np.zeros((3, 5), np.float32)
+    problem = SearchProblem(
+        ConstantScore(0.0), mask, mask, SearchSettings(), 100, 60.0,
+        render_feedback=lambda mask_db: mask_db + np.float32(error_db), max_feedback_db=limit_db,
+    )  # fmt: skip
+    assert np.allclose(problem.achieved_gain(mask), min(max(error_db, -limit_db), limit_db), atol=1e-4)

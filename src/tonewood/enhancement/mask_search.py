@@ -52,7 +52,8 @@ from tonewood.utils.parallel import parallel_iterate
 _SEARCH_SEGMENT_FRAMES = 3_000  # half a minute: short enough to keep every core busy
 _MAX_SEARCH_MARGIN = 1_500  # on either side, so that the margins at most double the work
 RENDER_FEEDBACK_MARGIN = 16  # frames that rendering and analysis reach to either side
-_EARLIER_MAX_FEEDBACK_DB = 6.0  # models of earlier versions work as before
+# Neighbours that compare surroundings make sharper masks, which rendering blurs more.
+_SHARP_MAX_FEEDBACK_DB = 12.0
 
 # Without a whole-way guide, the paper's loss is the scorer.
 PAPER_SCORER_SEARCH = default_enhance_settings("paper").search.replace(
@@ -194,8 +195,8 @@ class MaskSearch:
     @property
     def _max_feedback_db(self) -> float:
         priors = self.model.learnt_priors
-        is_earlier = priors is not None and not priors.reference.compares_surroundings
-        return _EARLIER_MAX_FEEDBACK_DB if is_earlier else MAX_FEEDBACK_DB
+        is_sharp = priors is not None and priors.reference.compares_surroundings
+        return _SHARP_MAX_FEEDBACK_DB if is_sharp else MAX_FEEDBACK_DB
 
     def _guide_energy(self) -> EnergyFunction | None:
         guide = self.guide

@@ -30,7 +30,7 @@ Vector = NDArray[np.float32]
 
 _CELL_HZ_PER_S = 31.25 / 0.010  # one cell of the paper's spectrogram: 16 kHz / 512, every 10 ms
 _FEEDBACK_RANGE_DB = 50.0  # feedback is used for frames within this range of the loudest
-MAX_FEEDBACK_DB = 12.0  # largest correction of a cell by the feedback
+MAX_FEEDBACK_DB = 6.0  # largest correction of a cell by the feedback
 
 
 class ScoreFunction(Protocol):
