@@ -140,6 +140,28 @@ def test_closed_iteration_does_not_wait_for_generators(threads: int) -> None:
     assert len(produced) == count
 
 
+def test_closing_joins_no_thread(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The garbage collector may close an iteration while a thread starts: a join there would never end."""
+    begun, finished = threading.Event(), list[int]()
+
+    def work(item: int) -> int:
+        if item:
+            begun.set()
+            time.sleep(0.05)
+            finished.append(item)
+        return item
+
+    results = parallel_map(work, range(9))
+    assert next(results) == 0
+    assert begun.wait(300)
+    monkeypatch.setattr(threading.Thread, "join", lambda *_: pytest.fail("a thread was joined"))
+    results.close()
+    count = len(finished)
+    assert count >= 1  # work that had begun was waited for
+    time.sleep(0.1)
+    assert len(finished) == count
+
+
 def blas_threads() -> set[int]:
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 

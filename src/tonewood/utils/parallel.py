@@ -7,9 +7,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from threading import Event, Lock, local
+from threading import Event, RLock, local
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tonewood.errors import CallError, DeviceError, explain_missing_torch
@@ -39,6 +40,32 @@ class _ThreadState(local):
 _THREAD = _ThreadState()
 
 
+class _ClosablePool:
+    """Pool of threads that any thread may close, even in the garbage collector.
+
+    Threads are not joined. The collector may close a pool while it runs on a thread that is starting,
+    and that holds a lock which a join waits for.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tonewood")
+        self._unfinished: list[Future[Any]] = []
+
+    def submit(self, work: Callable[..., Result], *arguments: object) -> "Future[Result]":
+        """Run work on a thread of the pool."""
+        self._unfinished = [future for future in self._unfinished if not future.done()]
+        future = self._pool.submit(work, *arguments)
+        self._unfinished.append(future)
+        return future
+
+    def close(self) -> None:
+        """Cancel work that has not begun, and wait for the rest."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for future in self._unfinished:
+            with suppress(CancelledError):
+                future.exception()
+
+
 class _PendingResult(Protocol[Result_co]):
     """Result of submitted work."""
 
@@ -50,9 +77,7 @@ class _PendingResult(Protocol[Result_co]):
 class _StreamedResult(Generic[Result]):
     """Elements that a thread produces, available as soon as they are produced."""
 
-    def __init__(
-        self, pool: ThreadPoolExecutor, generate: Callable[[], Iterable[Result]], closed: Event
-    ) -> None:
+    def __init__(self, pool: _ClosablePool, generate: Callable[[], Iterable[Result]], closed: Event) -> None:
         self._queue: SimpleQueue[tuple[Result, ...]] = SimpleQueue()
         self._future: Future[None] = pool.submit(self._produce, generate, closed)
 
@@ -115,11 +140,11 @@ def parallel_iterate(
 
 
 def _run_in_order(
-    submit: Callable[[ThreadPoolExecutor, Item], _PendingResult[Result]], items: Iterable[Item], closed: Event
+    submit: Callable[[_ClosablePool, Item], _PendingResult[Result]], items: Iterable[Item], closed: Event
 ) -> Generator[Result, None, None]:
     """Submit the items to a pool of threads and yield the results in order."""
     threads = available_cores()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="tonewood")
+    pool = _ClosablePool(threads)
     pending: deque[_PendingResult[Result]] = deque()
     _SINGLE_BLAS_THREAD.enter()
     try:
@@ -131,8 +156,8 @@ def _run_in_order(
         while pending:
             yield pending.popleft().result()
     finally:
-        closed.set()  # first: the shutdown waits for threads that are running
-        pool.shutdown(cancel_futures=True)
+        closed.set()  # first, because the pool waits for work that is running
+        pool.close()
         _SINGLE_BLAS_THREAD.leave()
 
 
@@ -140,7 +165,7 @@ class _SingleBlasThread:
     """Limit BLAS to one thread while any threads of ours run."""
 
     def __init__(self) -> None:
-        self._lock, self._users = Lock(), 0
+        self._lock, self._users = RLock(), 0  # the garbage collector may enter it again
         # threadpoolctl comes without types. Its controller searches all loaded libraries, so it is kept.
         self._controller: Any = None
         self._limit: Any = None
