@@ -69,7 +69,7 @@ def measure_rows(opened: corpus.Corpus, rows: list, options: argparse.Namespace)
     results = {row.name: {"title": row.title, "seeds": []} for row in rows}
     accuracy = {}
     for seed in options.seeds:
-        bench = Bench(opened, seed, options.set, options.quick)
+        bench = Bench(opened, seed, options.set, options.quick, options.models)
         judge = outside.train(bench)
         card = bench.trained().model.card
         accuracy[str(seed)] = {"scorer": card.scorer.accuracy, "outside": judge.accuracy}
@@ -127,6 +127,7 @@ def parse_options() -> argparse.Namespace:
         "--set", action="append", default=[], metavar="GROUP.NAME=VALUE", help="steps of every training"
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("build/quality"))
+    parser.add_argument("--models", type=Path, help="folder of trained models: load those there, keep others")
     parser.add_argument("--docs", type=Path, help="page to fill")
     parser.add_argument(
         "--quick",

@@ -72,16 +72,19 @@ def main() -> None:
             corpora[opened.name] = opened
     for name, opened in corpora.items():
         others = {other: c for other, c in corpora.items() if other != name}
-        results[name] = [measure(opened, others, seed, options.model) for seed in options.seeds]
+        results[name] = []
+        for seed in options.seeds:
+            bench = Bench(opened, seed, models=options.models)
+            model = tonewood.load(options.model) if options.model else bench.trained().model
+            results[name].append(measure(bench, others, model))
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "trust.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
         print(table(results), flush=True)
 
 
-def measure(opened: Corpus, others: dict[str, Corpus], seed: int, name: str | None) -> dict:
-    """Return all figures of one corpus and seed, with a model that exists or is trained."""
-    bench = Bench(opened, seed)
-    model = tonewood.load(name) if name else bench.trained().model
+def measure(bench: Bench, others: dict[str, Corpus], model: Model) -> dict:
+    """Return all figures of one corpus and seed."""
+    opened, seed = bench.corpus, bench.seed
     card = model.card.scorer
     figures: dict = {"seed": seed, "accuracy": card.accuracy}
     figures |= measure_treatments(opened.test, model, seed)
@@ -308,6 +311,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("corpus", nargs="+", type=Path)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--model", help="measure this model instead of training one for each seed")
+    parser.add_argument("--models", type=Path, help="folder of trained models: load those there, keep others")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/trust"))
     return parser.parse_args()
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ class Fitted(NamedTuple):
     """A trained method."""
 
     enhance: Callable[[Piece], Output]
-    seconds: float = 0.0  # that its training took
+    seconds: float | None = 0.0  # that its training took; None if unknown
     note: str = ""
 
 
@@ -54,7 +55,7 @@ class SkippedError(Exception):
 
 class Trained(NamedTuple):
     model: Model
-    seconds: float
+    seconds: float | None  # that its training took; None if it was loaded
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,15 @@ class Bench:
         Assignments for every training, such as `training.steps=60`.
     quick : bool
         A first look: less training, and the paper's search stopped early.
+    models : path, optional
+        Folder of trained models: those that are there are loaded, others are trained and written there.
     """
 
     corpus: Corpus
     seed: int
     training: Sequence[str] = ()
     quick: bool = False
+    models: Path | None = None
     _trained: dict = field(default_factory=dict)
 
     def trained(self, assignments: Sequence[str] = ()) -> Trained:
@@ -82,10 +86,22 @@ class Bench:
             seed = f"training.seed={self.seed}"
             quick = _fewer_steps(ModelSettings().model_dump()) if self.quick else []
             settings = apply_assignments(ModelSettings(), [seed, *quick, *self.training, *assignments])
-            start_time = time.process_time()
-            model = tonewood.train(self.corpus.reference, self.corpus.source, settings=settings)
-            self._trained[key] = Trained(model, time.process_time() - start_time)
+            self._trained[key] = self._load_or_train(
+                settings, [*["quick"] * self.quick, *self.training, *assignments]
+            )
         return self._trained[key]
+
+    def _load_or_train(self, settings: ModelSettings, assignments: Sequence[str]) -> Trained:
+        name = "-".join([self.corpus.name, str(self.seed), *assignments])
+        path = self.models and self.models / f"{name}.tonewood"
+        if path and path.exists():
+            return Trained(tonewood.load(path), None)
+        start_time = time.process_time()
+        model = tonewood.train(self.corpus.reference, self.corpus.source, settings=settings)
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            model.save(path)
+        return Trained(model, time.process_time() - start_time)
 
     @cached_property
     def reference_rows(self) -> list[Levels]:

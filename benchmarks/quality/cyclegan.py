@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from quality.bench import Bench, Fitted, Row, render_mask
+from quality.bench import Bench, Fitted, Row, SkippedError, render_mask
 from quality.corpus import mel_rows
 from quality.masknet import MaskNet, row_mean
 from tonewood.scorer.training import draw_crops
@@ -136,6 +136,8 @@ def budget_shares(budget_s: float) -> Iterator[float]:
 
 def cyclegan(bench: Bench) -> Fitted:
     budget_s = bench.trained().seconds
+    if budget_s is None:
+        raise SkippedError("the model was loaded, so it is not known how long its training takes")
     gan = CycleGAN(bench.source_rows, bench.reference_rows, bench.seed)
     steps = 0
     for share in budget_shares(budget_s):

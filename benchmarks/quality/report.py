@@ -55,10 +55,10 @@ def text(result: dict) -> str:
 
 def markdown(results: dict[str, dict], figures: dict[str, str]) -> str:
     """Tables of a page: circumstances, distance closed in every row, other columns in a few."""
-    titles: dict[str, str] = {}
+    titles: dict[str, str] = {}  # rows of an earlier run with its date
     for result in results.values():
         for name, row in result["rows"].items():
-            titles.setdefault(name, row["title"])
+            titles.setdefault(name, row["title"] + (f" ({row['date']})" if "date" in row else ""))
     lines = ["### Runs", "", *_table(["corpus", *_RUN], [_run(r) for r in results.values()])]
     lines += ["", f"### {COLUMNS['closed'].head.capitalize()}, %", ""]
     shown = {name: title for name, title in titles.items() if name not in NOT_ON_PAGE}
@@ -129,10 +129,10 @@ def legend() -> str:
 def save(results: dict[str, dict], json_path: Path, page: Path | None, images: Path) -> None:
     """Write JSON, figures and, optionally, the page's generated block.
 
-    Results of other corpora in the JSON stay, so that corpora can be run one by one.
+    Results of other corpora and rows in the JSON stay, so that they can be run one by one.
     """
     known = json.loads(json_path.read_text()) if json_path.exists() else {}
-    results = {**known, **results}
+    results = {**known, **{name: _keep_rows(known.get(name), result) for name, result in results.items()}}
     json_path.parent.mkdir(parents=True, exist_ok=True)
     json_path.write_text(json.dumps(results, indent=1) + "\n")
     figures = {}
@@ -148,6 +148,18 @@ def save(results: dict[str, dict], json_path: Path, page: Path | None, images: P
         if not pattern.search(before):
             raise SystemExit(f"{page} has no {_BEGIN} … {_END} to fill: add the two lines")
         page.write_text(pattern.sub(lambda _: block, before))
+
+
+def _keep_rows(known: dict | None, result: dict) -> dict:
+    """Return a result with the rows that were measured earlier only; those get the date of their run."""
+    if known is None:
+        return result
+    earlier = {
+        name: {"date": known["date"], **row}
+        for name, row in known["rows"].items()
+        if name not in result["rows"] and "seeds" in row
+    }
+    return {**result, "rows": {**result["rows"], **earlier}}
 
 
 def figure(result: dict) -> Figure:
