@@ -143,9 +143,9 @@ def test_training_accepts_mixed_rates_and_channels(
 
 
 def test_guide_is_trusted_as_far_as_adaptive_masks(model: Model) -> None:
-    """Where the static mask is used alone, what the guide learned from pseudo-source may harm."""
+    """Where the blend is mostly static, what the guide learned from pseudo-source may harm."""
     networks_factor = model.priors.shrinkage.networks.per_frame
-    for static, expected in ((1.0, 0.0), (0.25, 0.75 * networks_factor), (0.0, networks_factor)):
+    for static, expected in ((1.0, 0.0), (0.85, 0.0), (0.25, 0.75 * networks_factor), (0.0, networks_factor)):
         weights = model.priors.weights._replace(static=static)
         trust = pipeline._guide_trust(replace(model.priors, weights=weights))
         assert trust == pytest.approx(expected)

@@ -36,6 +36,7 @@ from tonewood.model.card import (
     ScorerCard,
 )
 from tonewood.model.model import Model, load_model
+from tonewood.priors.blend_selection import MOSTLY_STATIC
 from tonewood.priors.fitting import PriorFit, Ways, fit_priors
 from tonewood.priors.priors import Priors
 from tonewood.scorer.graded_crops import WayPair
@@ -391,6 +392,8 @@ def _guide_trust(priors: Priors) -> float:
 
     The guide acts frame by frame and learned from the same kind of pairs as they did.
     """
+    if priors.weights.static >= MOSTLY_STATIC.static:
+        return 0.0
     return priors.shrinkage.networks.per_frame * (1 - priors.weights.static)
 
 
