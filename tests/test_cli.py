@@ -230,6 +230,18 @@ def test_refused_recording_names_what_was_applied(
     assert "  applied  " not in run(*call, "-o", tmp_path / "c.wav", "--force").out
 
 
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+def test_refused_recording_of_a_low_rate_is_told_so(
+    tmp_path: Path, rng: np.random.Generator, run: Run, model_file: Path, rate: int
+) -> None:
+    noise = tmp_path / "noise.wav"
+    soundfile.write(noise, 0.1 * rng.standard_normal(2 * rate), rate)
+    ran = run("enhance", noise, "-o", tmp_path / "a.wav", "-m", model_file, *FEW)
+    assert "  verdict  refused" in ran.out
+    text = f"warning: {noise}: the recording has no frequencies above 4000 Hz"
+    assert (text in ran.err) == (rate == 8_000)
+
+
 @pytest.mark.parametrize("option", ["--mid-side", "--link off"])
 def test_mask_of_each_channel_warns_of_mono(
     tmp_path: Path, take: Path, run: Run, model_file: Path, option: str

@@ -442,7 +442,9 @@ class EnhanceSettings(Settings):
     search: SearchSettings = SearchSettings()
     render: RenderSettings = RenderSettings()
     certificate: CertificateSettings = CertificateSettings()
-    force: bool = Field(False, description="change recordings that are unlike both folders too")
+    force: bool = Field(
+        False, description="change recordings that are unlike both folders, or like the reference, too"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="random seed")
 
     def replace(self, **changes: Unpack[changes_of.EnhanceChanges]) -> Self:

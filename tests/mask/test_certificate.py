@@ -102,7 +102,7 @@ def test_noise_is_limited_even_if_it_fools_the_judge() -> None:
     [
         ({"judge": Change(before=0.9, after=0.7)}, "limited", "judge does not agree enough"),
         ({"unlike_reference": Change(before=1, after=1.3)}, "limited", "reference folder"),
-        ({"roughness_db": 2.0}, "limited", "steps by 2.0 dB"),
+        ({"roughness_db": 2.0}, "limited", "steps by 2.00 dB"),
         ({"unlikeness": 1.5}, "refused", "1.50 times as far from the source folder"),
     ],
 )
@@ -161,6 +161,40 @@ def test_recording_like_the_reference_is_already_there() -> None:
 def test_recording_like_the_reference_is_already_there_without_a_judge() -> None:
     result = certify_with(**{**ARRIVED, "judge": None, "judge_fooled": None}, judge_score=None)
     assert result.verdict == "unneeded"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scorer": Change(before=0.1, after=0.9)},
+        {"judge": Change(before=0.3, after=0.6)},
+        {"unlike_reference": Change(before=0.8, after=1.4)},
+    ],
+)
+def test_recording_that_is_moved_away_from_the_reference_is_limited(change: dict[str, Any]) -> None:
+    """A curve or `--force` changes a recording that needs no change."""
+    result = certify_with(**{**ARRIVED, **change})
+    assert result.verdict == "limited"
+    assert "sounded like the reference already" in result.line
+    assert len(result.reasons) > 1
+    untouched = certify_with(**{**ARRIVED, **change}, mask_db=np.zeros((ROWS, FRAMES), np.float32))
+    assert untouched.verdict == "unneeded"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"scorer": Change(before=0.21, after=0.28)}, "the score rises (0.21 → 0.28)"),
+        ({"judge": Change(before=0.23, after=0.32)}, "the judge does not agree enough (0.23 → 0.32)"),
+    ],
+)
+def test_output_that_is_worse_is_limited(change: dict[str, Any], reason: str) -> None:
+    """Scores below 0.5 are on the side of the reference, yet they may rise."""
+    nearly = {**ARRIVED, "scorer": Change(before=0.4, after=0.3)}
+    assert certify_with(**nearly).verdict == "good"
+    result = certify_with(**{**nearly, **change})
+    assert result.verdict == "limited"
+    assert reason in result.reasons
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,14 @@ class ConfoundFeature(NamedTuple):
     """One number measured on a recording; `extract` returns None if it is unknown.
 
     `label` ends in its unit. `min_difference` is the smallest one that matters, in this unit, or in octaves
-    if `log_scale`.
+    if `log_scale`. `log_offset` is added before the logarithm where values may be 0.
     """
 
     label: str
     min_difference: float
     extract: Callable[[AuditFeatures], float | None]
     log_scale: bool = False
+    log_offset: float = 0.0
 
 
 class Confound(NamedTuple):
@@ -164,10 +165,9 @@ CONFOUNDS = (
     ),
     Confound(
         "codec",
-        # 0.05 % keeps the logarithm of recordings without dropouts finite.
         (
             ConfoundFeature(
-                "spectral dropouts above 4 kHz, %", 1.0, lambda f: 100 * f.traces.holes + 0.05, log_scale=True
+                "spectral dropouts above 4 kHz, %", 1.0, lambda f: 100 * f.traces.holes, True, log_offset=0.05
             ),
         ),
         "use recordings without lossy compression and denoising",
@@ -190,7 +190,7 @@ CONFOUNDS = (
     ),
     Confound(
         "clipping",
-        (ConfoundFeature("clipped peaks + 1, per min", 1.0, lambda f: 1 + f.traces.clips, log_scale=True),),
+        (ConfoundFeature("clipped peaks, per min", 1.0, lambda f: f.traces.clips, True, log_offset=1.0),),
         "leave clipped recordings out, or record them again",
         fault=1,
     ),
@@ -331,7 +331,7 @@ def _feature_median(feature: ConfoundFeature, recordings: Sequence[AuditFeatures
 def _feature_column(feature: ConfoundFeature, recordings: Sequence[AuditFeatures]) -> FloatArray:
     values = feature_values(feature, recordings)
     # np.maximum keeps NaN, an unknown value, and makes the logarithm of 0 finite.
-    return np.log2(np.maximum(values, 1e-9)) if feature.log_scale else values
+    return np.log2(np.maximum(values + feature.log_offset, 1e-9)) if feature.log_scale else values
 
 
 # --- Tests

@@ -192,7 +192,10 @@ def plot_feature_distributions(features: Sequence[ConfoundFeature], result: Audi
         axes.set(yticks=[0, 1], yticklabels=list(_SIDE_COLORS), ylim=(1.6, -0.6))
         axes.set_xlabel(feature.label)
         if feature.log_scale:
-            axes.set_xscale("log")
+            if feature.log_offset > 0:
+                axes.set_xscale("symlog", linthresh=feature.log_offset)  # shows zeros
+            else:
+                axes.set_xscale("log")
             # Plain numbers: powers of ten are hard to read over less than a decade.
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("{x:g}")

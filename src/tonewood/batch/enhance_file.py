@@ -342,6 +342,11 @@ def _enhancement_warnings(
     yield from reader.warnings
     if reader.clipped:
         yield "the input is clipped; the clipped peaks are not restored"
+    if enhancement.certificate.verdict == "refused" and reader.rate < enhancement.spectrum.rate:
+        yield (
+            f"the recording has no frequencies above {reader.rate / 2:g} Hz, and the model listens up to "
+            f"{enhancement.spectrum.rate / 2:g} Hz: recordings at a lower rate may be refused for this alone"
+        )
     match = enhancement.output.loudness_match
     deficit = match.loudness_before - match.loudness_after
     # Silence has a loudness of -inf, and no deficit.

@@ -352,11 +352,17 @@ def _print_enhanced(result: "FileEnhanced", as_json: bool, is_quiet: bool) -> No
 
 def _replacement_text(result: "FileEnhanced") -> str | None:
     """Return what was applied to a recording that is not searched; None if it was changed as requested."""
-    settings = result.settings
+    settings, certificate = result.settings, result.certificate
     is_as_requested = settings.force or settings.method == "paper" or result.carried is not None
-    if is_as_requested or result.certificate.verdict not in ("refused", "unneeded"):
+    is_replaced = (
+        certificate.verdict in ("refused", "unneeded") or result.prior == "none" != settings.prior.kind
+    )
+    if is_as_requested or not is_replaced:
         return None
-    applied = "no change" if result.prior == "none" else "at most the static mask"
+    if certificate.is_unchanged:
+        applied = "no change"
+    else:
+        applied = "the curve alone" if result.prior == "none" else "at most the static mask"
     dropped = "" if settings.prior.kind == "auto" else f", not prior {settings.prior.kind}"
     return f"{applied}{dropped}: pass --force to change the recording anyway"
 

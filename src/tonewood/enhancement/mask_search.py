@@ -232,9 +232,6 @@ class MaskSearch:
             hz, smooth_s = self.grid.hz.astype(np.float32), notes.smooth_ms / 1000
             gains = StickyNoteGains(scattered, hz, frame_s, notes.smooth_hz, smooth_s)
             return gains if notes.gains_only else FreeMask(gains.mask(), smooth)
-        if prior.kind == "none":
-            # Priors are smooth already. Without any, in models learnt from listeners, the change must be.
-            return FreeMask(start_db, max(1, smooth) if self.model.learnt_priors is None else 1)
         return FreeMask(start_db, smooth)
 
 

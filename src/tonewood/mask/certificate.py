@@ -2,7 +2,8 @@
 
 A search that optimises a score may exploit the scorer's errors. Each output is therefore measured by
 what the search did not optimise: a second scorer (the judge), the same mask smoothed further, limits
-that an EQ keeps, the distances of input and output from the two folders, and an adversarial control.
+that an EQ keeps, the distances of input and output from the two folders, and, on request, an
+adversarial control.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +29,12 @@ WINDOW_FLOOR_DB = -90.0
 _SHRINKAGE = 0.1  # few windows per feature: the sample covariance is nearly singular
 _QUANTILE = 0.99  # one window in a hundred of the folder itself may be beyond the limit
 # Distances from the nearer folder between which the adaptive part of a mask fades out. Of 216 held-out takes
-# of nine corpora, two lie beyond 1 and none beyond 1.2 (docs/quality.md).
+# of nine corpora, two lie beyond 1 and none beyond 1.2.
 _FADE_START, _FADE_END = 1.0, 1.3
-_MAX_UNNEEDED_SCORE = 0.2  # between those of held-out reference takes and of takes half-way
+_MAX_UNNEEDED_SCORE = 0.2  # above that of most held-out reference takes, below that of takes half-way
+UNCHANGED_DB = 0.05
+"""Gains below it are shown as 0.0 dB."""
+_EQUAL_SCORES = 0.05  # scores of one recording, treated in ways that sound alike, differ by less
 
 
 class Change(Settings):
@@ -82,6 +86,11 @@ class Certificate(Settings):
     share: str | None = Field(None, exclude_if=lambda share: share is None)
     # What the verdict, `judge_smoothed` and `static_share` are based on, if it is not the output
     whole: WholeCorrection | None = Field(None, exclude_if=lambda whole: whole is None)
+
+    @property
+    def is_unchanged(self) -> bool:
+        """True if the output is the input: every gain is shown as 0.0 dB."""
+        return self.largest_db < UNCHANGED_DB
 
     @property
     def size(self) -> str:
@@ -180,16 +189,29 @@ class Measurements:
     @property
     def is_unneeded(self) -> bool:
         """True if the recording sounds like the reference already."""
-        judge = None if self.judge is None else self.judge.before
+        return self._needs_no_change("before")
+
+    @property
+    def is_unneeded_after(self) -> bool:
+        """True if the output sounds like the reference."""
+        return self._needs_no_change("after")
+
+    def _needs_no_change(self, when: Literal["before", "after"]) -> bool:
+        judge = None if self.judge is None else getattr(self.judge, when)
         return self.has_graded_scorer and needs_no_change(
-            self.scorer.before, judge, self.unlike_reference.before
+            getattr(self.scorer, when), judge, getattr(self.unlike_reference, when)
         )
 
 
 def is_improvement(before: float, after: float) -> bool:
-    """Return True if a score is nearer to the reference than to the source, or a quarter of it is gone."""
+    """Return True if a quarter of a score is gone, or if it is below 0.5 and has not risen."""
     # A graded score of 0.93 is seldom halved in one pass: about half of the way can be gone.
-    return after < 0.5 or after <= 0.75 * before
+    return after <= 0.75 * before or (after < 0.5 and not is_rise(before, after))
+
+
+def is_rise(before: float, after: float) -> bool:
+    """Return True if a score rises by more than scores of equal sounds differ."""
+    return after > before + _EQUAL_SCORES
 
 
 def is_unknown_kind(unlike_source: float, unlike_reference: float, has_graded_scorer: bool) -> bool:
@@ -245,8 +267,11 @@ def certify(
     reasons = [*measured.caveats, *_objections(measured, judge_smoothed, settings)]
     verdict: CertificateVerdict = "limited" if reasons else "good"
     if measured.is_unneeded:
-        verdict = "unneeded"
-        reasons = [f"the recording sounds like the reference already (score {measured.scorer.before:.2f})"]
+        # Forced changes, curves and other masks may move it away again.
+        if gains.largest_db < UNCHANGED_DB or measured.is_unneeded_after:
+            verdict, reasons = "unneeded", [_arrived_text("sounds", measured)]
+        else:
+            verdict, reasons = "limited", [_arrived_text("sounded", measured), *reasons]
     elif measured.is_refused:
         verdict = "refused"
     return Certificate(
@@ -267,6 +292,10 @@ def certify(
     )
 
 
+def _arrived_text(verb: str, measured: Measurements) -> str:
+    return f"the recording {verb} like the reference already (score {measured.scorer.before:.2f})"
+
+
 def _objections(
     measured: Measurements, judge_smoothed: float | None, settings: CertificateSettings
 ) -> list[str]:
@@ -282,6 +311,9 @@ def _objections(
         reasons.append(
             f"the input is {measured.unlikeness:.2f} times as far from the source folder as 99 % of its own"
         )
+    scorer = measured.scorer
+    if measured.has_graded_scorer and is_rise(scorer.before, scorer.after):
+        reasons.append(f"the score rises ({scorer.before:.2f} → {scorer.after:.2f})")
     if judge is not None and not measured.is_convincing(judge.after):
         reasons.append(f"the judge does not agree enough ({judge.before:.2f} → {judge.after:.2f})")
     if judge_smoothed is not None and not measured.is_convincing(judge_smoothed):
@@ -292,7 +324,7 @@ def _objections(
         )
     if measured.roughness_db > settings.max_roughness_db:
         reasons.append(
-            f"the mask steps by {measured.roughness_db:.1f} dB a frame, an EQ by at most "
+            f"the mask steps by {measured.roughness_db:.2f} dB a frame, an EQ by at most "
             f"{settings.max_roughness_db:g}"
         )
     return reasons

@@ -30,7 +30,7 @@ Vector = NDArray[np.float32]
 
 _CELL_HZ_PER_S = 31.25 / 0.010  # one cell of the paper's spectrogram: 16 kHz / 512, every 10 ms
 _FEEDBACK_RANGE_DB = 50.0  # feedback is used for frames within this range of the loudest
-MAX_FEEDBACK_DB = 6.0  # largest correction of a cell by the feedback
+MAX_FEEDBACK_DB = 6.0  # largest correction of a cell by the feedback, unless a problem has its own
 
 
 class ScoreFunction(Protocol):
@@ -318,8 +318,8 @@ def search_mask(
 ) -> Iterator[SearchStep]:
     """Minimise the objective over the mask of a recording (paper III).
 
-    Each step scores the whole recording in windows as long as the scorer's training crops. The
-    windows move from step to step, so that no border is special.
+    If the scorer has weight, each step scores the whole recording in windows as long as its training
+    crops. The windows move from step to step, so that no border is special.
 
     Parameters
     ----------

@@ -311,7 +311,7 @@ def card_markdown(model: ModelOrFile) -> str:
         "## Limits",
         "",
         "The model filters and does not generate. It prefers the sound of its reference folder, whatever "
-        "that is. Recordings unlike its source folder are refused, because the model is not valid for "
+        "that is. Recordings unlike both folders are refused, because the model is not valid for "
         "them. A score is not proof of a better sound: listen.",
     ]
     if model.card.notice:
@@ -349,10 +349,12 @@ def _describe_scorer(model: ModelOrFile, card: ScorerCard) -> tuple[str, ...]:
     seconds = model.settings.scorer.crop_seconds
     low, high = (100 * share for share in card.accuracy_interval)
     reference, source = card.reference_scores, card.source_scores
+    # Graded scores are no probabilities of the folders.
+    is_graded = model.settings.training.targets == "graded"
+    calibration = "" if is_graded else f"; calibration error {card.calibration_error:.3f}"
     return (
         f"{100 * card.accuracy:.1f} % right ({low:.0f} to {high:.0f}) on {card.windows} windows of "
-        f"{seconds:g} s of {card.takes} held-out takes; calibration error "
-        f"{card.calibration_error:.3f}; {card.parameters:,} parameters",
+        f"{seconds:g} s of {card.takes} held-out takes{calibration}; {card.parameters:,} parameters",
         f"reference takes score {reference.median:.2f} ({reference.low:.2f} to "
         f"{reference.high:.2f}), source takes {source.median:.2f} ({source.low:.2f} to "
         f"{source.high:.2f})",

@@ -61,10 +61,9 @@ class PriorFit:
 
     priors: Priors
     scores: tuple[BlendScore, ...]  # of all candidate blends
-    # Pseudo-source under the prior's mask, and the reference take that it was made of; of takes in and
-    # outside the fit
+    # Pseudo-source under the neighbours' mask, and the reference take that it was made of
     corrected: list[LevelPair]
-    corrected_held_out: list[LevelPair]
+    corrected_held_out: list[LevelPair]  # of takes outside the fit, under the prior's mask
     ways: "Ways"
     # Training pairs of the whole-way guide: all source takes and what the prior makes of them, then
     # pseudo-source and all reference takes
@@ -112,7 +111,7 @@ def fit_priors(
 
     # Blend, and how much of it a source take needs.
     takes = folders.held_out.takes
-    # Not made as the networks' training pairs are, which would favour the networks.
+    # The networks' training pairs are made in another way; the same way would favour the networks.
     pseudo_takes = [back_translate(take, *folders.statistics, hop_ms) for take in takes]
     cycles = PseudoCycles(pseudo_takes, takes, take_weights[1])
     sides = folders.source.takes, folders.reference.takes
@@ -334,7 +333,7 @@ class HeldOutGroups(NamedTuple):
     """Takes of a folder, and the session of each."""
 
     takes: Sequence[Features]
-    session: NDArray[np.int64]  # [take]: if all takes are of one session, each is a group of its own
+    session: NDArray[np.int64]  # [take]: session, or the take's own number if all are of one session
     single_session: bool
 
     @classmethod

@@ -1,9 +1,9 @@
 """Codebooks of both folders' frames, and nearest neighbours within and between them.
 
 Frames are compared by their pitch spectrum and that of the quarter second before and after, which say
-what is played, and by their row levels. The coarse envelope has a quarter of its weight, and the level a
-half, since they differ between the folders. Each folder's mean is subtracted from its own frames, so that
-a fixed filter does not affect the distance.
+what is played, and by their row levels. Weights: pitch spectrum 2, its surroundings 1.4, level and fine
+envelope 1/2, coarse envelope 1/4, since this and the level differ between the folders. Each folder's mean
+is subtracted from its own frames, so that a fixed filter does not affect the distance.
 """
 
 import math

@@ -158,9 +158,9 @@ def train_mask_network(
     generator: torch.Generator,
     take_weights: TakeWeights = None,
 ) -> MaskNetwork:
-    """Train a network on pseudo-pairs, of which a part of the mask is applied to the input.
+    """Train a network on pseudo-pairs, to predict what is left of a mask of which a part was applied.
 
-    The loss is the mean over audible frames of the RMS error over rows, as in the cycle distance.
+    The loss is the mean over audible frames of the RMS error over rows.
 
     Parameters
     ----------

@@ -135,11 +135,12 @@ class Priors:
 
     reference: FolderStatistics
     source: FolderStatistics
-    # [row]: fitted to all takes, including those held out from the other priors
+    # [row]: fitted to all takes, including those held out from the other priors; the networks learned gains
+    # relative to the mask of the others
     static_db: NDArray[np.float32]
     networks: tuple[MaskNetwork, MaskNetwork]  # forward, backward
     shrinkage: ShrinkageTable
-    weights: BlendWeights  # the blend selected by the cycle: prior `auto`
+    weights: BlendWeights  # the selected blend: prior `auto`
     settings: PriorsSettings
     hop_ms: float
     # Typical `MaskProjection.ratio` of source takes, which need the whole blend. None in models of earlier

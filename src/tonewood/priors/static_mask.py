@@ -200,8 +200,8 @@ def select_static_method(reference: SpectralDifference, source: SpectralDifferen
 
     A mask that is fitted to one half of both folders predicts the difference of mean spectra of the
     other half. The plain difference is used where its error is the smallest; else strengths of the
-    shrinkage are averaged, weighted by exp(-(d / s)²) of their mean error d beyond the smallest and its
-    spread s over random halves, whose square is twice that of a whole folder. Folders of a single take
+    shrinkage are averaged, weighted by exp(-(d / s)²). Here d is a strength's mean error beyond the smallest
+    one, and s the standard deviation of this excess over random halves. Folders of a single take
     cannot be halved: they get the first method.
     """
     units = [_held_out_units(side) for side in (reference, source)]

@@ -1,6 +1,6 @@
 """Training of guides: the negative gradient becomes the correction that a sound still needs.
 
-The guide near the reference learns from pseudo-source under the prior's mask, and the reference take
+The guide near the reference learns from pseudo-source under the neighbours' mask, and the reference take
 that it was made of. The whole-way guide learns from sounds anywhere between source and reference.
 """
 

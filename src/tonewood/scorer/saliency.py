@@ -28,7 +28,7 @@ ValueFunction = Callable[[FloatArray], FloatArray]
 _PATH_STEPS = 64  # on the path from the mean row to the clip
 _QUADRATURE_NODES = 24
 _CLIP_BATCH = 32  # keeps memory independent of the recording's length
-RANDOM_ORDERS = 20  # the smallest number of which 95 % is an integer
+RANDOM_ORDERS = 20  # a map that beats all of them is better than 95 %
 _CURVE_STEPS = 8
 _MAX_CLIPS = 6  # evenly spaced; more hardly change the curves
 _CONFIDENT_FRACTION = 0.95
@@ -280,7 +280,7 @@ class Faithfulness:
 
     @property
     def is_faithful(self) -> bool:
-        """True if the map is better than more than 95 % of random orders in both curves."""
+        """True if the map is better than all random orders in both curves."""
         return min(self.fraction_beaten) > _CONFIDENT_FRACTION
 
     @property

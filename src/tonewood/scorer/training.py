@@ -1,4 +1,4 @@
-"""Training of scorer and judge on the labels of two folders.
+"""Training of scorer and judge on two folders.
 
 With graded targets the scorer says how far a crop is from the reference (see `graded_crops`). With the
 labels alone, as in the paper, crops get random smooth masks and tilts, so that it ignores such changes.

@@ -3,11 +3,10 @@
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
-from tonewood.mask.certificate import Certificate, is_improvement
+from tonewood.mask.certificate import UNCHANGED_DB, Certificate, is_improvement
 
 LineKind = Literal["good", "caution", "plain", "refused", "none"]
 Treatment = Literal["unchanged", "fixed", "moving"]
-_UNCHANGED_DB = 0.05  # gains below it are shown as 0.0 dB
 _FIXED_DB = 0.005  # steps from frame to frame below it are shown as 0.00 dB
 
 
@@ -39,7 +38,7 @@ def certificate_view(certificate: Certificate, *, current: bool) -> dict[str, An
 
 def treatment(certificate: Certificate) -> Treatment:
     """Return whether the output is unchanged, or changed by a fixed or by a moving equaliser."""
-    if certificate.largest_db < _UNCHANGED_DB:
+    if certificate.is_unchanged:
         return "unchanged"
     return "fixed" if certificate.roughness_db < _FIXED_DB else "moving"
 
@@ -50,7 +49,7 @@ def size_text(certificate: Certificate) -> str:
         return "No change: 0.0 dB."
     size = f"Changes {certificate.size}"
     gained = certificate.scorer.before - certificate.scorer.after
-    if gained <= 0 or certificate.rms_db < _UNCHANGED_DB:
+    if gained <= 0 or certificate.rms_db < UNCHANGED_DB:
         return f"{size}."
     return f"{size}; each dB improves the match score by {gained / certificate.rms_db:.2f}."
 
