@@ -246,6 +246,7 @@ def test_dry_run_writes_nothing_and_names_every_action(
     out = tmp_path / "out"
     assert run("enhance", takes / "take0.wav", "-o", out, "-m", model_file, *FEW).code == 0
     (takes / "bad.wav").write_text("no audio")
+    soundfile.write(takes / "short.wav", np.zeros(1_600), 16_000)
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
     call = ("enhance", takes, "-o", out, "-m", model_file, *FEW, "--dry-run")
     ran = run(*call, "--json")
@@ -253,9 +254,10 @@ def test_dry_run_writes_nothing_and_names_every_action(
     *files, summary = ran.objects
     actions = {Path(item["input"]).name: item["action"] for item in files}
     assert actions == {
-        "bad.wav": "fail", "phone.m4a": "skipped", "take0.wav": "already", "take1.wav": "enhance",
+        "bad.wav": "fail", "phone.m4a": "skipped", "short.wav": "fail",
+        "take0.wav": "already", "take1.wav": "enhance",
     }  # fmt: skip
-    assert summary["plan"] == {"enhance": 1, "already": 1, "fail": 1, "skipped": 1}
+    assert summary["plan"] == {"enhance": 1, "already": 1, "fail": 2, "skipped": 1}
     assert (summary["audio_seconds"], summary["estimated_seconds"] > 0) == (1.0, True)
     assert "1 to enhance (0:00:01 of audio, about" in run(*call).out
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before

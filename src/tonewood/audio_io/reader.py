@@ -145,7 +145,7 @@ class AudioReader:
                 mix.push(block)
                 total += block.shape[1]
                 yield block
-        _check_duration(self.path, self._info, total, self._min_seconds)
+        check_duration(self.path, self._info, total, self._min_seconds)
         _check_not_silent(self.path, low, high)
         if mix.is_cancelled:
             raise AudioError(
@@ -307,7 +307,10 @@ def _audio_info(path: Path, file: libsndfile.SequentialFile | MediaFile, max_cha
     return AudioInfo(int(file.samplerate), int(file.channels), frames, audio_format, tracks, file.warning)
 
 
-def _check_duration(path: Path, info: AudioInfo, frames: int, min_seconds: float) -> None:
+def check_duration(
+    path: Path, info: AudioInfo, frames: int, min_seconds: float = MIN_RECORDING_SECONDS
+) -> None:
+    """Raise AudioError if a recording has too few samples."""
     if frames == 0:
         raise AudioError(f"{printable(path)} contains no samples: record or export it again")
     if frames < min_seconds * info.rate:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tonewood.audio_io import remote
-from tonewood.audio_io.reader import AudioReader, probe_audio, read_recording
+from tonewood.audio_io.reader import AudioReader, check_duration, probe_audio, read_recording
 from tonewood.audio_io.recording import file_sha256
 from tonewood.audio_io.remote import Location
 from tonewood.batch.enhance_file import (
@@ -399,10 +399,12 @@ def _plan_file(job: FileJob, task: EnhanceTask, model: Model) -> PlannedFile:
         return PlannedFile(job.input, job.output, "already")
     if not isinstance(job.input, Path):
         return PlannedFile(job.input, job.output, "enhance")
-    seconds = probe_audio(job.input).duration
+    info = probe_audio(job.input)
+    if info.frames is not None:
+        check_duration(job.input, info, info.frames)
     if isinstance(job.output, Path):
         check_outputs(job.input, [job.output], task.options.overwrite)
-    return PlannedFile(job.input, job.output, "enhance", seconds)
+    return PlannedFile(job.input, job.output, "enhance", info.duration)
 
 
 def estimate_seconds(audio_seconds: float, task: EnhanceTask, model: Model, workers: int) -> float:
