@@ -15,10 +15,10 @@ _RUN = ("date, revision", "pieces", "seeds", "scorer accuracy")
 NOT_ON_PAGE = (
     "untouched", "paper-random", "paper-random-free", "paper-blocks-free", "paper-square",
     "paper-square-free", "tonewood-networks", "tonewood-scorer", "tonewood-from-static",
-    "tonewood-from-nothing", "reference",
+    "tonewood-from-nothing", "tonewood-no-doubt", "reference",
 )  # fmt: skip
 PAGE_COLUMNS = ("multi_resolution",)
-PAGE_ROWS = ("untouched", "static", "matchering", "tonewood", "tonewood-no-search", "best-mask")
+PAGE_ROWS = ("untouched", "static", "tonewood", "best-mask")
 
 
 def cells(result: dict) -> list[list[str]]:
@@ -68,7 +68,7 @@ def markdown(results: dict[str, dict], figures: dict[str, str]) -> str:
         rows = [_line(n, titles[n], column, results) for n in PAGE_ROWS if n in titles]
         lines += ["", f"### {head[0].upper()}{head[1:]}", "", *_table(["", *results], rows)]
     lines += ["", "### Pictures", ""]
-    lines += [f"![Distance closed on {name}]({path})" for name, path in figures.items()]
+    lines += ["Distance closed, by corpus.", *(f"\n![{name}]({path})" for name, path in figures.items())]
     return "\n".join(lines)
 
 
