@@ -50,6 +50,13 @@ def test_note_appears_at_its_place_in_mask_tile(client: TestClient, session: dic
     client.post(f"/api/sessions/{session['id']}/undo")
 
 
+def test_mask_tile_of_a_cancelled_search_is_empty(client: TestClient, session: dict[str, Any]) -> None:
+    """The page may ask for a part of a search in the moment in which it is cancelled."""
+    base = f"/api/sessions/{session['id']}"
+    assert client.get(f"{base}/tiles/mask/log/3/0?found=99").status_code == 204
+    assert client.get(f"{base}/filter?found=99").status_code == 404
+
+
 def test_output_tile_is_empty_until_the_edit_is_rendered(client: TestClient, session: dict[str, Any]) -> None:
     base = f"/api/sessions/{session['id']}"
 

@@ -54,6 +54,10 @@ class NotFoundError(TonewoodError):
     """A session, job or file that does not exist."""
 
 
+class MaskGoneError(NotFoundError):
+    """A mask that a search has not found, or that was cancelled with it."""
+
+
 class ConflictError(TonewoodError):
     """Another page changed a session in the meantime."""
 

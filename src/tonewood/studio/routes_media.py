@@ -16,7 +16,14 @@ from tonewood.enhancement.editing import Edit
 from tonewood.errors import CallError
 from tonewood.mask.mask import Mask
 from tonewood.settings import MAX_AMOUNT, MIN_AMOUNT
-from tonewood.studio.database import SAMPLES_FILE, EditState, NotFoundError, StudioSession, memory_map_samples
+from tonewood.studio.database import (
+    SAMPLES_FILE,
+    EditState,
+    MaskGoneError,
+    NotFoundError,
+    StudioSession,
+    memory_map_samples,
+)
 from tonewood.studio.routes_sessions import StudioDependency, responds_with
 from tonewood.studio.session_audio import (
     AmountLevels,
@@ -126,7 +133,7 @@ def get_output_tile(
     response_class=Response,
     responses={
         **declare_media("application/octet-stream"),
-        204: {"description": "The mask has no such component: another mask has replaced it."},
+        204: {"description": "The mask, or this component of it, is gone: replaced or cancelled."},
     },
 )
 def get_mask_tile(
@@ -143,10 +150,15 @@ def get_mask_tile(
 
     With `found`, of the mask with that number, as far as a running search has found it.
     """
-    session, state = studio.session_and_state(name, edit, found=found)
+    # No error: the page asks before it hears of another page's edit, of Undo, or of a cancelled search.
+    gone = Response(status_code=204)
+    try:
+        session, state = studio.session_and_state(name, edit, found=found)
+    except MaskGoneError:
+        return gone
     index = _component_index(session, state, component)
-    if index is None:  # no error: the page asks before it hears of another page's edit, or of Undo
-        return Response(status_code=204)
+    if index is None:
+        return gone
     times_s = column_times(address.level, address.number)
     model = studio.model_for_edit(session, state)
     mask, start_s = compose_mask_window(session, state, model, index, float(times_s[0]), float(times_s[-1]))

@@ -14,7 +14,14 @@ from tonewood.model.model import Model
 from tonewood.settings import EnhanceSettings
 from tonewood.studio import session_audio, session_masks, tiles
 from tonewood.studio.certificate_view import certificate_view, treatment
-from tonewood.studio.database import EditState, NotFoundError, SessionDatabase, StudioJob, StudioSession
+from tonewood.studio.database import (
+    EditState,
+    MaskGoneError,
+    NotFoundError,
+    SessionDatabase,
+    StudioJob,
+    StudioSession,
+)
 from tonewood.studio.job_queue import JobQueue
 from tonewood.studio.registries import FolderRegistry, ModelRegistry
 
@@ -139,7 +146,7 @@ class StudioState:
             state = replace(state, edit=state.edit.model_copy(update={"amount": amount}))
         if found is not None and found != state.mask_number:
             if not session_masks.has_mask(session, found):
-                raise NotFoundError(f"this recording has no mask {found}: search again")
+                raise MaskGoneError(f"this recording has no mask {found}: search again")
             state = replace(state, mask_number=found, base_number=state.mask_number)
         return session, state
 
