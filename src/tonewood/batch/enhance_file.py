@@ -345,7 +345,7 @@ def _enhancement_warnings(
     if enhancement.certificate.verdict == "refused" and reader.rate < enhancement.spectrum.rate:
         yield (
             f"the recording has no frequencies above {reader.rate / 2:g} Hz, and the model listens up to "
-            f"{enhancement.spectrum.rate / 2:g} Hz: recordings at a lower rate may be refused for this alone"
+            f"{enhancement.spectrum.rate / 2:g} Hz: this alone may be why it is refused"
         )
     match = enhancement.output.loudness_match
     deficit = match.loudness_before - match.loudness_after
