@@ -133,7 +133,7 @@ def get_output_tile(
     response_class=Response,
     responses={
         **declare_media("application/octet-stream"),
-        204: {"description": "The mask, or this component of it, is gone: replaced or cancelled."},
+        204: {"description": "The mask or its component does not exist any more: replaced or cancelled."},
     },
 )
 def get_mask_tile(
