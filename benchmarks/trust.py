@@ -272,6 +272,7 @@ def table(results: dict[str, list[dict]]) -> str:
         "reference moved, %": lambda r: 100 * r["reference_moved"],
         "half-way size, %": lambda r: 100 * r["half_size"],
         "refused, %": lambda r: 100 * r["verdicts"]["source"].get("refused", 0) / _count(r, "source"),
+        "source good, %": lambda r: 100 * r["verdicts"]["source"].get("good", 0) / _count(r, "source"),
         "reference already there, %": lambda r: (
             100 * r["verdicts"]["reference"].get("unneeded", 0) / _count(r, "reference")
         ),

@@ -1,5 +1,6 @@
 """Rows of the benchmark, and what rows of one corpus and seed share: models, recordings, judge."""
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,9 @@ class Bench:
         return self._trained[key]
 
     def _load_or_train(self, settings: ModelSettings, assignments: Sequence[str]) -> Trained:
-        name = "-".join([self.corpus.name, str(self.seed), *assignments])
+        # Assignments may be too many for the name of a file.
+        changed = [hashlib.sha256(" ".join(assignments).encode()).hexdigest()[:8]] if assignments else []
+        name = "-".join([self.corpus.name, str(self.seed), *changed])
         path = self.models and self.models / f"{name}.tonewood"
         if path and path.exists():
             return Trained(tonewood.load(path), None)

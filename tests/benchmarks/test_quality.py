@@ -70,7 +70,8 @@ def report(corpus: Path) -> tuple[Path, dict[str, Any], str]:
     page.parent.mkdir()
     page.write_text("# By hand\n\n<!-- quality:begin -->\nold\n<!-- quality:end -->\n\nkept\n")
     small = set_options(*TINY_TRAINING, "training.steps=4")
-    code, printed = run_script(corpus, "--quick", "--rows", *ROWS, *small, "--docs", page)
+    models = "--models", corpus.parent / "models"
+    code, printed = run_script(corpus, "--quick", "--rows", *ROWS, *small, "--docs", page, *models)
     assert code == 0
     result = json.loads(page.with_suffix(".json").read_text())["filtered"]
     return page, result, printed
@@ -105,6 +106,32 @@ def test_page_keeps_handwritten_text(report: tuple[Path, dict[str, Any], str]) -
     assert "![" in text
     assert (page.parent / "images" / "quality-filtered.png").stat().st_size > 5_000
     assert "static match EQ" in printed
+
+
+def test_second_run_loads_the_model_and_keeps_other_rows(
+    report: tuple[Path, dict[str, Any], str], corpus: Path
+) -> None:
+    page, first, _ = report
+    [path] = (corpus.parent / "models").iterdir()
+    before = path.stat().st_mtime_ns
+    small = set_options(*TINY_TRAINING, "training.steps=4")
+    call = (
+        corpus,
+        "--quick",
+        "--rows",
+        "tonewood-no-search",
+        *small,
+        "--docs",
+        page,
+        "--models",
+        path.parent,
+    )
+    assert run_script(*call)[0] == 0
+    assert [(path, before)] == [(each, each.stat().st_mtime_ns) for each in path.parent.iterdir()]
+    rows = json.loads(page.with_suffix(".json").read_text())["filtered"]["rows"]
+    assert rows["tonewood-no-search"]["seeds"][0]["training_seconds"] is None
+    assert rows["static"] == {**first["rows"]["static"], "date": first["date"]}
+    assert f"| static match EQ ({first['date']}) |" in page.read_text()
 
 
 def test_every_row_has_valid_settings() -> None:
