@@ -228,6 +228,14 @@ def test_refused_recording_names_what_was_applied(
     assert re.search(rf"  verdict  refused: .*\n  applied  {re.escape(text)}\n$", ran.out), ran.out
     assert run(*call, "-o", tmp_path / "b.wav", "--quiet").err.endswith(f"; applied: {text}\n")
     assert "  applied  " not in run(*call, "-o", tmp_path / "c.wav", "--force").out
+    curve = tmp_path / "curve.csv"
+    curve.write_text("hz,db\n100,-6\n6000,6\n")
+    for option, applied in (
+        ("--curve", "at most the static mask and the curve"),
+        ("--curve-instead", "the curve"),
+    ):
+        ran = run(*call, "-o", tmp_path / f"{option}.wav", option, curve)
+        assert f"  applied  {applied}{dropped}: pass --force " in ran.out
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000])

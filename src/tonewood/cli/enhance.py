@@ -354,15 +354,14 @@ def _replacement_text(result: "FileEnhanced") -> str | None:
     """Return what was applied to a recording that is not searched; None if it was changed as requested."""
     settings, certificate = result.settings, result.certificate
     is_as_requested = settings.force or settings.method == "paper" or result.carried is not None
-    is_replaced = (
-        certificate.verdict in ("refused", "unneeded") or result.prior == "none" != settings.prior.kind
-    )
-    if is_as_requested or not is_replaced:
+    has_lost_prior = result.prior == "none" and settings.prior.kind != "none"
+    if is_as_requested or not (has_lost_prior or certificate.verdict in ("refused", "unneeded")):
         return None
-    if certificate.is_unchanged:
-        applied = "no change"
-    else:
-        applied = "the curve alone" if result.prior == "none" else "at most the static mask"
+    curve = settings.render.curve
+    parts = ["at most the static mask"] if result.prior != "none" and not curve.replaces_static else []
+    if curve.points:
+        parts.append("the curve")
+    applied = "no change" if certificate.is_unchanged else " and ".join(parts)
     dropped = "" if settings.prior.kind == "auto" else f", not prior {settings.prior.kind}"
     return f"{applied}{dropped}: pass --force to change the recording anyway"
 

@@ -34,7 +34,7 @@ _FADE_START, _FADE_END = 1.0, 1.3
 _MAX_UNNEEDED_SCORE = 0.2  # above that of most held-out reference takes, below that of takes half-way
 UNCHANGED_DB = 0.05
 """Gains below it are shown as 0.0 dB."""
-_EQUAL_SCORES = 0.05  # scores of one recording, treated in ways that sound alike, differ by less
+_MIN_RISE = 0.05  # a smaller rise of a score is not counted as one
 
 
 class Change(Settings):
@@ -210,8 +210,8 @@ def is_improvement(before: float, after: float) -> bool:
 
 
 def is_rise(before: float, after: float) -> bool:
-    """Return True if a score rises by more than scores of equal sounds differ."""
-    return after > before + _EQUAL_SCORES
+    """Return True if a score rises by more than `_MIN_RISE`."""
+    return after > before + _MIN_RISE
 
 
 def is_unknown_kind(unlike_source: float, unlike_reference: float, has_graded_scorer: bool) -> bool:

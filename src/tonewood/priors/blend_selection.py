@@ -43,7 +43,8 @@ _AVERAGED_BLENDS = 4  # of 16 candidates
 # Where adaptive masks help, the best blends have 0.2 to 0.91 of the static mask's product; where they
 # harm, 1.2 or more (benchmarks/rounds.md).
 _ADAPTIVE_LIMIT = 1.05
-# On four old-disc corpora, this closes 0.6 to 0.9 points more than the static mask alone.
+# On four old-disc corpora, this closes 0.6 to 0.9 points more than the static mask alone
+# (benchmarks/rounds.md).
 MOSTLY_STATIC = BlendWeights(static=0.85, neighbours=0.0, forward=0.0, backward=0.15)
 _FRAMES = 1_500  # per folder, for the energy distance: 20 ms a blend
 _SOURCE_TAKES = 12
